@@ -1,0 +1,188 @@
+"""Every error that django-smska raises.
+
+::
+
+    SmsError
+    ├── SmsNotSent                 the gateway surely did not take the message
+    │   ├── InvalidRecipient       the number is wrong or cannot be reached
+    │   ├── InvalidSender          the sender ID is not allowed
+    │   ├── InvalidRequest         the gateway refuses the text or a parameter
+    │   ├── AuthenticationFailed   wrong login, locked account
+    │   ├── InsufficientCredits    the account is empty
+    │   ├── TemporaryFailure       the gateway says: not now
+    │   └── GatewayUnreachable     no connection, or no SMS gateway at that address
+    ├── SmsOutcomeUnknown          it may have been taken: a person decides
+    ├── QueryFailed                a balance or status question without a usable answer
+    └── WrongStatus                the message's status does not allow this
+    InvalidProvider                (ImproperlyConfigured) a wrong entry in SMS_PROVIDERS
+    └── ProviderDoesNotExist       (KeyError) no such alias
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class SmsError(Exception):
+    """Base of all errors about messages.
+
+    ``alias``: the provider's alias. ``code``: what the gateway or we call the cause, such as
+    ``"-6"`` or ``"connect"``. ``gateway_text``: the gateway's own words, cleaned of secrets.
+    ``sms``: primary key of the stored message. The request is never carried, so that no
+    password, text or whole number can leak through a report of the error.
+    """
+
+    kind = "error"
+    summary = "The SMS could not be handled."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        alias: str | None = None,
+        code: str = "",
+        gateway_text: str = "",
+        sms: Any = None,
+    ) -> None:
+        super().__init__(message or self.summary)
+        self.alias = alias
+        self.code = code
+        self.gateway_text = gateway_text
+        self.sms = sms
+
+    def __str__(self) -> str:
+        return f"SMS_PROVIDERS[{self.alias!r}]: {self.words}" if self.alias else self.words
+
+    @property
+    def words(self) -> str:
+        """What went wrong and the cure, and the gateway's own words."""
+        said = f" The gateway said: {self.gateway_text}" if self.gateway_text else ""
+        return f"{self.args[0]}{said}"
+
+
+class SmsNotSent(SmsError):
+    """The message was surely not taken by the gateway."""
+
+    kind = "message"
+    summary = "The SMS was not sent."
+
+
+class InvalidRecipient(SmsNotSent):
+    """The number is not valid for this gateway (-6)."""
+
+    summary = "The gateway does not send to this number. Correct the number."
+
+
+class InvalidSender(SmsNotSent):
+    """The sender ID is not registered or not allowed (-2, -7)."""
+
+    kind = "sender"
+    summary = (
+        "The gateway does not accept this sender ID; every message with it will fail. "
+        "Register the name with the provider or correct 'sender_id'."
+    )
+
+
+class InvalidRequest(SmsNotSent):
+    """The gateway refuses a parameter (-4), or answers with a code that is not documented."""
+
+    summary = "The gateway refused the message."
+
+
+class AuthenticationFailed(SmsNotSent):
+    """The login is wrong or the account is locked (-1)."""
+
+    kind = "account"
+    summary = (
+        "The gateway refused the login. Correct 'api_key' and 'api_password', or ask the "
+        "provider whether the account is locked."
+    )
+
+
+class InsufficientCredits(SmsNotSent):
+    """The account has too few credits for the message (-5)."""
+
+    kind = "funds"
+    summary = "The account at the gateway has too few credits. Top it up."
+
+
+class TemporaryFailure(SmsNotSent):
+    """The gateway failed inside, or asks for fewer requests (-3, HTTP 429)."""
+
+    kind = "temporary"
+    summary = "The gateway could not process the message just now."
+
+
+class GatewayUnreachable(SmsNotSent):
+    """No byte of the request was written, or what answers is not the gateway (HTTP 3xx, 4xx)."""
+
+    kind = "unreachable"
+    summary = "The gateway could not be reached. Nothing was sent."
+
+
+class SmsOutcomeUnknown(SmsError):
+    """The request may have reached the gateway and no clear answer came back.
+
+    Never send such a message again by program: the gateway cannot be asked about it.
+    """
+
+    kind = "unknown"
+    summary = (
+        "The gateway may or may not have taken the SMS. Find out whether it arrived before it is "
+        "sent again."
+    )
+
+
+class QueryFailed(SmsError):
+    """A balance or status question got no usable answer; nothing has changed by it."""
+
+    kind = "query"
+    summary = "The gateway gave no usable answer."
+
+
+class WrongStatus(SmsError):
+    """The deed does not fit the message's status; nothing was done."""
+
+    kind = "status"
+    summary = "The message's status does not allow this."
+
+
+class InvalidProvider(ImproperlyConfigured):
+    """An entry of ``settings.SMS_PROVIDERS`` is wrong.
+
+    ``hint``: the cure, and ``check``: the id of the system check that reports it, ``"E005"``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        alias: str | None = None,
+        hint: str = "Correct SMS_PROVIDERS.",
+        check: str = "E005",
+    ) -> None:
+        self.alias = alias
+        self.hint = hint
+        self.check = check
+        if alias is not None:
+            message = f"SMS_PROVIDERS[{alias!r}]: {message}"
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The message already names the alias: rebuild without naming it twice.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class ProviderDoesNotExist(InvalidProvider, KeyError):
+    """The alias is not in ``settings.SMS_PROVIDERS``."""
+
+    __str__ = Exception.__str__  # KeyError shows its text as a quoted repr
+
+
+def _rebuild(cls: type[InvalidProvider], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error

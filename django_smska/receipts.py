@@ -1,0 +1,34 @@
+"""What a backend answers: plain values, without Django."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The gateway took the message.
+
+    ``gateway_id``: the gateway's id, empty where it gave none that can be used (the message is
+    *sent, untrackable*). ``balance``: credits after the message as the gateway told them, for
+    display only: answers overtake each other. ``alias``: the provider that took it, where that is
+    another than the one asked (failover).
+    """
+
+    gateway_id: str = ""
+    balance: Decimal | None = None
+    alias: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A delivery report.
+
+    ``status``: one of ``sent``, ``delivered``, ``rejected``, ``expired``, ``deleted``, or empty
+    where the gateway's words cannot be understood: then nothing changes. ``raw``: number and word
+    as the gateway said them, ``"4|DELIVRD"``.
+    """
+
+    status: str = ""
+    raw: str = ""

@@ -1,0 +1,110 @@
+"""The life of a message as one pure table, and what follows from an outcome. No queries here.
+
+::
+
+    draft ─► queued ─► claimed ─► sending ─► sent ─► delivered | rejected | expired | deleted
+                ▲         │          │         └───► unconfirmed   (no final word in the window)
+                └─────────┤          ├───► failed    (surely not taken; the error says why)
+                  surely not taken,  └───► unknown   (may have been taken: a person decides)
+                  tried again with back-off, bounded
+    draft, queued ─► cancelled
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class Status(models.TextChoices):
+    """Where a message stands."""
+
+    DRAFT = "draft", _("draft")
+    QUEUED = "queued", _("queued")
+    CLAIMED = "claimed", _("claimed")
+    SENDING = "sending", _("sending")
+    SENT = "sent", _("sent")
+    DELIVERED = "delivered", _("delivered")
+    REJECTED = "rejected", _("rejected")
+    EXPIRED = "expired", _("expired")
+    DELETED = "deleted", _("deleted")
+    UNCONFIRMED = "unconfirmed", _("unconfirmed")
+    FAILED = "failed", _("failed")
+    UNKNOWN = "unknown", _("unknown")
+    CANCELLED = "cancelled", _("cancelled")
+
+
+S = Status
+
+MOVES: dict[Status, frozenset[Status]] = {
+    S.DRAFT: frozenset({S.QUEUED, S.CANCELLED}),
+    # queued ─► failed: its expiry passed before anybody could send it.
+    S.QUEUED: frozenset({S.CLAIMED, S.CANCELLED, S.FAILED}),
+    S.CLAIMED: frozenset({S.QUEUED, S.SENDING, S.FAILED}),
+    S.SENDING: frozenset({S.QUEUED, S.SENT, S.FAILED, S.UNKNOWN}),
+    S.SENT: frozenset({S.DELIVERED, S.REJECTED, S.EXPIRED, S.DELETED, S.UNCONFIRMED}),
+    # Only by a person's word.
+    S.UNKNOWN: frozenset({S.SENT}),
+}
+
+#: Nothing follows any more.
+FINAL = frozenset(S) - frozenset(MOVES)
+
+#: Kinds of error that concern the provider, not the message: its queue waits.
+STOPPING_KINDS = frozenset({"account", "funds", "unreachable", "busy"})
+
+#: Seconds from a provider's pause to the first look whether it is well again; the next looks come
+#: after twice, four times… as long. A wrong login is tried rarely: repeated ones lock accounts.
+PAUSES = {"account": 600, "funds": 300, "unreachable": 15, "busy": 30, "hanging": 60}
+LONGEST_PAUSE = 3600
+
+#: Unknown outcomes in a row after which a provider counts as hanging, and wrong logins in a row
+#: after which even a message that somebody waits for is not tried.
+STRIKES = 3
+
+
+def may_move(old: Status, new: Status) -> bool:
+    """Tell whether the table has this arrow."""
+    return new in MOVES.get(old, frozenset())
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows from an attempt. ``retry_in``: seconds until the message is due again."""
+
+    status: Status
+    retry_in: float = 0
+
+
+def decide(kind: str, *, attempts: int, most: int, last: bool = False) -> Decision:
+    """Tell what follows from an attempt that did not succeed.
+
+    ``kind``: of the error; ``attempts``: so far, this one included; ``most``: attempts in all for
+    a gateway that says "not now"; ``last``: the caller hears of the error at once and may send
+    anew, so nothing of this message may follow.
+    """
+    if kind == "unknown":
+        return Decision(S.UNKNOWN)
+    if kind in STOPPING_KINDS and not last:
+        # The provider is paused; and should it be this message after all, others go before it.
+        return Decision(S.QUEUED, backoff(attempts))
+    if kind == "temporary" and attempts < most and not last:
+        return Decision(S.QUEUED, backoff(attempts))
+    return Decision(S.FAILED)
+
+
+def backoff(attempts: int) -> float:
+    """Seconds before the next attempt: 15, 60, 240, 960, then an hour each."""
+    return float(min(15 * 4 ** min(attempts - 1, 5), 3600))
+
+
+def pause_for(kind: str, looks: int) -> float:
+    """Seconds until the next look at a paused provider, after ``looks`` that found it ill."""
+    return float(min(PAUSES[kind] * 2 ** min(looks, 12), LONGEST_PAUSE))
+
+
+def ask_again_in(questions: int) -> float:
+    """Seconds until the next status question after ``questions``: 10, 30, 90… up to six hours."""
+    return float(min(10 * 3 ** min(questions, 8), 6 * 3600))
