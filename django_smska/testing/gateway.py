@@ -1,0 +1,547 @@
+"""A stand-in for the SMS-ka HTTP gateway, on loopback, for tests, demos and development.
+
+    with StandInGateway(balance=1000) as gateway:
+        gateway.script(3, Fault("reset_after_request", taken=True))
+        ...                                    # send to gateway.url, login "test", password "test"
+        assert gateway.times_taken("79041764995", "Hello") == 1
+
+It speaks the provider's documented protocol, keeps what it took in a ledger written before it
+answers, and plays every fault of `django_smska.testing.faults`. Each message costs one credit.
+`GET /` shows what was taken.
+
+A message is first "3|ACCEPTD", and delivered from the second query on. The number's last two digits
+choose another fate:
+
+    01  rejected (5)      03  deleted          05  delivered, then goes back to accepted
+    02  expired           04  never final      06  rejected (6)
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import ipaddress
+import json
+import os
+import re
+import secrets
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qsl
+
+from django_smska.testing.faults import (
+    ERRORS,
+    FAULTS,
+    PATH,
+    Fault,
+    Gone,
+    Script,
+    Wire,
+    answer,
+    frame,
+)
+
+__all__ = ["FAULTS", "Fault", "Received", "StandInGateway", "Taken", "answer", "closed_port"]
+
+STATUSES = {
+    "ACCEPTD": "3|ACCEPTD",
+    "DELIVRD": "4|DELIVRD",
+    "REJECTD": "5|REJECTD",
+    "EXPIRED": "7|EXPIRED",
+    "DELETED": "8|DELETED",
+}
+DELIVERED = ("3|ACCEPTD", "4|DELIVRD")
+ENDINGS = {
+    "01": ("3|ACCEPTD", "5|REJECTD"),
+    "02": ("3|ACCEPTD", "7|EXPIRED"),
+    "03": ("3|ACCEPTD", "8|DELETED"),
+    "04": ("3|ACCEPTD",),
+    "05": ("3|ACCEPTD", "4|DELIVRD", "3|ACCEPTD"),
+    "06": ("3|ACCEPTD", "6|REJECTD"),
+}
+FORM_TYPE = "application/x-www-form-urlencoded"
+LONGEST_BODY = 1024 * 1024
+NOT_FOUND = frame(b"Not Found", 404)
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request as it came; numbers count from 1, header names are in lower case."""
+
+    number: int
+    connection: int
+    method: str
+    target: str
+    headers: dict[str, str]
+    form: dict[str, str]
+    body: bytes
+
+    @property
+    def sort(self) -> str:
+        """What is asked: "send", "query", "balance", or else "GET" or the unknown Action."""
+        return self.form.get("Action", "send") if self.method == "POST" else self.method
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A message in the ledger; `time` is seconds since 1970, `request` a `Received.number`."""
+
+    id: str
+    msisdn: str
+    text: str
+    sender: str
+    time: float
+    request: int
+
+
+class Account:
+    """The customer's account with the provider: what is answered to a correct HTTP request.
+
+    `api_key`, `api_password`, `balance` and `senders` may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        api_password: str,
+        balance: Decimal | int,
+        senders: Iterable[str] | None,
+        ledger: str | os.PathLike[str] | None,
+    ) -> None:
+        self.api_key = api_key
+        self.api_password = api_password
+        self.balance = Decimal(balance)
+        if not self.balance.is_finite():
+            raise ValueError(f"A balance is a finite number; {balance} is not.")
+        self.senders = None if senders is None else set(senders)
+        self._changed = threading.Condition()
+        self._ledger = ledger
+        self._taken: dict[str, Taken] = {}
+        self._times: Counter[tuple[str, str]] = Counter()
+        self._fates: dict[str, tuple[str, ...]] = {}
+        self._asked: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> list[Taken]:
+        """The ledger so far, oldest first."""
+        with self._changed:
+            return list(self._taken.values())
+
+    def times_taken(self, msisdn: str, text: str) -> int:
+        """Return how often this text was taken for this number (79041764995)."""
+        with self._changed:
+            return self._times[msisdn, text]
+
+    def fate(self, msisdn: str, *statuses: str, after: int = 1) -> None:
+        """Choose what the queries about a number's messages are told.
+
+        statuses -- words ("REJECTD") or whole statuses ("6|REJECTD"): one for each query, the last
+            for ever
+        after -- how many queries are told "3|ACCEPTD" before
+        """
+        if unknown := [word for word in statuses if "|" not in word and word not in STATUSES]:
+            raise ValueError(f"No status {unknown[0]!r}. Use {', '.join(STATUSES)} or '6|REJECTD'.")
+        told = (STATUSES["ACCEPTD"],) * after + tuple(STATUSES.get(word, word) for word in statuses)
+        self._fates[msisdn.removeprefix("+")] = told
+
+    def status(self, taken: Taken) -> str:
+        """Return the status that was told last, or would be told first."""
+        fate = self._fates.get(taken.msisdn) or ENDINGS.get(taken.msisdn[-2:], DELIVERED)
+        return fate[min(max(self._asked[taken.id] - 1, 0), len(fate) - 1)]
+
+    def answer_to(self, request: Received) -> bytes:
+        """Return the honest line, after the ledger was written."""
+        with self._changed:
+            return self._refusal(request) or getattr(self, f"_{request.sort}")(request)
+
+    def _refusal(self, request: Received) -> bytes | None:
+        form = request.form
+        if "APIKey" not in form or "APIPassword" not in form:
+            return ERRORS[-4]
+        if (form["APIKey"], form["APIPassword"]) != (self.api_key, self.api_password):
+            return ERRORS[-1]
+        return None if request.sort in ("send", "query", "balance") else ERRORS[-4]
+
+    def _balance(self, request: Received) -> bytes:
+        return f"_0|Balance status|{Decimal(self.balance):f}".encode()
+
+    def _query(self, request: Received) -> bytes:
+        taken = self._taken.get(request.form.get("BatchId", ""))
+        if taken is None:
+            return ERRORS[-4]
+        self._asked[taken.id] += 1
+        return f"0|Status|{self.status(taken)}".encode()
+
+    def _send(self, request: Received) -> bytes:
+        form = request.form
+        if not (form.get("Message") and form.get("MSISDN") and form.get("SenderID")):
+            return ERRORS[-4]
+        if not re.fullmatch("79[0-9]{9}", form["MSISDN"]):
+            return ERRORS[-6]
+        if self.senders is not None and form["SenderID"] not in self.senders:
+            return ERRORS[-7]
+        return ERRORS[-5] if self.balance < 1 else self._take(request)
+
+    def _take(self, request: Received) -> bytes:
+        form = request.form
+        number, text, sender = form["MSISDN"], form["Message"], form["SenderID"]
+        entry = Taken(secrets.token_hex(9)[:17], number, text, sender, time.time(), request.number)
+        self._write(entry)
+        self._taken[entry.id] = entry
+        self._times[number, text] += 1
+        self.balance -= 1
+        self._changed.notify_all()
+        return f"0|Message sent|{entry.id}|Balance status|{Decimal(self.balance):f}".encode()
+
+    def _write(self, entry: Taken) -> None:
+        if not self._ledger:
+            return
+        with open(self._ledger, "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class StandInGateway(Account):
+    """The gateway on a loopback port; a context manager, or `start()` and `close()`.
+
+    port -- int; 0 takes a free one
+    balance -- Decimal or int: credits, one for each message
+    senders -- the sender names that are allowed; None allows all
+    ledger -- path of a file that each message taken is appended to, a JSON object a line, and
+        synced to disk before the answer
+    latency -- float: seconds between the ledger and the answer
+    fault_rate -- float from 0 to 1: the share of requests that meet a drawn fault
+    fault_names -- the names to draw from; None: all that leave the account as it is
+    seed -- int: draws the same faults again; None takes one by chance (see `seed`)
+    tls -- ssl.SSLContext of a server, or None for plain HTTP
+    on_send -- called with each send's `Received`, its answer's line and its `Fault` or None
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str = "test",
+        api_password: str = "test",
+        balance: Decimal | int = 1000,
+        senders: Iterable[str] | None = None,
+        ledger: str | os.PathLike[str] | None = None,
+        latency: float = 0,
+        fault_rate: float = 0,
+        fault_names: Iterable[str] | None = None,
+        seed: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        on_send: Callable[[Received, str, Fault | None], object] | None = None,
+    ) -> None:
+        if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+            raise ValueError(f"The stand-in gateway serves loopback only, not {host}.")
+        if not 0 <= port <= 65535:
+            raise ValueError(f"A port lies between 0 and 65535; {port} does not.")
+        self._script = Script(seed, fault_rate, fault_names)
+        super().__init__(api_key, api_password, balance, senders, ledger)
+        self.host, self.port = host, port
+        self.latency = latency
+        self._tls, self._on_send = tls, on_send
+        self._requests: list[Received] = []
+        self._open: dict[threading.Thread, Wire] = {}
+        self._closing = threading.Event()
+        self.connections = 0
+
+    # ---- life
+
+    def start(self) -> StandInGateway:
+        """Listen; return self. OSError if the port is in use or the ledger cannot be written."""
+        if self._ledger:
+            open(self._ledger, "a").close()
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listener = socket.create_server((self.host, self.port), family=family, backlog=1024)
+        self.port = self._listener.getsockname()[1]
+        # Where shutting a listener down does not wake its accept(), this does.
+        self._listener.settimeout(0.1)
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
+        return self
+
+    def close(self) -> None:
+        """Free the port and every connection, whatever is going on there. May be called again."""
+        with self._changed:
+            self._closing.set()
+        _hang_up(self._listener)
+        self._acceptor.join()
+        self._listener.close()
+        with self._changed:
+            threads = dict(self._open)
+        for wire in threads.values():
+            _hang_up(wire.sock)
+        for thread in threads:
+            thread.join()
+
+    def __enter__(self) -> StandInGateway:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """The address to send to."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' if self._tls else ''}://{host}:{self.port}{PATH}"
+
+    # ---- faults
+
+    @property
+    def seed(self) -> int:
+        """What the faults are drawn with; pass it to a new gateway to draw the same ones."""
+        return self._script.seed
+
+    def script(self, number: int, fault: Fault | None, on: str | None = None) -> None:
+        """Let the request of this number (from 1) meet `fault`; None keeps it from any fault.
+
+        on -- "send", "query" or "balance"; only these requests are counted. None means what the
+            fault is meant for: the sends, but for the status payloads.
+        """
+        if number < 1:
+            raise ValueError(f"Requests are counted from 1; there is none with number {number}.")
+        with self._changed:
+            self._script.single[on or (fault.kind.on if fault else "send"), number] = fault
+
+    def script_next(self, fault: Fault, on: str | None = None) -> None:
+        """Let the next request without a scripted fault meet this one."""
+        with self._changed:
+            self.script(self._script.first_free(on or fault.kind.on), fault, on)
+
+    def script_all(self, fault: Fault, on: str | None = None) -> None:
+        """Let every request meet `fault` that nothing else is scripted for."""
+        with self._changed:
+            self._script.all[on or fault.kind.on] = fault
+
+    def unscript(self) -> None:
+        """Drop everything scripted and stop drawing: honest answers from now on."""
+        with self._changed:
+            self._script.single.clear()
+            self._script.all.clear()
+            self._script.rate = 0
+
+    # ---- what was seen
+
+    @property
+    def requests(self) -> list[Received]:
+        """Every request that was read whole, oldest first."""
+        with self._changed:
+            return list(self._requests)
+
+    @property
+    def sends(self) -> int:
+        """How many sends have begun; one that was struck before it was read counts too."""
+        return self._script.counts["send"]
+
+    @property
+    def queries(self) -> int:
+        """How many status queries have begun."""
+        return self._script.counts["query"]
+
+    @property
+    def balances(self) -> int:
+        """How many balance requests have begun."""
+        return self._script.counts["balance"]
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now, idle ones too."""
+        return len(self._open)
+
+    def wait_for(self, condition: Callable[[], Any], timeout: float = 10) -> bool:
+        """Wait until `condition()` holds: `gateway.wait_for(lambda: gateway.sends >= 3)`."""
+        with self._changed:
+            return bool(self._changed.wait_for(condition, timeout))
+
+    # ---- connections
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                continue
+            self.connections += 1
+            thread = threading.Thread(
+                target=self._serve, args=(sock, self.connections), daemon=True
+            )
+            with self._changed:
+                self._open[thread] = Wire(sock)
+            thread.start()
+
+    def _serve(self, sock: socket.socket, connection: int) -> None:
+        wire = self._open[threading.current_thread()]
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._struck(wire, "accept"):
+                return
+            self._secure(wire)
+            if not self._struck(wire, "head"):
+                self._converse(wire, connection)
+        except (Gone, OSError):
+            pass
+        finally:
+            wire.sock.close()
+            with self._changed:
+                del self._open[threading.current_thread()]
+                self._changed.notify_all()
+
+    def _struck(self, wire: Wire, stage: str) -> bool:
+        with self._changed:
+            fault = self._script.begin_early(stage)
+            self._changed.notify_all()
+        if fault:
+            fault.kind.play(wire, fault, b"")
+        return fault is not None
+
+    def _secure(self, wire: Wire) -> None:
+        if self._tls is None:
+            return
+        with self._changed:
+            secure = self._tls.wrap_socket(
+                wire.sock, server_side=True, do_handshake_on_connect=False
+            )
+            wire.sock = secure
+            if self._closing.is_set():
+                raise Gone
+        secure.do_handshake()
+
+    def _converse(self, wire: Wire, connection: int) -> None:
+        going_on = True
+        while going_on:
+            try:
+                request = self._receive(wire, connection)
+            except ValueError:
+                wire.send(frame(b"Bad Request", 400))
+                return wire.finish()
+            data = self._handle(wire, request)
+            wire.served += 1
+            if data is None:
+                return None
+            wire.send(data)
+            going_on = request.headers.get("connection", "").lower() != "close"
+
+    def _receive(self, wire: Wire, connection: int) -> Received:
+        method, target, headers = _parse_head(wire.read_head())
+        body = wire.read(_length(headers))
+        is_form = headers.get("content-type", "").lower().startswith(FORM_TYPE)
+        pairs = parse_qsl(body.decode(errors="replace"), keep_blank_values=True) if is_form else ()
+        with self._changed:
+            number = len(self._requests) + 1
+            request = Received(number, connection, method, target, headers, dict(pairs), body)
+            self._requests.append(request)
+            self._changed.notify_all()
+        return request
+
+    def _handle(self, wire: Wire, request: Received) -> bytes | None:
+        path = request.target.partition("?")[0]
+        if path == PATH:
+            return self._answer(wire, request)
+        if path == "/" and request.method == "GET":
+            return frame(_page(self).encode())
+        return NOT_FOUND
+
+    def _answer(self, wire: Wire, request: Received) -> bytes | None:
+        fault = self._begin(request)
+        line = self._line(request, fault)
+        if self._on_send and request.sort == "send":
+            self._on_send(request, line.decode(), fault)
+        if self.latency:
+            self._closing.wait(self.latency)
+        return fault.kind.play(wire, fault, line) if fault else frame(line)
+
+    def _begin(self, request: Received) -> Fault | None:
+        if request.method != "POST":
+            return None
+        with self._changed:
+            fault = self._script.begin(request.sort)
+            self._changed.notify_all()
+        return fault
+
+    def _line(self, request: Received, fault: Fault | None) -> bytes:
+        if fault and fault.kind.prepare:
+            fault.kind.prepare(self, request.form.get("MSISDN", ""))
+        elif fault and request.sort == "send" and not fault.taken:
+            return ERRORS[-3]
+        return self.answer_to(request)
+
+
+@contextlib.contextmanager
+def closed_port(host: str = "127.0.0.1") -> Iterator[int]:
+    """Give a port where nothing listens, and which nobody else can take meanwhile."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+        sock.bind((host, 0))
+        yield sock.getsockname()[1]
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        # SSLSocket's own shutdown() drops its TLS state under the thread that uses it.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _version = first.split(" ")
+    pairs = (line.partition(":") for line in lines)
+    return method, target, {name.lower(): value.strip() for name, _, value in pairs}
+
+
+def _length(headers: dict[str, str]) -> int:
+    length = int(headers.get("content-length", "0"))
+    if not 0 <= length <= LONGEST_BODY:
+        raise ValueError(f"A body of {length} bytes is not read.")
+    return length
+
+
+# ---------------------------------------------------------------- the page
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Stand-in SMS gateway</title></head><body>
+<h1>Stand-in SMS gateway</h1>
+<p>Balance: {balance}. Messages taken: {count}; the newest {shown} are shown.</p>
+<table border="1" cellpadding="4">{messages}</table>
+<h2>What the end of a number does</h2>
+<table border="1" cellpadding="4">{endings}</table>
+</body></html>
+"""
+SHOWN = 200
+
+
+def _row(cells: Iterable[str], tag: str = "td") -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
+
+
+def _page(account: Account) -> str:
+    """Return the page at `/`: what was taken, newest first, and no secrets."""
+    taken = account.taken
+    newest = taken[: -SHOWN - 1 : -1]
+    head = _row(["Time", "Number", "Sender", "Text", "Id", "Status"], "th")
+    endings = {**{f"…{end}": fate for end, fate in ENDINGS.items()}, "any other": DELIVERED}
+    return PAGE.format(
+        balance=f"{Decimal(account.balance):f}",
+        count=len(taken),
+        shown=len(newest),
+        messages=head + "".join(_row(_cells(account, entry)) for entry in newest),
+        endings="".join(_row([end, " → ".join(fate)]) for end, fate in endings.items()),
+    )
+
+
+def _cells(account: Account, entry: Taken) -> list[str]:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
+    status = account.status(entry)
+    return [when, f"+{entry.msisdn}", entry.sender, entry.text, entry.id, status]
