@@ -1,0 +1,678 @@
+"""The wire: one request to SMS-ka, and what its answer means. Knows nothing of Django's settings.
+
+Whether a message may have been taken is decided by *phase*, never by the class of an exception:
+until :meth:`_Attempt.begin` has run, nothing was written and the message is surely not taken;
+after it, only a complete and understood line decides, and all else is unknown.
+
+Source of every rule about answers: the provider's "Руководство по взаимодействию с сервисом
+коротких сообщений (SMS) на основе HTTP API протокола", version 2014-05-05.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from decimal import Decimal
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, TypeVar
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from . import __version__
+from .exceptions import (
+    AuthenticationFailed,
+    GatewayUnreachable,
+    InsufficientCredits,
+    InvalidRecipient,
+    InvalidRequest,
+    InvalidSender,
+    QueryFailed,
+    SmsError,
+    SmsNotSent,
+    SmsOutcomeUnknown,
+    TemporaryFailure,
+)
+from .numbers import mask
+from .receipts import Receipt, Report
+from .redact import PIECE, withhold
+
+logger = logging.getLogger(__name__)
+
+STALE = 1.0  # seconds after which a connection on which nothing was said may be dead
+QUERY_DEADLINE = 10.0  # seconds, at most, for a question: nobody is woken by it
+BODY_LIMIT = 64 * 1024  # bytes; a real answer has under a hundred
+REDIRECTS = (301, 302, 303, 307, 308)
+TEXT_LIMIT = 500  # characters of the gateway's words that are kept
+
+# -2 comes from a sister API with the same texts: the sender ID belongs to another account.
+REFUSALS: dict[int, type[SmsNotSent]] = {
+    -1: AuthenticationFailed,
+    -2: InvalidSender,
+    -3: TemporaryFailure,
+    -4: InvalidRequest,
+    -5: InsufficientCredits,
+    -6: InvalidRecipient,
+    -7: InvalidSender,
+}
+
+# Not SMPP's numbers, where 3 is EXPIRED and 4 is DELETED.
+REPORTS: dict[str, tuple[str, str]] = {
+    "3": ("ACCEPTD", "sent"),
+    "4": ("DELIVRD", "delivered"),
+    "5": ("REJECTD", "rejected"),
+    "6": ("REJECTD", "rejected"),
+    "7": ("EXPIRED", "expired"),
+    "8": ("DELETED", "deleted"),
+}
+
+
+# --- reading an answer --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer as it came. ``framed``: its length was announced and reached, so that no
+    field can be cut."""
+
+    status: int
+    body: bytes
+    framed: bool = True
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that starts with a code of the protocol."""
+
+    code: int
+    fields: tuple[str, ...]
+    raw: str
+
+    def field(self, index: int) -> str:
+        return self.fields[index] if index < len(self.fields) else ""
+
+
+# int() takes "0_0" and "٠": match ASCII first. The balance answer's code has an underscore before
+# it in the provider's document: a slip or not, it is accepted everywhere.
+_CODE = re.compile(r"_?(0|-[1-9][0-9]{0,3})")
+_USABLE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_BALANCE = re.compile(r"-?[0-9]+(?:[ \u00a0][0-9]{3})*(?:[.,][0-9]{1,4})?")
+_BLANK = " \t\r\n\0\ufeff\u00a0"
+
+
+def decode(body: bytes) -> str:
+    """UTF-8 with or without a byte order mark, else windows-1251 (requests would guess Latin-1)."""
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return body.decode("windows-1251", errors="replace")
+
+
+def read_lines(text: str) -> list[Line]:
+    """Return the lines of the protocol in ``text``; PHP warnings and HTML around them are passed
+    over. ``str.splitlines()`` would also split on U+2028."""
+    found = []
+    for raw in re.split(r"\r\n|\n|\r", text):
+        fields = tuple(part.strip(_BLANK) for part in raw.strip(_BLANK).split("|"))
+        match = _CODE.fullmatch(fields[0])
+        if match and (len(fields) > 1 or int(match[1]) in REFUSALS):
+            found.append(Line(int(match[1]), fields, raw.strip(_BLANK)))
+    return found
+
+
+def read_balance(text: str) -> Decimal | None:
+    """``7464``, ``-3,50`` or ``7 464.5`` as a number of credits; ``None`` for anything else."""
+    if len(text) > 20 or not _BALANCE.fullmatch(text):
+        return None
+    balance = Decimal(re.sub(r"[ \u00a0]", "", text).replace(",", "."))
+    return balance if abs(balance) < 10**12 else None  # more digits than any database keeps
+
+
+def read_send_answer(answer: Answer) -> Receipt | SmsError:
+    """Tell what an answer to a send means; an error is returned, not raised."""
+    text = decode(answer.body)
+    lines = read_lines(text)
+    accepted = [line for line in lines if _says(line, "message sent")]
+    if accepted and answer.status == 200 and len(accepted) == len(lines):
+        return _receipt(accepted[0], answer.framed)
+    if "message sent" in text.lower():  # also glued to something, beside a refusal
+        return SmsOutcomeUnknown(code="contradiction", gateway_text=clean(text))
+    if (answer.status == 200 or 400 <= answer.status < 500) and _all_refuse(lines):
+        return _refusal(lines[0], answer.framed)
+    # An answer that is cut inside its headers has no length either.
+    if answer.framed and answer.status == 429:
+        return _busy(text)
+    if answer.framed and (answer.status in REDIRECTS or 400 <= answer.status < 500):
+        return _wrong_address(answer.status, text)
+    code = "unreadable" if answer.status == 200 else f"http-{answer.status}"
+    return SmsOutcomeUnknown(code=code, gateway_text=clean(text))
+
+
+def read_balance_answer(answer: Answer) -> Decimal | SmsError:
+    """Tell the credits left, or why they cannot be told."""
+    line = _query_line(answer, "balance status")
+    if isinstance(line, SmsError):
+        return line
+    balance = read_balance(line.field(2))
+    return QueryFailed(gateway_text=clean(line.raw)) if balance is None else balance
+
+
+def read_status_answer(answer: Answer) -> Report | SmsError:
+    """Tell a message's delivery status. The request's own code is read first: a negative one says
+    nothing of the message."""
+    line = _query_line(answer, "status")
+    if isinstance(line, SmsError):
+        return line
+    number, word = line.field(2), line.field(3).upper()
+    known_word, status = REPORTS.get(number, ("", ""))
+    raw = clean("|".join(part for part in (number, line.field(3)) if part))[:64]
+    whole = ("", known_word) if answer.framed else (known_word,)  # "4" may be cut
+    return Report(status if word in whole else "", raw)
+
+
+def clean(text: str) -> str:
+    """Make foreign text fit for any database and any page: no control characters, bounded."""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * TEXT_LIMIT])
+    return " ".join(printable.split())[:TEXT_LIMIT]
+
+
+def _says(line: Line, kind: str) -> bool:
+    return line.code == 0 and " ".join(line.field(1).lower().split()) == kind
+
+
+def _all_refuse(lines: list[Line]) -> bool:
+    return bool(lines) and all(line.code < 0 for line in lines)
+
+
+def _receipt(line: Line, framed: bool) -> Receipt:
+    gateway_id = line.field(2)
+    # Without a length the last field may be cut; half an id would ask about another message.
+    if not _USABLE_ID.fullmatch(gateway_id) or (not framed and len(line.fields) < 4):
+        gateway_id = ""
+    return Receipt(gateway_id, read_balance(line.field(4)))
+
+
+def _refusal(line: Line, framed: bool) -> SmsError:
+    if len(line.fields) == 1 and not framed:  # "-1" may be the beginning of "-12"
+        return SmsOutcomeUnknown(code="unreadable", gateway_text=clean(line.raw))
+    error = REFUSALS.get(line.code, InvalidRequest)
+    return error(code=str(line.code), gateway_text=clean(line.raw))
+
+
+def _busy(text: str) -> SmsNotSent:
+    error = TemporaryFailure(code="http-429", gateway_text=clean(text))
+    error.kind = "busy"  # all are asked to wait, not only this message
+    return error
+
+
+def _wrong_address(status: int, text: str) -> SmsNotSent:
+    if status in (401, 403):
+        return AuthenticationFailed(code=f"http-{status}", gateway_text=clean(text))
+    return GatewayUnreachable(
+        f"HTTP {status}: this is not the gateway's address. Correct 'url'. Nothing was sent.",
+        code=f"http-{status}",
+    )
+
+
+def _query_line(answer: Answer, kind: str) -> Line | SmsError:
+    text = decode(answer.body)
+    lines = read_lines(text)
+    if answer.status == 200 and len(lines) == 1 and _says(lines[0], kind):
+        return lines[0]
+    if answer.status == 200 and lines and lines[0].code == -1:
+        return AuthenticationFailed(code="-1", gateway_text=clean(lines[0].raw))
+    code = f"http-{answer.status}" if answer.status != 200 else str(lines[0].code if lines else "")
+    return QueryFailed(code=code, gateway_text=clean(text))
+
+
+# --- one attempt, by phase ----------------------------------------------------------------------
+
+
+class _Aborted(Exception):
+    """Raised inside requests before the first byte; not an OSError, so that nobody retries it."""
+
+
+class _Watchdog:
+    """Ends attempts that outlive their deadline; a read timeout alone does not end a server that
+    sends a byte now and then. One thread, while there is anything to watch."""
+
+    STEP = 0.05  # seconds between two looks
+    LINGER = 40  # looks at nothing before the thread ends
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attempts: dict[_Attempt, float] = {}
+        self._thread: threading.Thread | None = None
+
+    def watch(self, attempt: _Attempt, deadline: float) -> None:
+        with self._lock:
+            self._attempts[attempt] = time.monotonic() + deadline
+            # A fork has copied the attribute, and not the thread.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._look, daemon=True)
+                self._thread.start()
+
+    def forget(self, attempt: _Attempt) -> None:
+        with self._lock:
+            self._attempts.pop(attempt, None)
+
+    def _look(self) -> None:
+        idle = 0
+        while idle < self.LINGER:
+            time.sleep(self.STEP)
+            now = time.monotonic()
+            with self._lock:
+                idle = 0 if self._attempts else idle + 1
+                late = [attempt for attempt, end in self._attempts.items() if end <= now]
+                if idle == self.LINGER:
+                    self._thread = None
+            for attempt in late:
+                attempt.expire()
+
+
+_watchdog = _Watchdog()
+if hasattr(os, "register_at_fork"):
+    # A fork may come while another thread holds the lock.
+    os.register_at_fork(after_in_child=_watchdog.__init__)  # type: ignore[misc]
+
+
+class _Attempt:
+    """One request, and which phase it is in.
+
+    The socket is watched by a duplicate of its descriptor, since TLS detaches the original during
+    the handshake; ``shutdown()`` on the duplicate ends every read and write on both.
+    """
+
+    def __init__(self, deadline: float, keep_alive: float, before_first_byte: Callable[[], Any]):
+        self.keep_alive = keep_alive
+        self.begun = False
+        self.expired = False
+        self.error: BaseException | None = None
+        self._borrowed: list[tuple[Any, Any]] = []
+        self._deadline = deadline
+        self._before_first_byte = before_first_byte
+        self._lock = threading.Lock()
+        self._lines: list[socket.socket] = []
+
+    def __enter__(self) -> _Attempt:
+        _watchdog.watch(self, self._deadline)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.give_back(None)
+        _watchdog.forget(self)
+        with self._lock:
+            for line in self._lines:
+                line.close()
+            self._lines.clear()
+
+    def watch(self, sock: socket.socket) -> None:
+        with self._lock:
+            # An SSLSocket refuses dup(); its descriptor does not.
+            self._lines.append(socket.socket(fileno=os.dup(sock.fileno())))
+        if self.expired:
+            self.expire()
+
+    def keep(self, pool: Any, conn: Any) -> None:
+        """Hold a connection that urllib3 is done with, until the answer is understood."""
+        self._borrowed.append((pool, conn))
+
+    def give_back(self, receipt_id: str | None) -> None:
+        """Let the connection be used again, if it said one whole and understood thing
+        (``receipt_id``, empty for other answers); else close it: what comes late on it would be
+        taken for the answer to the next request."""
+        for pool, conn in self._borrowed:
+            if conn is not None:
+                if receipt_id is None or receipt_id in conn.told:
+                    conn.close()
+                conn.told = {receipt_id} if receipt_id else set()
+            pool.put_back(conn)
+        self._borrowed.clear()
+
+    def told_before(self, receipt_id: str) -> bool:
+        """True if this connection has given this id for an earlier message: it repeats itself."""
+        return any(conn is not None and receipt_id in conn.told for _, conn in self._borrowed)
+
+    def begin(self, connect_anew: Callable[[], None]) -> None:
+        """The connection stands; the next thing is the first byte.
+
+        Where leave for it was long in coming, the gateway may have hung up meanwhile:
+        ``connect_anew`` then makes sure that the connection still stands.
+        """
+        if self.begun:
+            return
+        self._abort_if_expired()
+        asked = time.monotonic()
+        try:
+            self._before_first_byte()
+        except BaseException as error:
+            self.error = error
+            raise _Aborted from None
+        if time.monotonic() - asked > STALE:
+            connect_anew()
+        self._abort_if_expired()
+        self.begun = True
+
+    def _abort_if_expired(self) -> None:
+        if self.expired:
+            raise _Aborted
+
+    def expire(self) -> None:
+        self.expired = True
+        with self._lock:
+            for line in self._lines:
+                with contextlib.suppress(OSError):
+                    line.shutdown(socket.SHUT_RDWR)
+
+
+_current: ContextVar[_Attempt] = ContextVar("django_smska_attempt")
+
+
+class _NoHeaderWarnings(logging.Filter):
+    """urllib3 logs headers that it cannot read, and with them whatever the gateway repeats."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _current.get(None) is None or record.levelno < logging.WARNING
+
+
+logging.getLogger("urllib3.connection").addFilter(_NoHeaderWarnings())
+
+
+class _PhasedConnection:
+    """Connect first, then tell the attempt, then write."""
+
+    sock: Any
+    _connecting = False
+    idle_since = 0.0
+    told: frozenset[str] | set[str] = frozenset()  # the id that it gave last
+
+    def connect(self) -> None:
+        self._connecting = True
+        try:
+            super().connect()  # type: ignore[misc]
+        finally:
+            self._connecting = False
+
+    def _new_conn(self) -> socket.socket:
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        _current.get().watch(sock)
+        return sock
+
+    def send(self, data: Any) -> None:
+        # A proxy's CONNECT also passes here, while connecting: it carries no message.
+        if not self._connecting:
+            if self.sock is None:
+                self.connect()
+            _current.get().begin(self._connect_anew)
+        super().send(data)  # type: ignore[misc]
+
+    def _connect_anew(self) -> None:
+        # close() would also forget the request that is being written.
+        self.sock.close()
+        self.connect()
+
+
+class _PhasedHTTPConnection(_PhasedConnection, HTTPConnection):
+    pass
+
+
+class _PhasedHTTPSConnection(_PhasedConnection, HTTPSConnection):
+    pass
+
+
+class _FreshPool:
+    """Reuse a connection only while it is fresh: on one that the gateway has closed, "taken" and
+    "not taken" look the same."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        conn: Any = super()._get_conn(timeout)  # type: ignore[misc]
+        attempt = _current.get()
+        if conn.sock is not None:
+            if time.monotonic() - conn.idle_since >= attempt.keep_alive:
+                conn.close()
+            else:
+                attempt.watch(conn.sock)
+        return conn
+
+    def _put_conn(self, conn: Any) -> None:
+        _current.get().keep(self, conn)
+
+    def put_back(self, conn: Any) -> None:
+        if conn is not None:
+            conn.idle_since = time.monotonic()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
+class _HTTPPool(_FreshPool, HTTPConnectionPool):
+    ConnectionCls = _PhasedHTTPConnection
+
+
+class _HTTPSPool(_FreshPool, HTTPSConnectionPool):
+    ConnectionCls = _PhasedHTTPSConnection
+
+
+class _PhasedAdapter(HTTPAdapter):
+    """requests' adapter over the two pools; ``max_retries`` stays 0: a retry is a second SMS."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        return manager
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Never look at a redirect: requests would read its whole body even when not following."""
+        return None
+
+
+_T = TypeVar("_T", Receipt, Report, Decimal)
+
+
+# --- the client ---------------------------------------------------------------------------------
+
+
+class Gateway:
+    """A client of one SMS-ka account; threads may share it.
+
+    ``url``: address of ``httppost.php``. ``connect_timeout``: seconds for each address tried and
+    each step of a TLS handshake. ``deadline``: seconds for the whole request, however slowly the
+    other side talks. ``keep_alive``: seconds for which an idle connection may be used again, 0 for
+    never. ``proxy``: ``http://host:port`` or ``None``; the environment's proxies and ``.netrc``
+    are ignored. ``ca_bundle``: path of a file of CA certificates, or ``None`` for requests' own.
+    ``pool_size``: connections kept for threads.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        api_password: str,
+        *,
+        url: str,
+        connect_timeout: float = 10,
+        deadline: float = 30,
+        keep_alive: float = 1,
+        proxy: str | None = None,
+        ca_bundle: str | None = None,
+        pool_size: int = 64,
+    ) -> None:
+        self._login = {"APIKey": api_key, "APIPassword": api_password}
+        self.url = url
+        self.connect_timeout = connect_timeout
+        self.deadline = deadline
+        self.keep_alive = keep_alive
+        self._session = _session(proxy, ca_bundle, pool_size, close=not keep_alive)
+        # Made once: the same but for the body, and requests is slow at making one.
+        self._request = self._session.prepare_request(requests.Request("POST", url))
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self.url}>"
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    def send(
+        self,
+        msisdn: str,
+        text: str,
+        sender: str,
+        before_first_byte: Callable[[], Any] = lambda: None,
+    ) -> Receipt | SmsError:
+        """Send ``text`` to ``msisdn`` (``79XXXXXXXXX``), in exactly one request.
+
+        ``before_first_byte`` is called once, when the connection stands and nothing is written;
+        what it raises ends the attempt unsent and is raised. Errors about the message are
+        returned: the caller raises them from a frame that holds no secret.
+        """
+        form = {"Message": text, "MSISDN": msisdn, "SenderID": sender}
+        result = self._ask(form, read_send_answer, before_first_byte, self.deadline)
+        logger.debug("send to %s: %s", mask("+" + msisdn), _brief(result))
+        return result
+
+    def balance(self) -> Decimal | SmsError:
+        """Ask for the credits left."""
+        return self._query({"Action": "balance"}, read_balance_answer)
+
+    def status(self, gateway_id: str) -> Report | SmsError:
+        """Ask for the delivery status of the message with this id."""
+        return self._query({"Action": "query", "BatchId": gateway_id}, read_status_answer)
+
+    def _query(
+        self, form: dict[str, str], read: Callable[[Answer], _T | SmsError]
+    ) -> _T | SmsError:
+        result = self._ask(form, read, lambda: None, min(self.deadline, QUERY_DEADLINE))
+        logger.debug("%s: %s", form["Action"], _brief(result))
+        if isinstance(result, SmsOutcomeUnknown):
+            return QueryFailed(code=result.code, gateway_text=result.gateway_text)
+        return result
+
+    def _ask(
+        self,
+        form: dict[str, str],
+        read: Callable[[Answer], _T | SmsError],
+        hook: Callable[[], Any],
+        deadline: float,
+    ) -> _T | SmsError:
+        with _Attempt(deadline, self.keep_alive, hook) as attempt:
+            answer = self._exchange(attempt, form)
+            result: Any = read(answer) if isinstance(answer, Answer) else answer
+            if isinstance(result, Receipt):
+                result = self._checked(result, attempt, form)
+            if isinstance(answer, Answer) and _is_clean(answer, result):
+                attempt.give_back(result.gateway_id if isinstance(result, Receipt) else "")
+        if isinstance(result, SmsError):
+            result.gateway_text = withhold(result.gateway_text, self._secrets(form))
+        return result  # type: ignore[no-any-return]
+
+    def _checked(
+        self, receipt: Receipt, attempt: _Attempt, form: dict[str, str]
+    ) -> Receipt | SmsOutcomeUnknown:
+        """An id must be the gateway's own, and new."""
+        gateway_id = receipt.gateway_id
+        if gateway_id and attempt.told_before(gateway_id):
+            return SmsOutcomeUnknown(code="repeated-id", gateway_text=gateway_id)
+        repeated = [*self._login.values(), form["MSISDN"]]
+        if any(len(secret) >= PIECE and secret in gateway_id for secret in repeated):
+            return Receipt("", receipt.balance)
+        return receipt
+
+    def _secrets(self, form: dict[str, str]) -> list[str]:
+        return [*self._login.values(), form.get("Message", "")]
+
+    def _exchange(self, attempt: _Attempt, form: dict[str, str]) -> Answer | SmsError:
+        """Make the request; what went wrong is told by the phase it went wrong in."""
+        answer, cause = None, ""
+        token = _current.set(attempt)
+        try:
+            answer = self._post(form)
+        except Exception as error:  # http.client and urllib3 leak a few classes of their own
+            cause = type(error).__name__
+        finally:
+            _current.reset(token)
+        if attempt.error is not None:
+            raise attempt.error
+        # The watchdog's shutdown looks like the end of a body without a length.
+        if answer is not None and (answer.framed or not attempt.expired):
+            return answer
+        return _failure(attempt, cause)
+
+    def _post(self, form: dict[str, str]) -> Answer:
+        request = self._request.copy()
+        request.prepare_body({**self._login, **form}, None)
+        response = self._session.send(
+            request,
+            timeout=(self.connect_timeout, self.deadline),
+            allow_redirects=False,
+            stream=True,
+        )
+        with contextlib.closing(response):
+            return _read(response)
+
+
+def _is_clean(answer: Answer, result: Any) -> bool:
+    """True for one whole answer that was understood: nothing more is to come on its connection."""
+    confused = isinstance(result, (SmsOutcomeUnknown, QueryFailed))
+    return answer.status == 200 and answer.framed and not confused
+
+
+def _session(
+    proxy: str | None, ca_bundle: str | None, pool_size: int, *, close: bool
+) -> requests.Session:
+    session = _Session()
+    session.trust_env = False
+    session.verify = ca_bundle or True
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers.update(
+        {"User-Agent": f"django-smska/{__version__}", "Accept-Encoding": "identity"}
+    )
+    if close:
+        session.headers["Connection"] = "close"
+    if proxy:
+        session.proxies = {"http": proxy, "https": proxy}
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _PhasedAdapter(pool_maxsize=pool_size))
+    return session
+
+
+def _read(response: requests.Response) -> Answer:
+    """Read the body as it stands on the wire, at most ``BODY_LIMIT`` bytes of it."""
+    if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
+        raise ValueError("an encoded body was not asked for")
+    raw = response.raw
+    framed = raw.chunked or raw.length_remaining is not None
+    body = b"".join(_chunks(raw))
+    if len(body) > BODY_LIMIT:
+        raise ValueError("the answer is too long")
+    return Answer(response.status_code, body, framed)
+
+
+def _chunks(raw: Any) -> Iterator[bytes]:
+    left = BODY_LIMIT + 1
+    while left > 0 and (data := raw.read(left, decode_content=False)):
+        left -= len(data)
+        yield data
+
+
+def _failure(attempt: _Attempt, cause: str) -> SmsError:
+    if attempt.begun:
+        return SmsOutcomeUnknown(code="deadline" if attempt.expired else f"lost-{cause}"[:32])
+    return GatewayUnreachable(code="deadline" if attempt.expired else f"connect-{cause}"[:32])
+
+
+def _brief(result: Any) -> str:
+    return f"{type(result).__name__} {result.code}" if isinstance(result, SmsError) else "ok"

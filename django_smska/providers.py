@@ -1,0 +1,132 @@
+"""``settings.SMS_PROVIDERS`` made into backend instances, in the manner of Django's mailers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from . import conf
+from .backends import locmem
+from .backends.base import BaseSmsBackend
+from .exceptions import InvalidProvider, ProviderDoesNotExist
+
+DEFAULT_ALIAS = "default"
+DEFAULT_BACKEND = "django_smska.backends.smska.SmsBackend"
+
+
+class ProvidersHandler:
+    """``providers["alias"]`` makes a new backend instance.
+
+    In a test run (Django's or pytest's) every alias is the locmem backend, whatever the settings
+    say, so that a project's tests can never send a paid SMS.
+    """
+
+    def __getitem__(self, alias: str) -> BaseSmsBackend:
+        self.require(alias)
+        if _in_test_run() and conf.locmem_in_tests():
+            return locmem.in_test_run(alias)
+        return self.configured(alias)
+
+    def __contains__(self, alias: object) -> bool:
+        return alias in self.settings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.settings)
+
+    def get(self, alias: str, default: Any = None) -> Any:
+        try:
+            return self[alias]
+        except ProviderDoesNotExist:
+            return default
+
+    @property
+    def default(self) -> BaseSmsBackend:
+        return self[DEFAULT_ALIAS]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        providers = getattr(settings, "SMS_PROVIDERS", {})
+        if not isinstance(providers, Mapping):
+            raise InvalidProvider(
+                "SMS_PROVIDERS must be a dict: alias -> {'BACKEND': …, 'OPTIONS': {…}}.",
+                check="E001",
+            )
+        return providers
+
+    def require(self, alias: str) -> None:
+        """Raise ``ProviderDoesNotExist`` for an alias that is not in the settings."""
+        if not isinstance(alias, str) or alias not in self:
+            known = ", ".join(repr(name) for name in self) or "none"
+            raise ProviderDoesNotExist(
+                f"The SMS provider {alias!r} is not configured. Known aliases: {known}. "
+                "Add it to SMS_PROVIDERS, or correct 'using'.",
+                check="E001",
+            )
+
+    def configured(self, alias: str) -> BaseSmsBackend:
+        """Make the backend that the settings name, also in a test run."""
+        self.require(alias)
+        backend = _create(alias, self.settings[alias])
+        if isinstance(backend, InvalidProvider):
+            # The frames below hold the password among their local variables, and Django's debug
+            # page shows those: begin the traceback here.
+            backend.__context__ = backend.__cause__ = None
+            raise backend.with_traceback(None)
+        return backend
+
+
+def _create(alias: str, entry: Any) -> BaseSmsBackend | InvalidProvider:
+    try:
+        backend: BaseSmsBackend = _backend_class(alias, entry)(
+            alias=alias, **entry.get("OPTIONS", {})
+        )
+    except InvalidProvider as error:
+        return error
+    except TypeError as error:  # such as a missing keyword argument, which it names
+        return InvalidProvider(
+            f"The backend cannot be made: {error}.",
+            alias=alias,
+            check="E004",
+            hint="Give in OPTIONS what the backend needs.",
+        )
+    return backend
+
+
+def _backend_class(alias: str, entry: Any) -> Any:
+    if not isinstance(entry, Mapping) or set(entry) - {"BACKEND", "OPTIONS"}:
+        raise InvalidProvider(
+            "An entry is a dict of 'BACKEND' and 'OPTIONS'; sms_url() makes one of a URL.",
+            alias=alias,
+            check="E001",
+        )
+    options = entry.get("OPTIONS", {})
+    if not isinstance(options, Mapping) or "alias" in options:
+        raise InvalidProvider(
+            "OPTIONS must be a dict, and must not define 'alias'.", alias=alias, check="E001"
+        )
+    path = entry.get("BACKEND", DEFAULT_BACKEND)
+    try:
+        backend = import_string(path)
+        if not hasattr(backend, "send_message"):
+            raise TypeError("this is no SMS backend")
+        return backend
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InvalidProvider(
+            f"Could not find BACKEND {path!r}: {error}",
+            alias=alias,
+            check="E002",
+            hint="Correct the dotted path of the backend class.",
+        ) from None
+
+
+def _in_test_run() -> bool:
+    """True between setup_test_environment() and teardown_test_environment()."""
+    utils = sys.modules.get("django.test.utils")
+    return hasattr(getattr(utils, "_TestState", None), "saved_data")
+
+
+providers = ProvidersHandler()

@@ -1,0 +1,407 @@
+"""The wire against ill-mannered gateways on real sockets: never a false "sent", never a false
+"not sent", and one request a send."""
+
+import socket
+import threading
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import trustme
+
+from django_smska.exceptions import (
+    AuthenticationFailed,
+    GatewayUnreachable,
+    QueryFailed,
+    SmsNotSent,
+    SmsOutcomeUnknown,
+)
+from django_smska.gateway import BODY_LIMIT, Gateway
+from django_smska.receipts import Receipt
+from django_smska.testing.faults import FAULTS, Fault, answer, frame
+from django_smska.testing.gateway import StandInGateway, closed_port
+
+NUMBER = "79041764995"
+SLOW = {"silence", "late", "endless_100", "byte_by_byte", "slow_body", "tls_hang"}
+BEFORE_THE_FIRST_BYTE = {"tls_reset", "tls_hang", "tls_plain"}
+
+
+def client(gateway, **options):
+    options = {"connect_timeout": 2, "deadline": 10, **options}
+    return Gateway("test", "test", url=gateway.url, **options)
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_bundle(authority, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tls(authority):
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+class Hook:
+    def __init__(self, error=None):
+        self.calls, self.error = 0, error
+
+    def __call__(self):
+        self.calls += 1
+        if self.error:
+            raise self.error
+
+
+def is_true(result, gateway, hook):
+    """The verdict does not lie about the ledger, and nothing was sent twice or elsewhere."""
+    taken = len(gateway.taken)
+    assert not any(request.target == "/elsewhere" for request in gateway.requests)
+    assert taken <= 1 and gateway.sends <= 1
+    assert hook.calls <= 1
+    if isinstance(result, Receipt):
+        return taken == 1
+    if isinstance(result, SmsNotSent):
+        return taken == 0
+    return isinstance(result, SmsOutcomeUnknown) and hook.calls == 1
+
+
+SEND_FAULTS = [
+    (name, taken)
+    for name, kind in FAULTS.items()
+    if kind.on == "send" and name not in ("answer", "reused_closed", "credit_ends")
+    for taken in kind.truths
+]
+
+
+@pytest.mark.parametrize(("name", "taken"), SEND_FAULTS)
+def test_no_fault_makes_the_wire_lie(name, taken, gateway):
+    gateway.script(1, Fault(name, taken, seconds=0.05, size=4_000_000))
+    hook = Hook()
+    deadline = 0.3 if name in SLOW else 10
+    wire = client(gateway, deadline=deadline, connect_timeout=deadline)
+    try:
+        result = wire.send(NUMBER, "Привет", "Test", hook)
+    finally:
+        wire.close()
+    assert is_true(result, gateway, hook), result
+
+
+@pytest.mark.parametrize(
+    "name", sorted(BEFORE_THE_FIRST_BYTE | {"corrupt_tls", "reset_after_request", "silence"})
+)
+@pytest.mark.parametrize("keep_alive", [0, 1])
+def test_over_tls_the_handshake_is_before_the_first_byte(name, keep_alive, tls, ca_bundle):
+    with StandInGateway(tls=tls) as gateway:
+        gateway.script(1, Fault(name))
+        hook = Hook()
+        deadline = 0.5 if name in SLOW else 10
+        wire = client(gateway, ca_bundle=ca_bundle, deadline=deadline, keep_alive=keep_alive)
+        result = wire.send(NUMBER, "text", "Test", hook)
+        wire.close()
+        assert is_true(result, gateway, hook), result
+        unsent = name in BEFORE_THE_FIRST_BYTE
+        assert hook.calls == (0 if unsent else 1)
+        assert isinstance(result, GatewayUnreachable if unsent else SmsOutcomeUnknown)
+
+
+def test_tls_works_and_an_untrusted_certificate_is_surely_not_sent(tls, ca_bundle):
+    with StandInGateway(tls=tls) as gateway:
+        assert isinstance(client(gateway, ca_bundle=ca_bundle).send(NUMBER, "a", "T"), Receipt)
+        hook = Hook()
+        refused = client(gateway).send(NUMBER, "a", "T", hook)
+        assert isinstance(refused, GatewayUnreachable) and hook.calls == 0
+        assert gateway.sends == 1
+
+
+def test_a_closed_port_is_surely_not_sent():
+    hook = Hook()
+    with closed_port() as port:
+        wire = Gateway("k", "p", url=f"http://127.0.0.1:{port}/x")
+        assert isinstance(wire.send(NUMBER, "a", "T", hook), GatewayUnreachable)
+    assert hook.calls == 0
+
+
+def test_an_unknown_name_is_surely_not_sent(monkeypatch):
+    def no_such_name(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_name)
+    result = Gateway("k", "p", url="http://sms.invalid/x").send(NUMBER, "a", "T")
+    assert isinstance(result, GatewayUnreachable)
+
+
+def test_a_hook_that_raises_ends_the_attempt_with_nothing_written(gateway):
+    hook = Hook(LookupError("claim lost"))
+    wire = client(gateway)
+    with pytest.raises(LookupError, match="claim lost"):
+        wire.send(NUMBER, "a", "T", hook)
+    wire.close()
+    assert gateway.wait_for(lambda: gateway.open_connections == 0)
+    assert gateway.sends == 0 and gateway.requests == []
+
+
+def test_the_hook_is_called_when_the_connection_stands(gateway):
+    seen = []
+    wire = client(gateway)
+    wire.send(NUMBER, "a", "T", lambda: seen.append((gateway.wait_for(
+        lambda: gateway.open_connections == 1), gateway.sends)))  # fmt: skip
+    assert seen == [(True, 0)]
+
+
+def test_where_leave_was_long_in_coming_the_connection_is_made_anew(gateway, monkeypatch):
+    """While the database was slow, the gateway may have hung up on the idle connection."""
+    from django_smska import gateway as module
+
+    clock = module.time.monotonic
+    late = [0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    wire = client(gateway, deadline=100)
+    assert isinstance(wire.send(NUMBER, "a", "T", lambda: late.append(late.pop() + 2)), Receipt)
+    assert gateway.connections == 2 and gateway.sends == 1
+
+
+def test_where_it_cannot_be_made_anew_nothing_was_written(gateway, monkeypatch):
+    from django_smska import gateway as module
+
+    clock = module.time.monotonic
+    late = [0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+
+    def leave():
+        gateway.close()
+        late[0] = 2
+
+    wire = client(gateway, deadline=100)
+    assert isinstance(wire.send(NUMBER, "a", "T", leave), GatewayUnreachable)
+    assert gateway.sends == 0
+
+
+def test_the_request_has_the_documented_fields_and_no_action(gateway):
+    client(gateway).send(NUMBER, "a", "MyShop")
+    assert gateway.requests[0].form == {
+        "APIKey": "test",
+        "APIPassword": "test",
+        "Message": "a",
+        "MSISDN": NUMBER,
+        "SenderID": "MyShop",
+    }
+    assert gateway.requests[0].method == "POST"
+    assert gateway.requests[0].headers["accept-encoding"] == "identity"
+
+
+NASTY = "Привет! + & = % ; | \" ' \\ \n\r\n\t <b> €{} № «ёлка» — 😀👨‍👩‍👧 %D0%9F &amp; ?#"
+
+
+@pytest.mark.parametrize("text", [NASTY, "+", "a=b&c=d", "100%", "0|Message sent|x", " ", "\n"])
+def test_every_character_of_text_and_password_arrives_as_it_is(text):
+    with StandInGateway(api_key=f"k{text}", api_password=f"p{text}") as gateway:
+        wire = Gateway(f"k{text}", f"p{text}", url=gateway.url)
+        assert isinstance(wire.send(NUMBER, text, f"s{text}"), Receipt)
+        assert gateway.taken[0].text == text
+        assert gateway.taken[0].sender == f"s{text}"
+
+
+def test_a_fresh_connection_is_reused_and_an_idle_one_is_not(gateway, monkeypatch):
+    from django_smska import gateway as module
+
+    wire = client(gateway, keep_alive=1)
+    for text in "abc":
+        assert isinstance(wire.send(NUMBER, text, "T"), Receipt)
+    assert gateway.connections == 1
+    now = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 60)
+    assert isinstance(wire.send(NUMBER, "d", "T"), Receipt)
+    assert gateway.connections == 2
+
+
+def test_with_keep_alive_0_no_connection_is_reused(gateway):
+    wire = client(gateway, keep_alive=0)
+    for text in "abc":
+        assert isinstance(wire.send(NUMBER, text, "T"), Receipt)
+    assert gateway.connections == 3
+    assert gateway.requests[0].headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("status", [102, 103, 199])
+def test_an_interim_answer_is_not_taken_for_the_answer(gateway, status):
+    """Nor is the answer that follows it taken for the one to the next request."""
+    interim = b"HTTP/1.1 %d Wait\r\n\r\n" % status
+    honest = FAULTS["answer"]
+
+    def play(wire, fault, line):
+        wire.send(interim)
+        return frame(line)
+
+    gateway.script(1, None)
+    wire = client(gateway)
+    with mock.patch.dict(FAULTS, answer=replace(honest, play=play)):
+        gateway.script(2, answer(b"", taken=True))
+        gateway.script(4, answer(b"", taken=True))
+        results = [wire.send(NUMBER, f"text {n}", "T") for n in range(5)]
+    kinds = [type(result).__name__ for result in results]
+    assert kinds == ["Receipt", "SmsOutcomeUnknown", "Receipt", "SmsOutcomeUnknown", "Receipt"]
+    ids = {taken.text: taken.id for taken in gateway.taken}
+    assert [results[n].gateway_id for n in (0, 2, 4)] == [ids[f"text {n}"] for n in (0, 2, 4)]
+
+
+def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(gateway):
+    def play(wire, fault, line):
+        wire.send(frame(line))
+        wire.wait(0.05)  # the client has begun its next request by then
+        return frame(line)
+
+    wire = client(gateway)
+    with mock.patch.dict(FAULTS, answer=replace(FAULTS["answer"], play=play)):
+        gateway.script(1, answer(b""))
+        results = [wire.send(NUMBER, f"text {n}", "T") for n in range(4)]
+    ids = {taken.text: taken.id for taken in gateway.taken}
+    for n, result in enumerate(results):
+        if isinstance(result, Receipt):
+            assert result.gateway_id == ids[f"text {n}"]
+        else:
+            assert isinstance(result, SmsOutcomeUnknown)
+
+
+def test_at_the_hook_no_byte_has_left(gateway):
+    """Not even the head of the request."""
+    got = []
+
+    def serve(server):
+        sock, _ = server.accept()
+        with sock:
+            sock.settimeout(0.2)
+            try:
+                got.append(sock.recv(1))
+            except TimeoutError:
+                got.append(b"")
+            asked.set()
+
+    asked = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=[server])
+        thread.start()
+        wire = Gateway("k", "p", url=f"http://127.0.0.1:{server.getsockname()[1]}/", deadline=5)
+        result = wire.send(NUMBER, "a", "T", lambda: asked.wait(5))
+        thread.join()
+    assert got == [b""]
+    assert isinstance(result, SmsOutcomeUnknown)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_reused_connection_that_dies_is_unknown(gateway, taken):
+    gateway.script(2, Fault("reused_closed", taken))
+    wire = client(gateway)
+    assert isinstance(wire.send(NUMBER, "a", "T"), Receipt)
+    assert isinstance(wire.send(NUMBER, "b", "T"), SmsOutcomeUnknown)
+    assert gateway.sends == 2
+
+
+def test_a_redirect_is_not_followed_and_its_body_not_read(gateway):
+    gateway.script_all(answer(b"x" * 10, 302, [("Location", "http://localhost/elsewhere")]))
+    assert isinstance(client(gateway).send(NUMBER, "a", "T"), GatewayUnreachable)
+    assert len(gateway.requests) == 1
+
+
+def test_an_answer_beyond_the_limit_is_unknown(gateway):
+    padding = b" " * BODY_LIMIT
+    gateway.script(1, answer(b"{line}" + padding))
+    gateway.script(2, answer(b"{line}\n" + padding[:1000]))
+    wire = client(gateway)
+    assert isinstance(wire.send(NUMBER, "a", "T"), SmsOutcomeUnknown)
+    assert isinstance(wire.send(NUMBER, "b", "T"), Receipt)
+
+
+def test_the_environment_changes_nothing(gateway, monkeypatch, tmp_path):
+    with closed_port() as port:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+        (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret")
+        monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+        assert isinstance(client(gateway).send(NUMBER, "a", "T"), Receipt)
+    assert "authorization" not in gateway.requests[0].headers
+
+
+def test_cookies_are_not_kept(gateway):
+    gateway.script(1, answer(b"{line}", headers=[("Set-Cookie", "a=b")]))
+    wire = client(gateway)
+    wire.send(NUMBER, "a", "T")
+    wire.send(NUMBER, "b", "T")
+    assert "cookie" not in gateway.requests[1].headers
+
+
+def test_an_explicit_proxy_gets_the_request(gateway):
+    wire = Gateway(
+        "test", "test", url="http://sms.invalid/api", proxy=gateway.url.rsplit("/", 2)[0]
+    )
+    wire.send(NUMBER, "a", "T")
+    assert gateway.requests[0].target == "http://sms.invalid/api"
+
+
+def test_a_refusing_proxy_before_tls_is_surely_not_sent(gateway):
+    """CONNECT passes through the same code as a request, and is none."""
+    hook = Hook()
+    proxy = gateway.url.rsplit("/", 2)[0]
+    wire = Gateway("test", "test", url="https://sms.invalid/api", proxy=proxy)
+    assert isinstance(wire.send(NUMBER, "a", "T", hook), GatewayUnreachable)
+    assert hook.calls == 0
+
+
+def test_threads_share_a_client(gateway):
+    wire = client(gateway)
+    results = []
+    threads = [
+        threading.Thread(target=lambda n=n: results.append(wire.send(NUMBER, f"t{n}", "T")))
+        for n in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(isinstance(result, Receipt) for result in results)
+    assert sorted(taken.text for taken in gateway.taken) == sorted(f"t{n}" for n in range(20))
+    ids = {result.gateway_id for result in results}
+    assert ids == {taken.id for taken in gateway.taken}
+
+
+def test_balance_and_status(gateway):
+    wire = client(gateway)
+    assert wire.balance() == 1000
+    receipt = wire.send(NUMBER, "a", "T")
+    assert wire.balance() == 999
+    assert wire.status(receipt.gateway_id).status == "sent"
+    assert wire.status(receipt.gateway_id).status == "delivered"
+    assert isinstance(wire.status("nobody"), QueryFailed)
+    gateway.api_password = "changed"
+    assert isinstance(wire.balance(), AuthenticationFailed)
+    assert isinstance(wire.status(receipt.gateway_id), AuthenticationFailed)
+
+
+@pytest.mark.parametrize("name", ["reset_after_request", "cut_headers", "http_500", "gzip_bomb"])
+@pytest.mark.parametrize("on", ["balance", "query"])
+def test_a_question_without_an_answer_is_an_error_of_the_question(gateway, name, on):
+    gateway.script_all(Fault(name, taken=False), on=on)
+    wire = client(gateway)
+    result = wire.balance() if on == "balance" else wire.status("x")
+    assert isinstance(result, QueryFailed)
+
+
+def test_a_gateway_that_prints_what_it_was_sent_tells_no_secret():
+    with StandInGateway(api_key="the-login", api_password="the-password") as gateway:
+        echo = b"-4|the-login the-password 79041764995 9041764995 the whole text"
+        gateway.script_all(answer(echo, taken=False))
+        result = Gateway("the-login", "the-password", url=gateway.url).send(
+            NUMBER, "the whole text", "T"
+        )
+    for secret in ("the-login", "the-password", "1764995", "whole"):
+        assert secret not in str(result)
+    assert "withheld" in str(result)
