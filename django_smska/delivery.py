@@ -1,0 +1,249 @@
+"""Ask for delivery reports, apply them, stop asking."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from . import brakes, conf, states
+from .backends.base import BaseSmsBackend
+from .exceptions import InvalidProvider, SmsError
+from .models import SmsMessage, SmsMessageQuerySet, rows, write_db
+from .providers import providers
+from .receipts import Report
+from .sending import announce, in_transaction, move, per_row
+from .states import Status
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+SOON = timedelta(minutes=1)
+PART = 500  # messages held in memory at once
+WIDTH = 8  # questions in the air at once, where nobody says otherwise
+
+
+def refresh_one(message: SmsMessage) -> None:
+    """Ask about one message and show the answer on it. Raises ``SmsError`` if there is none.
+
+    Only a *sent* message with a gateway id can be asked about; any other is just read anew.
+    """
+    message.refresh_from_db(using=write_db())
+    if can_be_asked(message):
+        with _backend(message.using) as backend:
+            apply([(message, backend.get_status(message))])
+
+
+def refresh(messages: Iterable[SmsMessage]) -> dict[str, int]:
+    """Ask about many messages; return how many now have which status.
+
+    A question without an answer changes nothing and is logged; an error that concerns the whole
+    provider ends its questions.
+    """
+    keys = [message.pk for message in messages]
+    statuses: Counter[str] = Counter()
+    for part in _parts(keys, PART):
+        for alias, group in _by_provider(rows(part)).items():
+            _ask_group(alias, group, WIDTH, lambda: False)
+            statuses.update(message.status for message in group)
+    return {str(status): number for status, number in statuses.items()}
+
+
+# --- what follows from a report -------------------------------------------------------------------
+
+
+def apply(answers: list[tuple[SmsMessage, Report]]) -> None:
+    """Write reports down, in one UPDATE for all that say the same. A final status never moves;
+    words nobody knows change nothing."""
+    groups: dict[Report, list[SmsMessage]] = defaultdict(list)
+    for message, report in answers:
+        groups[report].append(message)
+    for report, group in groups.items():
+        if report.status and Status(report.status) in states.FINAL:
+            end(group, Status(report.status), gateway_status=report.raw)
+        else:
+            _keep_words(group, report.raw)
+    give_up(message for message, _ in answers)
+
+
+def end(messages: list[SmsMessage], status: Status, **changes: Any) -> None:
+    """Move sent messages to their last status."""
+    changes |= {"finished_at": timezone.now(), "next_status_at": None}
+    ours = rows(message.pk for message in messages)
+    winners = {message.pk for message in messages}
+    if move(ours, [Status.SENT], status, **changes) < len(winners):
+        ended = ours.filter(status=status, finished_at=changes["finished_at"])
+        winners = set(ended.values_list("pk", flat=True))
+    for message in messages:
+        if message.pk in winners:
+            for name, value in {"status": status, **changes}.items():
+                setattr(message, name, value)
+            announce(message, Status.SENT)
+        else:
+            message.refresh_from_db(using=write_db())
+
+
+def _keep_words(messages: list[SmsMessage], raw: str) -> None:
+    news = [message for message in messages if message.gateway_status != raw]
+    if news:
+        rows(message.pk for message in news).filter(status=Status.SENT).update(gateway_status=raw)
+    for message in news:
+        message.gateway_status = raw
+
+
+def give_up(messages: Iterable[SmsMessage]) -> None:
+    """Past the window no final word is waited for any more."""
+    oldest = timezone.now() - conf.status_window()
+    late = [
+        message
+        for message in messages
+        if message.status == Status.SENT and message.sent_at and message.sent_at <= oldest
+    ]
+    if late:
+        end(late, Status.UNCONFIRMED)
+
+
+# --- questions that are due -----------------------------------------------------------------------
+
+
+def ask_due(
+    using: str | None = None,
+    *,
+    limit: int,
+    width: int = WIDTH,
+    stopping: Callable[[], bool] = lambda: False,
+) -> int:
+    """Ask the questions that are due, at most ``limit`` and until ``stopping()``, with ``width``
+    in the air at once; return how many were due. What was not asked is asked next time."""
+    due = take_due(using, limit=limit)
+    for alias, group in _by_provider(due).items():
+        _put_back(_ask_group(alias, group, width, stopping))
+        give_up(group)
+    return len(due)
+
+
+def ask_soon(messages: SmsMessageQuerySet) -> int:
+    """Let the workers ask about these on their next pass; return how many they will."""
+    waiting = messages.filter(status=Status.SENT, next_status_at__isnull=False)
+    return waiting.update(next_status_at=timezone.now())
+
+
+def take_due(using: str | None = None, *, limit: int) -> list[SmsMessage]:
+    """Take messages whose question is due, and put their next question off, so that of several
+    workers one asks; return them."""
+    now = timezone.now()
+    due = rows().awaiting_report(now).exclude(using__in=brakes.paused())
+    if using is not None:
+        due = due.filter(using=using)
+    found = list(due[:limit])
+    if not found:
+        return []
+    later = {message.pk: now + _wait(message) for message in found}
+    taken = rows(later).awaiting_report(now).order_by()
+    moved = taken.update(
+        next_status_at=per_row("next_status_at", later), status_questions=F("status_questions") + 1
+    )
+    if moved < len(found):
+        # Another worker was here. The times are drawn, and so tell whose they are.
+        stored = dict(rows(later).values_list("pk", "next_status_at"))
+        found = [message for message in found if stored.get(message.pk) == later[message.pk]]
+    return found
+
+
+def _put_back(unasked: list[SmsMessage]) -> None:
+    """What was taken and not asked about has lost nothing."""
+    rows(message.pk for message in unasked).filter(status=Status.SENT).update(
+        next_status_at=timezone.now() + SOON, status_questions=F("status_questions") - 1
+    )
+
+
+def _wait(message: SmsMessage) -> timedelta:
+    seconds = states.ask_again_in(message.status_questions + 1) * random.uniform(0.9, 1.1)
+    return timedelta(seconds=seconds)
+
+
+# --- questions ------------------------------------------------------------------------------------
+
+
+def can_be_asked(message: SmsMessage) -> bool:
+    """Tell whether the gateway can be asked about this message now."""
+    return bool(
+        message.status == Status.SENT
+        and message.gateway_id
+        and message.using in providers
+        and providers[message.using].gives_reports
+    )
+
+
+def _ask_group(
+    alias: str, messages: list[SmsMessage], width: int, stopping: Callable[[], bool]
+) -> list[SmsMessage]:
+    """Ask about those of one provider that can be asked about, and write the answers down; return
+    those that were not asked."""
+    try:
+        askable = [message for message in messages if can_be_asked(message)]
+    except InvalidProvider as error:
+        logger.error("%s", error)
+        return []
+    if not askable:
+        return []
+    with _backend(alias) as backend, ThreadPoolExecutor(min(width, len(askable))) as pool:
+        questions = _Questions(backend, stopping)
+        # The first alone: a wrong login, or a gateway that hangs, is not to be tried by all.
+        for part in [askable[:1], *_parts(askable[1:], width)]:
+            apply([pair for pair in pool.map(questions.ask, part) if pair is not None])
+    if questions.error is not None and questions.error.kind in states.STOPPING_KINDS:
+        brakes.note_error(alias, questions.error)
+    return [message for message in askable if message.pk not in questions.asked]
+
+
+def _parts(whole: list[_T], size: int) -> list[list[_T]]:
+    return [whole[start : start + size] for start in range(0, len(whole), size)]
+
+
+class _Questions:
+    """Asks in the threads, where no query is made, until something ends it."""
+
+    def __init__(self, backend: BaseSmsBackend, stopping: Callable[[], bool]) -> None:
+        self.backend, self.stopping = backend, stopping
+        self.error: SmsError | None = None  # that ends the questions
+        self.asked: set[Any] = set()
+
+    def ask(self, message: SmsMessage) -> tuple[SmsMessage, Report] | None:
+        if self.error is not None or self.stopping():
+            return None
+        self.asked.add(message.pk)
+        try:
+            return message, self.backend.get_status(message)
+        except SmsError as error:
+            logger.warning("no report for message %s: %s", message.pk, error)
+            if error.kind in states.STOPPING_KINDS or not error.gateway_text:
+                self.error = error  # also where no answer came at all
+        except Exception as error:  # a third party's: its text may hold the request
+            logger.error("%r raised %s", self.backend, type(error).__name__)
+        return None
+
+
+def _by_provider(messages: Iterable[SmsMessage]) -> dict[str, list[SmsMessage]]:
+    groups: dict[str, list[SmsMessage]] = defaultdict(list)
+    for message in messages:
+        groups[message.using].append(message)
+    return groups
+
+
+def _backend(alias: str) -> BaseSmsBackend:
+    backend = providers[alias]
+    if backend.uses_network and in_transaction():
+        raise transaction.TransactionManagementError(
+            "A delivery report is asked for over the network, which must not be waited for inside "
+            "a transaction. Call refresh_status() outside of atomic()."
+        )
+    return backend

@@ -1,0 +1,272 @@
+import django.db.models.deletion
+import django.utils.timezone
+from django.conf import settings
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    initial = True
+
+    dependencies = [
+        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
+    ]
+
+    operations = [
+        migrations.CreateModel(
+            name="ProviderState",
+            fields=[
+                ("alias", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("reason", models.CharField(blank=True, max_length=16)),
+                ("detail", models.TextField(blank=True)),
+                ("strikes", models.PositiveIntegerField(default=0)),
+                ("looks", models.PositiveIntegerField(default=0)),
+                ("paused_at", models.DateTimeField(null=True)),
+                ("look_at", models.DateTimeField(null=True)),
+                ("balance", models.DecimalField(decimal_places=4, max_digits=18, null=True)),
+                ("balance_at", models.DateTimeField(null=True)),
+                ("next_send_at", models.DateTimeField(null=True)),
+                ("worker_seen_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "verbose_name": "SMS provider",
+                "verbose_name_plural": "SMS providers",
+                "default_permissions": ("view",),
+            },
+        ),
+        migrations.CreateModel(
+            name="SmsMessage",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("to", models.CharField(max_length=16, verbose_name="number")),
+                ("body", models.TextField(verbose_name="text")),
+                (
+                    "sender",
+                    models.CharField(
+                        blank=True,
+                        help_text="Empty: the provider's sender ID.",
+                        max_length=32,
+                        verbose_name="sender",
+                    ),
+                ),
+                (
+                    "using",
+                    models.CharField(default="default", max_length=64, verbose_name="provider"),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("draft", "draft"),
+                            ("queued", "queued"),
+                            ("claimed", "claimed"),
+                            ("sending", "sending"),
+                            ("sent", "sent"),
+                            ("delivered", "delivered"),
+                            ("rejected", "rejected"),
+                            ("expired", "expired"),
+                            ("deleted", "deleted"),
+                            ("unconfirmed", "unconfirmed"),
+                            ("failed", "failed"),
+                            ("unknown", "unknown"),
+                            ("cancelled", "cancelled"),
+                        ],
+                        default="draft",
+                        editable=False,
+                        max_length=16,
+                        verbose_name="status",
+                    ),
+                ),
+                (
+                    "gateway_id",
+                    models.CharField(
+                        blank=True, editable=False, max_length=64, verbose_name="gateway id"
+                    ),
+                ),
+                (
+                    "gateway_status",
+                    models.CharField(
+                        blank=True, editable=False, max_length=64, verbose_name="gateway status"
+                    ),
+                ),
+                (
+                    "error_code",
+                    models.CharField(
+                        blank=True, editable=False, max_length=32, verbose_name="error code"
+                    ),
+                ),
+                ("error_text", models.TextField(blank=True, editable=False, verbose_name="error")),
+                (
+                    "segments",
+                    models.PositiveSmallIntegerField(
+                        default=0, editable=False, verbose_name="segments"
+                    ),
+                ),
+                (
+                    "encoding",
+                    models.CharField(
+                        blank=True, editable=False, max_length=8, verbose_name="encoding"
+                    ),
+                ),
+                (
+                    "attempts",
+                    models.PositiveSmallIntegerField(
+                        default=0, editable=False, verbose_name="attempts"
+                    ),
+                ),
+                (
+                    "priority",
+                    models.SmallIntegerField(
+                        default=0, help_text="Higher goes first.", verbose_name="priority"
+                    ),
+                ),
+                (
+                    "send_after",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now,
+                        help_text="Not sent before this time.",
+                        verbose_name="send after",
+                    ),
+                ),
+                (
+                    "expires_at",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="Not sent after this time. Empty: a day after it may be sent.",
+                        null=True,
+                        verbose_name="expires at",
+                    ),
+                ),
+                (
+                    "idempotency_key",
+                    models.CharField(
+                        blank=True,
+                        default=None,
+                        max_length=128,
+                        null=True,
+                        unique=True,
+                        verbose_name="idempotency key",
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, editable=False, verbose_name="created"
+                    ),
+                ),
+                (
+                    "claimed_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="claimed"),
+                ),
+                (
+                    "sending_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="request began"),
+                ),
+                ("sent_at", models.DateTimeField(editable=False, null=True, verbose_name="sent")),
+                (
+                    "finished_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="finished"),
+                ),
+                ("token", models.CharField(blank=True, editable=False, max_length=32)),
+                ("lease_until", models.DateTimeField(editable=False, null=True)),
+                (
+                    "next_status_at",
+                    models.DateTimeField(
+                        editable=False, null=True, verbose_name="next status question"
+                    ),
+                ),
+                ("status_questions", models.PositiveSmallIntegerField(default=0, editable=False)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="created by",
+                    ),
+                ),
+                (
+                    "resend_of",
+                    models.OneToOneField(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="resent_as",
+                        to="django_smska.smsmessage",
+                        verbose_name="resend of",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "SMS message",
+                "verbose_name_plural": "SMS messages",
+                "ordering": ("-id",),
+                "permissions": [
+                    ("send_smsmessage", "Can send SMS messages"),
+                    ("refresh_smsmessage", "Can refresh the status of SMS messages"),
+                    ("resend_smsmessage", "Can decide about and resend SMS messages"),
+                ],
+                "indexes": [
+                    models.Index(
+                        fields=["status", "using", "-priority", "send_after", "id"],
+                        name="smska_claim",
+                    ),
+                    models.Index(fields=["status", "using", "send_after"], name="smska_due"),
+                    models.Index(fields=["status", "expires_at"], name="smska_expiry"),
+                    models.Index(fields=["status", "next_status_at"], name="smska_report"),
+                    models.Index(fields=["to"], name="smska_number"),
+                    models.Index(fields=["gateway_id"], name="smska_gateway_id"),
+                    models.Index(fields=["created_at"], name="smska_created"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "status__in",
+                                [
+                                    "draft",
+                                    "queued",
+                                    "claimed",
+                                    "sending",
+                                    "sent",
+                                    "delivered",
+                                    "rejected",
+                                    "expired",
+                                    "deleted",
+                                    "unconfirmed",
+                                    "failed",
+                                    "unknown",
+                                    "cancelled",
+                                ],
+                            )
+                        ),
+                        name="smska_status_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("status__in", ["claimed", "sending"]), _negated=True),
+                            ("lease_until__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="smska_claim_has_lease",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("status__in", ["draft", "cancelled"]),
+                            ("expires_at__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="smska_queued_has_expiry",
+                    ),
+                ],
+            },
+        ),
+    ]

@@ -1,0 +1,372 @@
+"""One row is one text to one number, accepted at most once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import connections, models, router, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from . import conf
+from .exceptions import WrongStatus
+from .numbers import mask, normalize
+from .providers import DEFAULT_ALIAS
+from .segments import count
+from .states import Status
+
+
+class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
+    """Questions about messages; deeds are in ``sending`` and ``delivery``."""
+
+    def due(self, now: datetime) -> SmsMessageQuerySet:
+        """Queued messages whose time has come and whose expiry has not, in their order."""
+        # A condition on a plain column invites its index, and then a sort of the whole queue.
+        hidden: dict[str, Any] = {
+            "expiry": Coalesce("expires_at", "expires_at"),
+            "start": F("send_after"),
+        }
+        if connections[self.db].vendor == "sqlite":  # it keeps no statistics to know better by
+            hidden["start"] = Coalesce("send_after", "send_after")
+        queued = self.alias(**hidden).filter(
+            Q(status=Status.QUEUED), Q(start__lte=now), Q(expiry__gt=now)
+        )
+        return queued.order_by("-priority", "send_after", "id")
+
+    def next_time(self) -> SmsMessageQuerySet:
+        """Queued messages, the one whose time is next first."""
+        return self.filter(status=Status.QUEUED).order_by("send_after")
+
+    def overdue(self, now: datetime) -> SmsMessageQuerySet:
+        """Queued messages that expired unsent."""
+        return self.filter(status=Status.QUEUED, expires_at__lte=now)
+
+    def stale(self, now: datetime) -> SmsMessageQuerySet:
+        """Messages that a worker holds longer than its lease: it is dead, or as good as."""
+        return self.filter(status__in=(Status.CLAIMED, Status.SENDING), lease_until__lte=now)
+
+    def awaiting_report(self, now: datetime) -> SmsMessageQuerySet:
+        """Sent messages whose next status question is due."""
+        return self.filter(status=Status.SENT, next_status_at__lte=now).order_by("next_status_at")
+
+    def refresh_status(self) -> dict[str, int]:
+        """Ask the gateways for the reports of these messages; return how many have which status.
+
+        Messages about which nothing can be asked are counted under the status they have.
+        """
+        from .delivery import refresh
+
+        return refresh(self)
+
+
+class SmsMessage(models.Model):
+    """A message, from the wish to send it to its delivery report.
+
+    ``status`` and the times are written by ``sending`` and ``delivery`` alone, each by a
+    conditional UPDATE; :meth:`save` writes what a person may edit, and only while it is a draft.
+    """
+
+    #: What a person may change, as long as the message is a draft.
+    EDITABLE = (
+        "to",
+        "body",
+        "sender",
+        "using",
+        "priority",
+        "send_after",
+        "expires_at",
+        "idempotency_key",
+        "segments",
+        "encoding",
+        "created_by",
+    )
+
+    to = models.CharField(_("number"), max_length=16)
+    body = models.TextField(_("text"))
+    sender = models.CharField(
+        _("sender"), max_length=32, blank=True, help_text=_("Empty: the provider's sender ID.")
+    )
+    using = models.CharField(_("provider"), max_length=64, default=DEFAULT_ALIAS)
+    status = models.CharField(
+        _("status"), max_length=16, choices=Status.choices, default=Status.DRAFT, editable=False
+    )
+
+    gateway_id = models.CharField(_("gateway id"), max_length=64, blank=True, editable=False)
+    gateway_status = models.CharField(
+        _("gateway status"), max_length=64, blank=True, editable=False
+    )
+    error_code = models.CharField(_("error code"), max_length=32, blank=True, editable=False)
+    error_text = models.TextField(_("error"), blank=True, editable=False)
+
+    segments = models.PositiveSmallIntegerField(_("segments"), default=0, editable=False)
+    encoding = models.CharField(_("encoding"), max_length=8, blank=True, editable=False)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
+    priority = models.SmallIntegerField(_("priority"), default=0, help_text=_("Higher goes first."))
+    send_after = models.DateTimeField(
+        _("send after"), default=timezone.now, help_text=_("Not sent before this time.")
+    )
+    expires_at = models.DateTimeField(
+        _("expires at"),
+        null=True,
+        blank=True,
+        help_text=_("Not sent after this time. Empty: a day after it may be sent."),
+    )
+    idempotency_key = models.CharField(
+        _("idempotency key"), max_length=128, unique=True, null=True, blank=True, default=None
+    )
+    resend_of = models.OneToOneField(
+        "self",
+        models.PROTECT,
+        verbose_name=_("resend of"),
+        related_name="resent_as",
+        null=True,
+        blank=True,
+        editable=False,
+    )
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        verbose_name=_("created by"),
+        related_name="+",
+        null=True,
+        blank=True,
+        editable=False,
+    )
+
+    created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+    claimed_at = models.DateTimeField(_("claimed"), null=True, editable=False)
+    sending_at = models.DateTimeField(_("request began"), null=True, editable=False)
+    sent_at = models.DateTimeField(_("sent"), null=True, editable=False)
+    finished_at = models.DateTimeField(_("finished"), null=True, editable=False)
+
+    token = models.CharField(max_length=32, blank=True, editable=False)
+    lease_until = models.DateTimeField(null=True, editable=False)
+    next_status_at = models.DateTimeField(_("next status question"), null=True, editable=False)
+    status_questions = models.PositiveSmallIntegerField(default=0, editable=False)
+
+    objects = SmsMessageQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("SMS message")
+        verbose_name_plural = _("SMS messages")
+        ordering = ("-id",)
+        permissions = [
+            ("send_smsmessage", "Can send SMS messages"),
+            ("refresh_smsmessage", "Can refresh the status of SMS messages"),
+            ("resend_smsmessage", "Can decide about and resend SMS messages"),
+        ]
+        indexes = [
+            models.Index(
+                fields=["status", "using", "-priority", "send_after", "id"], name="smska_claim"
+            ),
+            models.Index(fields=["status", "using", "send_after"], name="smska_due"),
+            models.Index(fields=["status", "expires_at"], name="smska_expiry"),
+            models.Index(fields=["status", "next_status_at"], name="smska_report"),
+            models.Index(fields=["to"], name="smska_number"),
+            models.Index(fields=["gateway_id"], name="smska_gateway_id"),
+            models.Index(fields=["created_at"], name="smska_created"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                name="smska_status_known", condition=Q(status__in=Status.values)
+            ),
+            models.CheckConstraint(
+                name="smska_claim_has_lease",
+                condition=~Q(status__in=["claimed", "sending"]) | Q(lease_until__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="smska_queued_has_expiry",
+                condition=Q(status__in=["draft", "cancelled"]) | Q(expires_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"SMS {self.pk or ''} → {mask(str(self.to))}".replace("  ", " ")
+
+    def __repr__(self) -> str:
+        return f"<SmsMessage {self.pk} {self.status} {mask(str(self.to))}>"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Store a new message, or what a person edited in a draft.
+
+        An edit of a message that has left the state of a draft raises ``WrongStatus``.
+        """
+        if self._state.adding:
+            self._start_new()
+            super().save(*args, **{**kwargs, "force_insert": True})
+            return
+        fields = set(kwargs.pop("update_fields", None) or self.EDITABLE) & set(self.EDITABLE)
+        self.prepare()
+        if fields & {"to", "body"}:
+            fields |= {"segments", "encoding"}
+        with transaction.atomic(using=write_db()):
+            if not rows().select_for_update().filter(pk=self.pk, status=Status.DRAFT).exists():
+                raise WrongStatus("Only a draft can be edited. Send a new message.", sms=self.pk)
+            super().save(*args, update_fields=sorted(fields), **kwargs)
+
+    def _start_new(self) -> None:
+        """What is stored anew has no past: neither a copy of a row nor a made-up one is sent."""
+        if self.status not in (Status.DRAFT, Status.QUEUED, Status.CLAIMED):
+            raise WrongStatus(f"A new message cannot be {self.status}. Make a draft.")
+        self.prepare()
+        for name in ("gateway_id", "gateway_status", "error_code", "error_text"):
+            setattr(self, name, "")
+        for name in ("sending_at", "sent_at", "finished_at", "next_status_at"):
+            setattr(self, name, None)
+
+    def prepare(self) -> None:
+        """Put number, expiry and segments in order, and check every field without a query.
+
+        Raises ``ValidationError`` with the field's name, never with its value.
+        """
+        errors: dict[str, Any] = {}
+        if isinstance(self.body, Promise):
+            self.body = str(self.body)  # a lazy translation
+        elif isinstance(self.body, str):
+            self.body = str.__str__(self.body)  # no subclass with an encode() of its own
+        try:
+            self.to = normalize(self.to)
+        except ValidationError as error:
+            errors["to"] = error
+        for name in ("body", "sender", "idempotency_key"):
+            value = getattr(self, name)
+            if name == "idempotency_key" and value is None:
+                continue
+            if problem := _unstorable(value, one_line=name != "body"):
+                errors[name] = ValidationError(problem, code="invalid")
+        for name in ("send_after", "expires_at"):
+            if problem := _no_time(getattr(self, name)):
+                errors[name] = ValidationError(problem, code="invalid")
+        if not isinstance(self.priority, int):
+            errors["priority"] = ValidationError(_("This must be a whole number."), code="invalid")
+        if not errors:
+            self._measure(errors)
+        if errors:
+            raise ValidationError(errors)
+        self.clean_fields(exclude=self._unchecked())
+
+    def clean(self) -> None:
+        self.prepare()
+
+    @classmethod
+    def _unchecked(cls) -> set[str]:
+        """Fields that nobody types, and those whose check would be a query."""
+        fields = cls._meta.concrete_fields
+        return {one.name for one in fields if not one.editable or one.is_relation} | {"id"}
+
+    def _measure(self, errors: dict[str, Any]) -> None:
+        size = count(self.body)
+        self.segments, self.encoding = size.segments, size.encoding
+        self.idempotency_key = self.idempotency_key or None
+        if self.expires_at is None and self.status != Status.DRAFT:
+            self.expires_at = _later(self.send_after, conf.expires_after())
+        if not self.body.strip():
+            errors["body"] = ValidationError(_("The text is empty."), code="empty")
+        elif size.segments > conf.max_segments():
+            errors["body"] = ValidationError(
+                _("The text has %(segments)s segments; the most is %(most)s. Shorten it."),
+                code="too_long",
+                params={"segments": size.segments, "most": conf.max_segments()},
+            )
+        if self.expires_at is not None and self.expires_at <= self.send_after:
+            errors["expires_at"] = ValidationError(
+                _("It would expire before it may be sent."), code="expired"
+            )
+
+    def send(self) -> None:
+        """Send this draft or queued message now.
+
+        Inside a transaction it is sent right after the commit. Raises ``SmsError`` if it could not
+        be sent, ``WrongStatus`` if it is neither draft nor queued. After a failure that is none of
+        the message's, it stays queued for the worker: do not send another in its place.
+        """
+        from .sending import send
+
+        send(self)
+
+    def refresh_status(self) -> None:
+        """Ask the gateway for the delivery report. Raises ``SmsError`` if it could not tell."""
+        from .delivery import refresh_one
+
+        refresh_one(self)
+
+
+class ProviderState(models.Model):
+    """What all workers must know of a provider: whether it is paused, and since when."""
+
+    alias = models.CharField(max_length=64, primary_key=True)
+    reason = models.CharField(max_length=16, blank=True)
+    detail = models.TextField(blank=True)
+    strikes = models.PositiveIntegerField(default=0)
+    looks = models.PositiveIntegerField(default=0)
+    paused_at = models.DateTimeField(null=True)
+    look_at = models.DateTimeField(null=True)
+    balance = models.DecimalField(max_digits=18, decimal_places=4, null=True)
+    balance_at = models.DateTimeField(null=True)
+    next_send_at = models.DateTimeField(null=True)
+    worker_seen_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = _("SMS provider")
+        verbose_name_plural = _("SMS providers")
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return self.alias
+
+    @property
+    def is_paused(self) -> bool:
+        return self.paused_at is not None
+
+
+def write_db() -> str:
+    """The alias of the database that messages are written to."""
+    return router.db_for_write(SmsMessage)
+
+
+def rows(pks: Iterable[Any] | None = None) -> SmsMessageQuerySet:
+    """Messages in the database that is written to: a replica may lag behind a claim."""
+    every = SmsMessage.objects.using(write_db())
+    return every if pks is None else every.filter(pk__in=list(pks))
+
+
+def _no_time(value: Any) -> Any:
+    """Say why this is no point in time that can be compared and stored, or nothing."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        return _("This must be a datetime.")
+    if timezone.is_naive(value) == conf.uses_time_zones():
+        return _("This must have a time zone if USE_TZ is on, and none if it is off.")
+    return None
+
+
+def _later(start: datetime, wait: timedelta) -> datetime:
+    try:
+        return start + wait
+    except OverflowError:
+        return start.max.replace(tzinfo=start.tzinfo)
+
+
+# NUL, and halves of surrogate pairs: neither can be stored by every database nor sent as UTF-8.
+_UNSENDABLE = re.compile("[\0\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f]")
+
+
+def _unstorable(value: Any, *, one_line: bool) -> Any:
+    """Say why a text cannot be stored or sent, or nothing."""
+    if not isinstance(value, str):
+        return _("This must be text.")
+    if _UNSENDABLE.search(value):
+        return _("The text has a character that cannot be sent (NUL or half a surrogate pair).")
+    if one_line and _CONTROL.search(value):
+        return _("This must be one line.")
+    return None

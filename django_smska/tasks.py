@@ -1,0 +1,167 @@
+"""Sending through the project's task engine: ``SMSKA_TASKS`` names it.
+
+A task carries primary keys, and the row stays the truth: whatever a task finds, it claims as every
+worker does. So a doubled or late task sends nothing twice, and what a lost one should have sent is
+sent by ``manage.py sms_worker``, which also recovers, and asks for reports.
+
+Imported when it is used, never before: on Django 5.2 it needs the django-tasks package.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from importlib import import_module
+from typing import Any
+
+from django import VERSION
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+from django.utils import timezone
+
+from . import conf, sending
+from .exceptions import InvalidProvider
+from .models import SmsMessage, rows, write_db
+from .providers import providers
+from .states import Status
+from .worker import Worker
+
+framework = import_module("django.tasks" if VERSION >= (6, 0) else "django_tasks")
+
+logger = logging.getLogger(__name__)
+
+#: Keys a task. One request goes alone, then 16 at once: if all take the deadline of 30 seconds, it
+#: ends in 150, before RQ's default timeout of 180 seconds, at which RQ stops a task wherever it is.
+GROUP = 64
+
+#: Backends that have no workers of their own, in Django as in the backport.
+WITHOUT_WORKERS = {"ImmediateBackend", "DummyBackend"}
+
+
+def _task(function: Callable[..., Any]) -> Any:
+    """Make it a task that the engine accepts: not every one has a default alias and queue."""
+    alias = conf.tasks() or framework.DEFAULT_TASK_BACKEND_ALIAS
+    return framework.task(backend=alias, queue_name=queue_of(alias))(function)
+
+
+def queue_of(alias: str) -> str:
+    """The engine's default queue, or the only one that it has."""
+    queues = framework.task_backends[alias].queues
+    default: str = framework.DEFAULT_TASK_QUEUE_NAME
+    if not queues or default in queues:
+        return default
+    if len(queues) > 1:
+        raise ImproperlyConfigured(
+            f"TASKS[{alias!r}] has several QUEUES, and none is {default!r}: add it, or give SMS "
+            "an entry with one queue."
+        )
+    return str(next(iter(queues)))
+
+
+def require_workers(alias: str) -> None:
+    """Raise ``ImproperlyConfigured`` for an engine that would send inside ``queue_sms``, or not at
+    all. It will do where no network is waited for: in test runs, and with development backends.
+    """
+    backend = type(framework.task_backends[alias])
+    if WITHOUT_WORKERS & {one.__name__ for one in backend.__mro__} and _network_is_used():
+        raise ImproperlyConfigured(f"TASKS[{alias!r}] has no workers ({backend.__name__}).")
+
+
+def _network_is_used() -> bool:
+    try:
+        return any(providers[alias].uses_network for alias in providers)
+    except InvalidProvider:
+        return True
+
+
+# --- the tasks ------------------------------------------------------------------------------------
+
+
+@_task
+def send_messages(pks: list[int]) -> dict[str, int]:
+    """Send those of these messages that are due; count them by status.
+
+    What is to be sent later, as after a "not now" of the gateway, gets a task for its time.
+    """
+    done = Worker().send_these(pks)
+    left = rows(pks).filter(status=Status.QUEUED)
+    if left.exists():
+        sending.fail_overdue(left)
+        hand_over(left.filter(send_after__gt=timezone.now()))
+    return dict(done)
+
+
+@_task
+def work() -> dict[str, int]:
+    """Do what ``manage.py sms_worker --once`` does, for an engine that has a timetable."""
+    return dict(Worker().run_once())
+
+
+# --- the way to the engine ------------------------------------------------------------------------
+
+
+def hand_over(messages: Iterable[SmsMessage]) -> None:
+    """Make tasks of queued messages when the open transaction commits."""
+    handover = Handover()
+    handover.add(messages)
+    handover.on_commit()
+
+
+class Handover:
+    """Queued messages on their way to the engine.
+
+    It keeps eight bytes of each: a mass sending may be a million in one transaction. An engine
+    that is away costs one attempt and a line in the log; its messages are the worker command's.
+    """
+
+    def __init__(self) -> None:
+        self.keys: dict[datetime | None, array[int]] = defaultdict(lambda: array("q"))
+
+    def add(self, messages: Iterable[SmsMessage]) -> None:
+        now = timezone.now()
+        for message in messages:
+            if message.pk is not None:  # not every database tells the keys of a bulk INSERT
+                later = message.send_after > now
+                self.keys[_full_second(message.send_after) if later else None].append(message.pk)
+
+    def on_commit(self) -> None:
+        try:
+            transaction.on_commit(self._enqueue, using=write_db())
+        except transaction.TransactionManagementError as error:
+            # Without autocommit and atomic(), nobody knows when the rows can be seen.
+            self._leave(error)
+
+    def _enqueue(self) -> None:
+        try:
+            alias = conf.tasks()
+            if alias is None:
+                return
+            require_workers(alias)
+            task = send_messages.using(backend=alias, queue_name=queue_of(alias))
+            for moment, keys in self._groups(framework.task_backends[alias]):
+                task.using(run_after=moment).enqueue(keys)
+        except Exception as error:
+            self._leave(error)
+
+    def _groups(self, backend: Any) -> Iterator[tuple[datetime | None, list[int]]]:
+        for moment, keys in self.keys.items():
+            if moment is None or backend.supports_defer:
+                for start in range(0, len(keys), GROUP):
+                    yield moment, keys[start : start + GROUP].tolist()
+
+    def _leave(self, error: Exception) -> None:
+        # The class only: a broker's own text may hold its address and password.
+        logger.error(
+            "The task engine did not take (all of) %s messages (%s); sms_worker sends them.",
+            sum(map(len, self.keys.values())),
+            type(error).__name__,
+        )
+
+
+def _full_second(moment: datetime) -> datetime:
+    """Round up: RQ cuts the fraction off, and a task that comes too early finds nothing to do."""
+    cut = moment.replace(microsecond=0)
+    return cut if cut == moment else cut + timedelta(seconds=1)

@@ -1,0 +1,59 @@
+"""Wake sleeping workers when there is something to send: by NOTIFY, on PostgreSQL with psycopg 3.
+
+On other databases a worker looks every ``--interval`` seconds; so it does here, too, if a
+notification is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from django.db import connections
+
+from .models import write_db
+
+CHANNEL = "django_smska"
+
+
+def ring() -> None:
+    """Wake the workers once the open transaction is committed."""
+    connection = connections[write_db()]
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+
+
+class Alarm:
+    """Waits for :func:`ring`, for a time to pass, or for an event."""
+
+    def __init__(self) -> None:
+        self._listening: Any = None
+
+    def wait(self, seconds: float, stopping: threading.Event) -> None:
+        """Return after ``seconds``, or as soon as it rings or ``stopping`` is set."""
+        raw = self._listen()
+        if raw is None:
+            stopping.wait(seconds)
+            return
+        end = time.monotonic() + seconds
+        while not stopping.is_set() and (left := end - time.monotonic()) > 0:
+            # In short turns: a signal that comes right before the wait does not end it.
+            if list(raw.notifies(timeout=min(left, 1), stop_after=1)):
+                break
+
+    def _listen(self) -> Any:
+        """The connection, listening; nothing where the database or its driver cannot."""
+        connection = connections[write_db()]
+        if connection.vendor != "postgresql":
+            return None
+        connection.ensure_connection()
+        raw = connection.connection
+        if not callable(getattr(raw, "notifies", None)):  # psycopg 2 has a list of that name
+            return None
+        if raw is not self._listening:
+            with connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {CHANNEL}")
+            self._listening = raw
+        return raw

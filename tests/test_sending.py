@@ -1,0 +1,817 @@
+"""One message's way out: stored first, claimed, marked, sent once, recorded."""
+
+import logging
+import pickle
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connection, transaction
+from django.db.utils import OperationalError
+from django.utils import timezone
+
+from django_smska import brakes, sending, sms
+from django_smska.exceptions import (
+    AuthenticationFailed,
+    GatewayUnreachable,
+    InsufficientCredits,
+    InvalidProvider,
+    InvalidRecipient,
+    ProviderDoesNotExist,
+    QueryFailed,
+    SmsNotSent,
+    SmsOutcomeUnknown,
+    TemporaryFailure,
+    WrongStatus,
+)
+from django_smska.models import ProviderState, SmsMessage
+from django_smska.providers import providers
+from django_smska.receipts import Receipt
+from django_smska.signals import sms_failed, sms_sent, sms_status_changed
+from django_smska.sms import outbox, queue_sms, send_mass_sms, send_sms
+from django_smska.states import Status
+from django_smska.testing.gateway import Fault, StandInGateway, answer, closed_port
+
+from .conftest import options
+
+NUMBER = "+79041764995"
+
+
+def stored(pk):
+    return SmsMessage.objects.get(pk=pk)
+
+
+@pytest.fixture
+def heard():
+    """The signals, as (name, key, old, new)."""
+    got = []
+
+    def on_sent(message, **kwargs):
+        got.append(("sent", message.pk))
+
+    def on_failed(message, **kwargs):
+        got.append(("failed", message.pk))
+
+    def on_change(message, old, new, **kwargs):
+        got.append((old, new, message.pk))
+
+    pairs = [(sms_sent, on_sent), (sms_failed, on_failed), (sms_status_changed, on_change)]
+    for signal, receiver in pairs:
+        signal.connect(receiver)
+    yield got
+    for signal, receiver in pairs:
+        signal.disconnect(receiver)
+
+
+def test_a_message_is_stored_sent_and_tracked(provider, heard):
+    message = send_sms("8 904 176-49-95", "Ваш заказ готов")
+    assert message.to == NUMBER
+    assert message.status == stored(message.pk).status == "sent"
+    (taken,) = provider.taken
+    assert (taken.msisdn, taken.text, taken.sender) == ("79041764995", "Ваш заказ готов", "Test")
+    row = stored(message.pk)
+    assert row.gateway_id == taken.id
+    assert (row.segments, row.encoding, row.attempts) == (1, "UCS-2", 1)
+    assert row.created_at <= row.claimed_at <= row.sending_at <= row.sent_at
+    assert row.next_status_at > row.sent_at
+    assert heard == [("sending", "sent", row.pk), ("sent", row.pk)]
+
+
+def test_when_the_gateway_reads_the_request_the_row_is_committed_as_sending(provider, settings):
+    """Promises 1 and 2, seen from another connection while the request is in the air."""
+    seen = []
+    with StandInGateway(on_send=lambda *args: seen.append(_seen_by_another_connection())) as one:
+        settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(one)}}
+        send_sms(NUMBER, "text")
+    assert seen == [["sending"]]
+
+
+def _seen_by_another_connection():
+    try:
+        return list(SmsMessage.objects.values_list("status", flat=True))
+    finally:
+        connection.close()  # of the gateway's thread
+
+
+REFUSALS = [
+    ("wrong_login", AuthenticationFailed, "-1"),
+    ("sent_error", TemporaryFailure, "-3"),
+    ("no_credit", InsufficientCredits, "-5"),
+    ("bad_number", InvalidRecipient, "-6"),
+    ("http_404", GatewayUnreachable, "http-404"),
+]
+
+
+@pytest.mark.parametrize(("name", "error", "code"), REFUSALS)
+def test_a_refusal_is_raised_and_nothing_follows_it(provider, heard, name, error, code):
+    """The caller was told, and may send anew: so this row is at its end."""
+    provider.script(1, Fault(name))
+    with pytest.raises(error) as refused:
+        send_sms(NUMBER, "text")
+    row = stored(refused.value.sms)
+    assert refused.value.alias == "default" and refused.value.code == code
+    assert (row.status, row.error_code) == ("failed", code)
+    assert row.error_text == refused.value.words and row.finished_at
+    assert provider.taken == []
+    assert heard == [("sending", "failed", row.pk), ("failed", row.pk)]
+
+
+def test_no_connection_is_raised_and_nothing_was_written(provider, settings):
+    with closed_port() as port:
+        url = f"http://127.0.0.1:{port}/"
+        settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(provider) | {"url": url}}}
+        with pytest.raises(GatewayUnreachable) as refused:
+            send_sms(NUMBER, "text")
+    row = stored(refused.value.sms)
+    assert (row.status, row.sending_at) == ("failed", None)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_lost_answer_is_unknown_whatever_the_truth(provider, heard, taken):
+    provider.script(1, Fault("reset_after_request", taken))
+    with pytest.raises(SmsOutcomeUnknown) as lost:
+        send_sms(NUMBER, "text")
+    row = stored(lost.value.sms)
+    assert row.status == "unknown"
+    assert len(provider.taken) == taken
+    assert heard == [("sending", "unknown", row.pk)]
+
+
+BAD_INPUT = [
+    ({"to": "no number"}, ValidationError),
+    ({"body": ""}, ValidationError),
+    ({"body": "  \n"}, ValidationError),
+    ({"body": "a\0b"}, ValidationError),
+    ({"body": "\ud83d"}, ValidationError),
+    ({"body": None}, ValidationError),
+    ({"body": "я" * 67 * 256}, ValidationError),
+    ({"sender": "x" * 33}, ValidationError),
+    ({"sender": "a\nb"}, ValidationError),
+    ({"idempotency_key": "x" * 129}, ValidationError),
+    ({"expires_at": timezone.now() - timedelta(seconds=1)}, ValidationError),
+    ({"using": "nobody"}, ProviderDoesNotExist),
+    ({"using": []}, ProviderDoesNotExist),
+    ({"expires_at": datetime(2100, 1, 1)}, ValidationError),  # without a time zone
+    ({"expires_at": "tomorrow"}, ValidationError),
+    ({"expires_at": date(2100, 1, 1)}, ValidationError),
+    ({"priority": 1.5}, ValidationError),
+    ({"priority": None}, ValidationError),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error"), BAD_INPUT)
+@pytest.mark.parametrize("function", [send_sms, queue_sms])
+def test_bad_input_is_refused_before_anything_is_stored(provider, function, wrong, error):
+    arguments = {"to": NUMBER, "body": "secret text", **wrong}
+    with pytest.raises(error) as refused:
+        function(arguments.pop("to"), arguments.pop("body"), **arguments)
+    assert not SmsMessage.objects.exists() and provider.requests == []
+    assert "secret" not in str(refused.value)
+
+
+def test_a_wrong_provider_is_refused_before_anything_is_stored(provider, settings):
+    settings.SMS_PROVIDERS = {"default": {"OPTIONS": {}}}
+    with pytest.raises(InvalidProvider):
+        send_sms(NUMBER, "text")
+    assert not SmsMessage.objects.exists()
+
+
+def test_arguments_after_the_text_are_keyword_only():
+    for function in (send_sms, queue_sms):
+        with pytest.raises(TypeError):
+            function(NUMBER, "text", "sender")
+
+
+class TestIdempotencyKey:
+    def test_the_same_key_again_returns_the_first_message_and_sends_nothing(self, provider):
+        first = send_sms(NUMBER, "text", idempotency_key="order-42")
+        again = send_sms(NUMBER, "another text", idempotency_key="order-42")
+        queued = queue_sms(NUMBER, "a third", idempotency_key="order-42")
+        assert first == again == queued
+        assert again.body == "text"
+        assert len(provider.taken) == 1 and SmsMessage.objects.count() == 1
+
+    def test_a_failed_one_is_returned_and_not_sent_again(self, provider):
+        provider.script(1, Fault("bad_number"))
+        with pytest.raises(InvalidRecipient):
+            send_sms(NUMBER, "text", idempotency_key="k")
+        assert send_sms(NUMBER, "text", idempotency_key="k").status == "failed"
+        assert provider.sends == 1
+
+    def test_the_loser_of_a_race_returns_the_winners_message(self, provider, monkeypatch):
+        """The first look finds nothing, as where another process inserts right after it."""
+        first = queue_sms(NUMBER, "text", idempotency_key="k")
+        answers = [None]
+        look = sms._first_with
+        monkeypatch.setattr(sms, "_first_with", lambda key: answers.pop() if answers else look(key))
+        assert queue_sms(NUMBER, "text", idempotency_key="k") == first
+        assert not answers
+
+    def test_it_works_inside_a_transaction(self, provider):
+        with transaction.atomic():
+            first = queue_sms(NUMBER, "text", idempotency_key="k")
+            assert queue_sms(NUMBER, "text", idempotency_key="k") == first
+
+    def test_keys_that_differ_in_case_are_two_or_an_error_never_silence(self, db):
+        queue_sms(NUMBER, "text", idempotency_key="Key")
+        try:
+            queue_sms(NUMBER, "text", idempotency_key="kEY")
+        except ValidationError as error:
+            assert connection.vendor == "mysql" and "idempotency_key" in error.message_dict
+        else:
+            assert SmsMessage.objects.count() == 2
+
+
+class TestInsideATransaction:
+    def test_it_is_sent_right_after_the_commit(self, provider):
+        with transaction.atomic():
+            message = send_sms(NUMBER, "text")
+            assert message.status == "queued" and provider.sends == 0
+        assert message.status == stored(message.pk).status == "sent"
+        assert len(provider.taken) == 1
+
+    def test_a_rollback_sends_nothing(self, provider):
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            send_sms(NUMBER, "text")
+            raise ZeroDivisionError
+        assert provider.sends == 0 and not SmsMessage.objects.exists()
+
+    def test_a_failure_after_the_commit_is_logged_and_harms_no_view(self, provider, caplog):
+        provider.script(1, Fault("no_credit"))
+        with transaction.atomic():
+            message = send_sms(NUMBER, "secret text")
+        assert stored(message.pk).status == "queued"
+        assert "was not sent after the commit" in caplog.text
+        assert "secret" not in caplog.text and "1764995" not in caplog.text
+
+    def test_a_stored_message_waits_for_the_commit_too(self, provider):
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        with transaction.atomic():
+            draft.send()
+            assert draft.status == "queued" and provider.sends == 0
+        assert draft.status == "sent"
+
+    def test_autocommit_switched_off_is_refused_before_anything_is_stored(self, provider):
+        transaction.set_autocommit(False)
+        try:
+            with pytest.raises(transaction.TransactionManagementError, match="Autocommit is off"):
+                send_sms(NUMBER, "text")
+        finally:
+            transaction.rollback()
+            transaction.set_autocommit(True)
+        assert not SmsMessage.objects.exists()
+
+    def test_a_commit_that_is_only_played_leaves_it_to_the_worker(self, provider, caplog):
+        """As TestCase.captureOnCommitCallbacks(execute=True) does."""
+        with transaction.atomic():
+            with transaction.atomic():
+                message = send_sms(NUMBER, "text")
+            callbacks, connection.run_on_commit = connection.run_on_commit, []
+            for _, callback, _ in callbacks:
+                callback()
+            assert connection.run_on_commit == []
+        assert stored(message.pk).status == "queued" and "left to the worker" in caplog.text
+
+    @pytest.mark.django_db
+    def test_a_backend_without_network_acts_at_once(self, db):
+        assert connection.in_atomic_block
+        message = send_sms(NUMBER, "text")
+        assert message.status == "sent"
+        assert [one.body for one in outbox] == ["text"]
+
+
+class TestQueue:
+    def test_a_queued_message_never_waits_for_the_network(self, provider):
+        message = queue_sms(NUMBER, "text", priority=5, sender="Own")
+        assert (message.status, message.attempts, message.priority) == ("queued", 0, 5)
+        assert provider.requests == []
+
+    def test_its_expiry_counts_from_when_it_may_be_sent(self, provider, settings):
+        settings.SMSKA_EXPIRES_AFTER = 3600
+        later = timezone.now() + timedelta(days=3)
+        message = queue_sms(NUMBER, "text", send_after=later)
+        assert stored(message.pk).expires_at == later + timedelta(hours=1)
+
+    def test_it_can_be_sent_at_once_by_hand(self, provider):
+        message = queue_sms(NUMBER, "text", send_after=timezone.now() + timedelta(days=1))
+        message.send()
+        assert message.status == "sent" and len(provider.taken) == 1
+
+
+class TestSendOfAStoredMessage:
+    def test_one_that_another_process_has_claimed_is_not_sent_by_its_token(self, provider):
+        """The row carries the other's token: whoever reads it must not take it for the own."""
+        queue_sms(NUMBER, "text")
+        (claimed,) = sending.claim(SmsMessage.objects.all(), timezone.now())
+        for message in (stored(claimed.pk), pickle.loads(pickle.dumps(claimed))):
+            with pytest.raises(WrongStatus, match="this one is claimed"):
+                message.send()
+        assert provider.sends == 0
+        assert sending.mark_sending([claimed]) == {claimed.pk}
+        assert sending.mark_sending([stored(claimed.pk)]) == set()
+
+    def test_a_copy_of_a_row_has_no_past(self, provider):
+        sent = send_sms(NUMBER, "text")
+        sent.pk, sent._state.adding = None, True
+        with pytest.raises(WrongStatus, match="A new message cannot be sent"):
+            sent.save()
+        sent.status, sent.idempotency_key = "draft", None
+        sent.save()
+        row = stored(sent.pk)
+        assert (row.gateway_id, row.sent_at) == ("", None)
+
+    def test_a_made_up_key_overwrites_nothing(self, provider):
+        sent = send_sms(NUMBER, "text")
+        with pytest.raises(IntegrityError), transaction.atomic():
+            SmsMessage(pk=sent.pk, to=NUMBER, body="other").save()
+        assert stored(sent.pk).status == "sent"
+
+    def test_a_draft_is_sent(self, provider):
+        draft = SmsMessage.objects.create(to="8 904 176 49 95", body="text")
+        assert draft.to == NUMBER and draft.status == "draft" and draft.expires_at is None
+        draft.send()
+        assert stored(draft.pk).status == "sent"
+        assert stored(draft.pk).expires_at > timezone.now()
+
+    def test_no_worker_is_woken_to_snatch_it(self, provider, monkeypatch):
+        rung = []
+        monkeypatch.setattr(sending.wakeup, "ring", lambda: rung.append(1))
+        SmsMessage.objects.create(to=NUMBER, body="text").send()
+        with transaction.atomic():
+            SmsMessage.objects.create(to=NUMBER, body="text").send()
+        assert rung == []
+        SmsMessage.objects.create(to=NUMBER, body="text")
+        sending.enqueue(SmsMessage.objects.all())
+        assert rung == [1]
+
+    def test_an_unsaved_message_is_stored_first(self, provider):
+        message = SmsMessage(to=NUMBER, body="text")
+        message.send()
+        assert stored(message.pk).status == "sent"
+
+    @pytest.mark.parametrize(
+        "status", [s for s in Status if s not in (Status.DRAFT, Status.QUEUED)]
+    )
+    def test_any_other_status_is_refused(self, provider, status):
+        now = timezone.now()
+        message = queue_sms(NUMBER, "text")
+        SmsMessage.objects.update(status=status, lease_until=now + timedelta(hours=1))
+        with pytest.raises(WrongStatus, match=f"this one is {status}"):
+            message.send()
+        assert provider.requests == []
+        assert stored(message.pk).status == status
+
+    @pytest.mark.parametrize("name", ["no_credit", "wrong_login", "sent_error"])
+    def test_what_is_not_its_fault_leaves_it_in_the_queue(self, provider, name):
+        provider.script(1, Fault(name))
+        message = queue_sms(NUMBER, "text")
+        with pytest.raises(SmsNotSent):
+            message.send()
+        row = stored(message.pk)
+        assert (row.status, row.token, row.lease_until, row.attempts) == ("queued", "", None, 1)
+        message.send()
+        assert stored(message.pk).status == "sent" and len(provider.taken) == 1
+
+    def test_not_now_is_tried_again_later(self, provider):
+        provider.script(1, Fault("sent_error"))
+        message = queue_sms(NUMBER, "text")
+        with pytest.raises(TemporaryFailure):
+            message.send()
+        assert stored(message.pk).send_after >= timezone.now() + timedelta(seconds=10)
+
+    def test_an_expired_one_fails_with_a_word(self, provider):
+        message = queue_sms(NUMBER, "text")
+        SmsMessage.objects.update(expires_at=timezone.now())
+        with pytest.raises(SmsNotSent, match="expired") as refused:
+            message.send()
+        assert refused.value.code == stored(message.pk).error_code == "expired"
+        assert stored(message.pk).status == "failed" and provider.requests == []
+
+
+class TestClaim:
+    def test_of_two_claims_one_gets_the_row(self, provider):
+        queue_sms(NUMBER, "text")
+        now = timezone.now()
+        every = SmsMessage.objects.all()
+        assert len(sending.claim(every, now)) == 1
+        assert sending.claim(every, now) == []
+
+    def test_a_stale_look_claims_nothing(self, provider):
+        """Both have read the key; one has claimed it since."""
+        message = queue_sms(NUMBER, "text")
+        look = SmsMessage.objects.filter(pk=message.pk)
+        list(look)
+        sending.claim(SmsMessage.objects.all(), timezone.now())
+        assert sending.claim(look, timezone.now()) == []
+
+    def test_a_lost_claim_ends_the_attempt_before_the_first_byte(self, provider):
+        """Recovered while connecting, as after a long stop of the process."""
+        message = queue_sms(NUMBER, "text")
+
+        def steal(one):
+            SmsMessage.objects.update(status="queued", token="", lease_until=None)
+            return bool(sending.mark_sending([one]))
+
+        (claimed,) = sending.claim(SmsMessage.objects.all(), timezone.now())
+        from django_smska.providers import providers
+
+        with providers["default"] as backend:
+            assert sending.attempt(backend, claimed, steal) is None
+        assert provider.sends == 0 and stored(message.pk).status == "queued"
+
+    def test_an_outlived_lease_cannot_be_marked(self, provider):
+        queue_sms(NUMBER, "text")
+        (claimed,) = sending.claim(SmsMessage.objects.all(), timezone.now())
+        SmsMessage.objects.update(lease_until=timezone.now())
+        assert sending.mark_sending([claimed]) == set()
+        assert stored(claimed.pk).status == "claimed"
+
+    def test_marking_tells_ours_from_others(self, provider):
+        for text in "abc":
+            queue_sms(NUMBER, text)
+        claimed = sending.claim(SmsMessage.objects.all(), timezone.now())
+        SmsMessage.objects.filter(pk=claimed[1].pk).update(token="another")
+        assert sending.mark_sending(claimed) == {claimed[0].pk, claimed[2].pk}
+        assert stored(claimed[1].pk).status == "claimed"
+
+    def test_released_rows_are_queued_again_and_only_the_claimed_ones(self, provider):
+        for text in "abc":
+            queue_sms(NUMBER, text)
+        claimed = sending.claim(SmsMessage.objects.order_by("pk"), timezone.now())
+        sending.mark_sending(claimed[:1])
+        assert sending.release(claimed) == 2
+        statuses = SmsMessage.objects.order_by("pk").values_list("status", flat=True)
+        assert list(statuses) == ["sending", "queued", "queued"]
+
+    def test_a_move_that_is_not_in_the_table_is_refused(self, provider):
+        with pytest.raises(ValueError, match="not in the table"):
+            sending.move(SmsMessage.objects.all(), [Status.UNKNOWN], Status.QUEUED)
+
+
+class TestRecord:
+    def claimed(self, *texts, marked=True):
+        for text in texts:
+            queue_sms(NUMBER, text)
+        claimed = sending.claim(SmsMessage.objects.order_by("pk"), timezone.now())
+        if marked:
+            sending.mark_sending(claimed)
+        return claimed
+
+    def test_a_group_is_recorded_with_each_ones_own_id(self, provider):
+        claimed = self.claimed("a", "b", "c")
+        results = [sending.Result(message, Receipt(f"id-{message.body}")) for message in claimed]
+        sending.record(results)
+        rows = SmsMessage.objects.order_by("pk").values_list("body", "status", "gateway_id")
+        assert list(rows) == [("a", "sent", "id-a"), ("b", "sent", "id-b"), ("c", "sent", "id-c")]
+
+    def test_an_untrackable_message_is_asked_about_never_and_given_up_at_the_windows_end(
+        self, provider
+    ):
+        (message,) = self.claimed("a")
+        sending.record([sending.Result(message, Receipt())])
+        assert stored(message.pk).next_status_at >= timezone.now() + timedelta(hours=71)
+
+    @pytest.mark.parametrize(
+        ("outcome", "words", "gateway_id"),
+        [
+            (Receipt("late-1"), "A late answer: it was taken.", "late-1"),
+            (InvalidRecipient(code="-6"), "A late answer: The gateway does not send", ""),
+        ],
+    )
+    def test_a_late_answer_is_kept_for_the_person_who_decides(
+        self, provider, outcome, words, gateway_id
+    ):
+        """Promise 4: the loser of a race records what it knows."""
+        (message,) = self.claimed("a")
+        SmsMessage.objects.update(lease_until=timezone.now())
+        assert sending.recover()["unknown"] == 1
+        sending.record([sending.Result(message, outcome)])
+        row = stored(message.pk)
+        assert (row.status, row.gateway_id) == ("unknown", gateway_id)
+        assert row.error_text.startswith(words)
+
+    def test_an_answer_for_a_row_that_is_elsewhere_is_cried_out(self, provider, caplog):
+        (message,) = self.claimed("a")
+        SmsMessage.objects.update(token="another")
+        sending.record([sending.Result(message, Receipt("id-1"))])
+        (cry,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+        assert f"message {message.pk}: taken as 'id-1'" in cry.getMessage()
+
+    def test_a_database_that_comes_back_loses_nothing(self, provider, monkeypatch):
+        (message,) = self.claimed("a")
+        fails = iter([True, True])
+        move = sending.move
+
+        def flaky(*args, **kwargs):
+            if next(fails, False):
+                raise OperationalError("server closed the connection")
+            return move(*args, **kwargs)
+
+        monkeypatch.setattr(sending, "move", flaky)
+        monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
+        sending.record([sending.Result(message, Receipt("id-1"))])
+        assert stored(message.pk).gateway_id == "id-1"
+
+    def test_a_commit_whose_answer_was_lost_is_not_mistaken_for_a_lost_race(
+        self, provider, monkeypatch, caplog
+    ):
+        (message,) = self.claimed("a")
+        fails = iter([True])
+        move = sending.move
+
+        def committed_then_lost(*args, **kwargs):
+            moved = move(*args, **kwargs)
+            if next(fails, False):
+                raise OperationalError("server closed the connection")
+            return moved
+
+        monkeypatch.setattr(sending, "move", committed_then_lost)
+        monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
+        sending.record([sending.Result(message, Receipt("id-1"))])
+        assert (message.status, message.gateway_id) == ("sent", "id-1")
+        assert "CRITICAL" not in caplog.text
+
+    def test_a_database_that_stays_away_is_cried_out(self, provider, monkeypatch, caplog, settings):
+        settings.SMSKA_LEASE = 0.000001
+        (message,) = self.claimed("a", marked=False)
+
+        def away(*args, **kwargs):
+            raise OperationalError("gone")
+
+        monkeypatch.setattr(sending, "move", away)
+        with pytest.raises(OperationalError):
+            sending.record([sending.Result(message, Receipt("id-1"))])
+        (cry,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+        assert f"message {message.pk}: taken as 'id-1', but the database" in cry.getMessage()
+
+    def test_words_that_cannot_be_stored_do_not_lose_the_status(
+        self, provider, monkeypatch, caplog
+    ):
+        (message,) = self.claimed("a")
+        error = InvalidRecipient(gateway_text="bad \0 words", code="-6")
+        monkeypatch.setattr(type(error), "words", "x\0")
+        sending.record([sending.Result(message, error)])
+        assert stored(message.pk).status == "failed"
+
+
+class TestThirdPartyBackends:
+    @pytest.fixture(autouse=True)
+    def _use(self, settings, transactional_db):
+        settings.SMSKA_LOCMEM_IN_TESTS = False
+        self.settings = settings
+
+    def use(self, name, **opts):
+        self.settings.SMS_PROVIDERS = {
+            "default": {"BACKEND": f"tests.backends.{name}", "OPTIONS": opts}
+        }
+
+    def test_one_with_one_method_works_and_is_not_asked_for_reports(self):
+        self.use("Minimal")
+        message = send_sms(NUMBER, "text")
+        assert (message.status, message.gateway_id) == ("sent", "minimal-1")
+        assert stored(message.pk).next_status_at is None
+
+    def test_one_that_does_not_announce_is_marked_before_it_is_called(self, monkeypatch):
+        self.use("Minimal")
+        from .backends import Minimal
+
+        seen = []
+        send_message = Minimal.send_message
+
+        def spy(self, message):
+            seen.append(stored(message.pk).status)
+            return send_message(self, message)
+
+        monkeypatch.setattr(Minimal, "send_message", spy)
+        send_sms(NUMBER, "text")
+        assert seen == ["sending"]
+
+    def test_its_refusal_is_believed(self):
+        self.use("Talkative", refuse="no")
+        with pytest.raises(SmsNotSent, match="told to refuse") as refused:
+            send_sms(NUMBER, "no")
+        assert stored(refused.value.sms).status == "failed"
+
+    @pytest.mark.parametrize("name", ["Broken", "Careless"])
+    def test_any_other_exception_is_a_doubt_and_tells_nothing(self, name, caplog):
+        self.use(name)
+        with pytest.raises(SmsOutcomeUnknown) as lost:
+            send_sms(NUMBER, "text")
+        row = stored(lost.value.sms)
+        assert row.status == "unknown"
+        assert "secret" not in caplog.text + str(lost.value) + row.error_text
+
+    def test_an_exception_before_the_announced_first_byte_is_surely_not_sent(self):
+        self.use("BrokenBeforeItsFirstByte")
+        with pytest.raises(SmsNotSent) as refused:
+            send_sms(NUMBER, "text")
+        assert stored(refused.value.sms).status == "failed"
+
+    def test_one_that_forgot_to_announce_is_recorded_all_the_same(self):
+        self.use("Forgetful")
+        assert stored(send_sms(NUMBER, "text").pk).status == "sent"
+
+
+class TestRecover:
+    def test_what_a_dead_worker_only_claimed_is_queued_again(self, provider):
+        message = queue_sms(NUMBER, "text")
+        sending.claim(SmsMessage.objects.all(), timezone.now())
+        assert sending.recover() == {"queued": 0, "unknown": 0, "failed": 0}
+        SmsMessage.objects.update(lease_until=timezone.now())
+        assert sending.recover() == {"queued": 1, "unknown": 0, "failed": 0}
+        assert stored(message.pk).token == ""
+
+    def test_what_it_may_have_sent_is_unknown_and_stays_so(self, provider, heard):
+        message = queue_sms(NUMBER, "text")
+        sending.mark_sending(sending.claim(SmsMessage.objects.all(), timezone.now()))
+        SmsMessage.objects.update(lease_until=timezone.now())
+        assert sending.recover()["unknown"] == 1
+        assert sending.recover()["unknown"] == 0
+        row = stored(message.pk)
+        assert (row.status, row.error_code) == ("unknown", "lease")
+        assert heard == [("sending", "unknown", row.pk)]
+
+    def test_what_expired_unsent_fails_with_a_word(self, provider, heard):
+        message = queue_sms(NUMBER, "text")
+        SmsMessage.objects.update(expires_at=timezone.now())
+        assert sending.recover()["failed"] == 1
+        row = stored(message.pk)
+        assert (row.status, row.error_code) == ("failed", "expired")
+        assert heard == [("queued", "failed", row.pk), ("failed", row.pk)]
+
+
+class TestAPersonsWord:
+    @pytest.fixture
+    def unknown(self, provider):
+        provider.script(1, Fault("reset_after_request", taken=True))
+        with pytest.raises(SmsOutcomeUnknown) as lost:
+            send_sms(NUMBER, "text", sender="Own", priority=3)
+        return stored(lost.value.sms)
+
+    def test_it_was_sent(self, unknown):
+        sending.confirm_sent(unknown)
+        assert unknown.status == "sent" and unknown.sent_at == unknown.sending_at
+        with pytest.raises(WrongStatus, match="It is sent, not unknown"):
+            sending.confirm_sent(unknown)
+
+    def test_send_again_makes_a_new_row_that_points_to_the_old_one(self, unknown, provider):
+        again = sending.resend(unknown)
+        assert again.resend_of == unknown and unknown.resent_as == again
+        assert (again.status, again.sender, again.priority, again.body) == (
+            "queued", "Own", 3, "text",
+        )  # fmt: skip
+        assert stored(unknown.pk).status == "unknown"
+
+    def test_two_who_press_at_once_make_one_row(self, unknown):
+        sending.resend(unknown)
+        with pytest.raises(WrongStatus, match="resent already"):
+            sending.resend(unknown)
+        assert SmsMessage.objects.count() == 2
+
+    @pytest.mark.parametrize(
+        "status", ["draft", "queued", "claimed", "sending", "sent", "cancelled"]
+    )
+    def test_what_is_under_way_or_was_taken_back_cannot_be_resent(self, unknown, status):
+        SmsMessage.objects.update(status=status)
+        with pytest.raises(WrongStatus, match="cannot be resent"):
+            sending.resend(unknown)
+
+    def test_drafts_and_queued_messages_can_be_cancelled_and_nothing_else(self, provider):
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        queued = queue_sms(NUMBER, "text")
+        sent = send_sms(NUMBER, "text")
+        assert sending.cancel(SmsMessage.objects.all()) == 2
+        assert [stored(one.pk).status for one in (draft, queued, sent)] == [
+            "cancelled", "cancelled", "sent",
+        ]  # fmt: skip
+
+
+class TestMassSms:
+    def test_pairs_are_stored_and_queued_in_batches(self, provider, django_assert_max_num_queries):
+        # Old SQLite takes 999 parameters a statement: some forty rows.
+        with django_assert_max_num_queries(100):
+            assert send_mass_sms((NUMBER, f"text {n}") for n in range(2500)) == 2500
+        assert SmsMessage.objects.filter(status="queued", segments=1).count() == 2500
+        assert provider.requests == []
+
+    def test_messages_are_taken_with_what_they_carry(self, provider, settings):
+        settings.SMS_PROVIDERS["bulk"] = settings.SMS_PROVIDERS["default"]
+        messages = [SmsMessage(to="8 904 176 49 95", body="a", sender="Own", using="bulk")]
+        assert send_mass_sms(messages) == 1
+        row = SmsMessage.objects.get()
+        assert (row.to, row.sender, row.using, row.status) == (NUMBER, "Own", "bulk", "queued")
+        assert row.expires_at
+
+    def test_bad_rows_are_told_and_the_good_ones_stored(self, provider, caplog):
+        rows = [(NUMBER, "a"), ("wrong", "b"), (NUMBER, ""), 5, (NUMBER, "c")]
+        result = send_mass_sms(rows)
+        assert result == 2 and result.bad == 3
+        assert [index for index, error in result.errors] == [1, 2, 3]
+        assert "to" in result.errors[0][1].message_dict
+        assert "3 of 5 messages were not valid" in caplog.text
+
+    def test_a_source_that_breaks_stores_nothing(self, provider):
+        """So that the whole can be run again without a double."""
+
+        def rows():
+            for n in range(1500):
+                yield NUMBER, f"text {n}"
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            send_mass_sms(rows())
+        assert not SmsMessage.objects.exists()
+
+    def test_a_known_idempotency_key_is_not_stored_again(self, provider):
+        queue_sms(NUMBER, "first", idempotency_key="a")
+        keys = ["a", "b", "b", "c"]
+        messages = [SmsMessage(to=NUMBER, body=key, idempotency_key=key) for key in keys]
+        assert send_mass_sms(messages) == 2
+        bodies = SmsMessage.objects.order_by("pk").values_list("body", flat=True)
+        assert list(bodies) == ["first", "b", "c"]
+
+    def test_the_same_object_twice_is_one_message(self, provider):
+        message = SmsMessage(to=NUMBER, body="text")
+        result = send_mass_sms([message, message])
+        assert (result, result.bad) == (1, 1)
+
+    def test_a_text_is_no_list_of_messages(self, provider):
+        with pytest.raises(TypeError, match="takes an iterable"):
+            send_mass_sms("+79041764995")
+
+    def test_a_stored_message_is_no_new_one(self, provider):
+        message = queue_sms(NUMBER, "text")
+        assert send_mass_sms([message]).bad == 1
+
+
+class TestModel:
+    def test_an_edit_writes_what_a_person_may_edit_and_no_status(self, db):
+        """Saving all columns would revert what a worker wrote meanwhile."""
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        draft.body = "я" * 71
+        draft.status = "sent"
+        draft.save()
+        row = stored(draft.pk)
+        assert (row.body, row.segments, row.encoding, row.status) == ("я" * 71, 2, "UCS-2", "draft")
+
+    def test_a_message_that_is_no_draft_cannot_be_edited(self, db):
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        sending.enqueue(SmsMessage.objects.all())
+        draft.body = "changed"
+        with pytest.raises(WrongStatus, match="Only a draft"):
+            draft.save()
+        assert stored(draft.pk).body == "text"
+
+    def test_neither_str_nor_repr_shows_number_or_text(self, db):
+        message = SmsMessage(to=NUMBER, body="secret")
+        assert "+7904•••4995" in str(message) and "+7904•••4995" in repr(message)
+        assert "secret" not in repr(message) and "1764995" not in repr(message)
+
+    def test_a_message_survives_pickling_after_a_send(self, provider):
+        message = send_sms(NUMBER, "text")
+        assert pickle.loads(pickle.dumps(message)).gateway_id == message.gateway_id
+
+    @pytest.mark.parametrize(
+        "wrong", [{"status": "nonsense"}, {"status": "sending"}, {"status": "queued"}]
+    )
+    def test_the_database_itself_refuses_what_cannot_be(self, db, wrong):
+        message = SmsMessage.objects.create(to=NUMBER, body="text")
+        with pytest.raises(IntegrityError), transaction.atomic():
+            SmsMessage.objects.filter(pk=message.pk).update(**wrong)
+
+
+class TestLockout:
+    def test_after_several_wrong_logins_not_even_a_direct_send_tries(self, provider):
+        provider.script_all(Fault("wrong_login"))
+        for _ in range(4):
+            with pytest.raises(AuthenticationFailed):
+                send_sms(NUMBER, "text")
+        assert provider.sends == 3
+        assert SmsMessage.objects.count() == 3
+
+    def test_a_good_answer_in_between_starts_the_count_anew(self, provider):
+        for number in (1, 2, 4, 5):
+            provider.script(number, Fault("wrong_login"))
+        for number in range(1, 7):
+            if number in (3, 6):
+                send_sms(NUMBER, "text")
+            else:
+                with pytest.raises(AuthenticationFailed):
+                    send_sms(NUMBER, "text")
+        assert provider.sends == 6
+
+    @pytest.mark.parametrize("balance", ["999999999999.9999", "9999999999999999", "9" * 30])
+    def test_no_balance_stops_the_sending(self, provider, balance):
+        provider.script(1, answer(f"0|Message sent|a1|Balance status|{balance}".encode()))
+        provider.script(1, answer(f"_0|Balance status|{balance}".encode()), on="balance")
+        send_sms(NUMBER, "text")
+        with suppress(QueryFailed):
+            brakes.note_balance("default", providers["default"].get_balance())
+        send_sms(NUMBER, "text")
+        assert brakes.state_of("default").balance is not None
+        assert set(SmsMessage.objects.values_list("status", flat=True)) == {"sent"}
+
+    def test_the_balance_that_an_answer_told_is_kept_for_people(self, provider):
+        send_sms(NUMBER, "text")
+        assert ProviderState.objects.get().balance == 999

@@ -1,0 +1,467 @@
+"""A worker's pass."""
+
+import threading
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+
+from django_smska import brakes, pace, sending, worker
+from django_smska.backends.base import parse_rate
+from django_smska.exceptions import GatewayUnreachable, TemporaryFailure
+from django_smska.models import ProviderState, SmsMessage
+from django_smska.receipts import Receipt
+from django_smska.sms import outbox, queue_sms, send_sms
+from django_smska.testing.gateway import Fault, StandInGateway, closed_port
+from django_smska.worker import Worker
+
+from .conftest import options
+
+NUMBER = "+79041764995"
+
+
+def statuses():
+    return Counter(SmsMessage.objects.values_list("status", flat=True))
+
+
+def queue(number, **kwargs):
+    return [queue_sms(NUMBER, f"text {n}", **kwargs) for n in range(number)]
+
+
+def test_all_that_is_due_is_sent_once(provider):
+    queue(50)
+    done = Worker(concurrency=8).run_once()
+    assert done["sent"] == 50 and statuses() == {"sent": 50}
+    assert Counter(taken.text for taken in provider.taken) == {f"text {n}": 1 for n in range(50)}
+    ids = {row.body: row.gateway_id for row in SmsMessage.objects.all()}
+    assert ids == {taken.text: taken.id for taken in provider.taken}
+    assert Worker().run_once()["sent"] == 0
+    assert provider.sends == 50
+
+
+def test_the_order_is_priority_then_time_then_key(provider):
+    now = timezone.now()
+    queue_sms(NUMBER, "third")
+    queue_sms(NUMBER, "second", send_after=now - timedelta(minutes=1))
+    queue_sms(NUMBER, "fourth", send_after=SmsMessage.objects.get(body="third").send_after)
+    queue_sms(NUMBER, "fifth", priority=-1, send_after=now - timedelta(hours=1))
+    queue_sms(NUMBER, "first", priority=1)
+    Worker(concurrency=1).run_once()
+    assert [taken.text for taken in provider.taken] == [
+        "first", "second", "third", "fourth", "fifth",
+    ]  # fmt: skip
+
+
+def test_drafts_later_ones_and_expired_ones_stay(provider):
+    SmsMessage.objects.create(to=NUMBER, body="draft")
+    queue_sms(NUMBER, "later", send_after=timezone.now() + timedelta(hours=1))
+    expired = queue_sms(NUMBER, "expired")
+    SmsMessage.objects.filter(pk=expired.pk).update(expires_at=timezone.now())
+    assert Worker().run_once()["sent"] == 0
+    assert provider.requests == []
+    assert statuses() == {"draft": 1, "queued": 1, "failed": 1}
+
+
+def test_each_message_ends_as_its_own_answer_says(provider):
+    provider.script(2, Fault("bad_number"))
+    provider.script(3, Fault("sent_error"))
+    provider.script(4, Fault("reset_after_request", taken=True))
+    provider.script(5, Fault("bad_sender"))
+    queue(6)
+    done = Worker(concurrency=1).run_once()
+    assert statuses() == {"sent": 2, "failed": 2, "queued": 1, "unknown": 1}
+    assert done["sent"] == 2 and done["failed"] == 2 and done["unknown"] == 1
+    assert len(provider.taken) == 3
+
+
+def test_only_the_asked_for_provider_is_worked_for(provider, settings):
+    settings.SMS_PROVIDERS["bulk"] = settings.SMS_PROVIDERS["default"]
+    queue(1)
+    queue_sms(NUMBER, "bulk", using="bulk")
+    Worker(using="bulk").run_once()
+    assert [taken.text for taken in provider.taken] == ["bulk"]
+    Worker().run_once()
+    assert statuses() == {"sent": 2}
+
+
+def test_one_wrongly_configured_provider_does_not_stop_the_others(provider, settings, caplog):
+    settings.SMS_PROVIDERS = {"wrong": {"OPTIONS": {}}, **settings.SMS_PROVIDERS}
+    queue_sms(NUMBER, "wrong", using="wrong")
+    queue(1)
+    assert Worker().run_once()["sent"] == 1
+    assert "SMS_PROVIDERS['wrong']: 'api_key'" in caplog.text
+
+
+def test_threads_make_no_query(provider, monkeypatch):
+    """SQLite has one writer, and an open connection for each thread is dear on any database."""
+    from django.db.backends.utils import CursorWrapper
+
+    threads = set()
+    execute = CursorWrapper.execute
+
+    def spy(self, *args, **kwargs):
+        threads.add(threading.current_thread())
+        return execute(self, *args, **kwargs)
+
+    monkeypatch.setattr(CursorWrapper, "execute", spy)
+    queue(10)
+    Worker().run_once()
+    assert threads == {threading.current_thread()}
+
+
+def test_requests_are_in_the_air_together(provider):
+    release = threading.Event()
+    provider.script_all(Fault("late", until=release))
+    provider.script(1, None)
+    queue(9)
+    together = []
+
+    def watch():
+        together.append(provider.wait_for(lambda: provider.sends == 9, timeout=30))
+        release.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    Worker(concurrency=8).run_once()
+    watcher.join()
+    assert together == [True]
+    assert statuses() == {"sent": 9}
+
+
+def test_the_first_goes_alone_until_the_gateway_has_answered(provider):
+    """A wrong login must not be tried by all threads at once: that locks accounts."""
+    provider.script_all(Fault("wrong_login"))
+    queue(40)
+    Worker(concurrency=16).run_once()
+    assert provider.sends == 1 and statuses() == {"queued": 40}
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_database_that_goes_away_in_the_middle_hangs_nobody(provider, monkeypatch, concurrency):
+    """Neither a thread that waits for leave, nor the pass; and what was taken is recorded."""
+    queue(20)
+    mark, calls = sending.mark_sending, []
+
+    def away_for_a_while(messages):
+        calls.append(1)
+        if 2 <= len(calls) <= 4:
+            raise OperationalError("server closed the connection")
+        return mark(messages)
+
+    monkeypatch.setattr(worker.sending, "mark_sending", away_for_a_while)
+    monkeypatch.setattr(worker.sending, "release", away)
+    with pytest.raises(OperationalError):
+        Worker(concurrency=concurrency).run_once()
+    monkeypatch.undo()
+    assert statuses()["sent"] == len(provider.taken) >= 1
+    assert statuses()["sending"] == 0
+    SmsMessage.objects.exclude(lease_until=None).update(lease_until=timezone.now())
+    Worker().run_once()
+    assert statuses() == {"sent": 20}
+
+
+def away(*args):
+    raise OperationalError("server closed the connection")
+
+
+def test_a_provider_with_a_long_queue_does_not_hold_up_another(provider, settings, monkeypatch):
+    settings.SMS_PROVIDERS["second"] = settings.SMS_PROVIDERS["default"]
+    queue(30)
+    queue_sms(NUMBER, "second", using="second")
+    monkeypatch.setattr(worker, "SHIFT", 0.05)
+    Worker(concurrency=1).run_once()
+    assert statuses() == {"sent": 31}
+    order = [taken.text for taken in provider.taken]
+    assert order.index("second") < 30
+
+
+def test_told_to_stop_it_finishes_what_is_in_the_air_and_gives_back_the_rest(provider):
+    release = threading.Event()
+    provider.script_all(Fault("late", until=release))
+    provider.script(1, None)
+    queue(10)
+    one = Worker(concurrency=2)
+
+    def stop():
+        provider.wait_for(lambda: provider.sends == 3, timeout=30)
+        one.stop()
+        release.set()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    one.run_once()
+    stopper.join()
+    assert statuses() == {"sent": 3, "queued": 7}
+    assert provider.sends == 3
+    assert not SmsMessage.objects.filter(status="queued").exclude(token="").exists()
+
+
+def test_a_fault_of_the_desk_leaves_no_thread_waiting_and_no_outcome_lost(provider, monkeypatch):
+    real = sending.mark_sending
+    calls = []
+
+    def fails_once(messages):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("a bug")
+        return real(messages)
+
+    monkeypatch.setattr(worker.sending, "mark_sending", fails_once)
+    queue(4)
+    with pytest.raises(RuntimeError, match="a bug"):
+        Worker(concurrency=1).run_once()
+    assert statuses()["sent"] == len(provider.taken) == 1
+    SmsMessage.objects.exclude(lease_until=None).update(lease_until=timezone.now())
+    Worker().run_once()
+    assert statuses() == {"sent": 4}
+
+
+def test_it_works_in_a_test_case_transaction(db):
+    queue(3)
+    assert outbox == []
+    assert Worker().run_once()["sent"] == 3
+    assert len(outbox) == 3
+
+
+def test_asleep_it_costs_one_query(provider, django_assert_num_queries):
+    queue(1)
+    one = Worker()
+    one.run_once()
+    with django_assert_num_queries(1):
+        one.run_once()
+    queue_sms(NUMBER, "later", send_after=timezone.now() + timedelta(hours=1))
+    with django_assert_num_queries(1):
+        one.run_once()
+
+
+def test_it_is_seen(provider):
+    Worker().run_once()
+    assert brakes.state_of("default").worker_seen_at <= timezone.now()
+
+
+def test_only_the_given_messages_are_sent(provider):
+    first, second, third = queue(3)
+    SmsMessage.objects.filter(pk=third.pk).update(send_after=timezone.now() + timedelta(hours=1))
+    assert Worker().send_these([first.pk, third.pk, 10**9]) == {"sent": 1}
+    assert [taken.text for taken in provider.taken] == ["text 0"]
+
+
+def test_a_group_costs_as_many_queries_as_one(provider, django_assert_num_queries):
+    """So a full queue costs less than half a query a message."""
+    queue(16)
+    with django_assert_num_queries(3):
+        claimed = sending.claim(SmsMessage.objects.order_by("pk"), timezone.now())
+    with django_assert_num_queries(1):
+        assert len(sending.mark_sending(claimed)) == 16
+    results = [sending.Result(one, Receipt(f"id-{one.pk}")) for one in claimed]
+    with django_assert_num_queries(1):
+        sending.record(results)
+    assert statuses() == {"sent": 16}
+
+
+def test_never_more_rows_are_in_doubt_than_its_width(provider, monkeypatch):
+    """Promise 5, at every moment: what is marked and not yet recorded."""
+    most = [0]
+    mark = sending.mark_sending
+
+    def spy(messages):
+        marked = mark(messages)
+        most[0] = max(most[0], SmsMessage.objects.filter(status="sending").count())
+        return marked
+
+    monkeypatch.setattr(worker.sending, "mark_sending", spy)
+    queue(60)
+    Worker(concurrency=5).run_once()
+    assert most[0] == 5 and statuses() == {"sent": 60}
+
+
+class TestPace:
+    def at_rate(self, settings, rate):
+        settings.SMS_PROVIDERS["default"]["OPTIONS"]["rate"] = rate
+
+    def test_the_times_are_a_step_apart_whoever_reserves_them(self, db):
+        now = timezone.now()
+        times = [*pace.reserve("default", 10, 3), *pace.reserve("default", 10, 2)]
+        gone = (timezone.now() - now).total_seconds()
+        assert times == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=0.001 + gone)
+
+    def test_unused_time_is_lost_so_that_there_is_no_burst(self, db):
+        pace.reserve("default", 10)
+        ProviderState.objects.update(next_send_at=timezone.now() - timedelta(hours=1))
+        assert pace.reserve("default", 10, 2) == pytest.approx([0, 0.1], abs=0.001)
+
+    def test_of_two_who_reserve_at_once_one_goes_after_the_other(self, db, monkeypatch):
+        states, calls, others = pace._states, [], []
+
+        def race():
+            calls.append(1)
+            if len(calls) == 2:  # between the look and the UPDATE
+                others.extend(pace.reserve("default", 10))
+            return states()
+
+        monkeypatch.setattr(pace, "_states", race)
+        monkeypatch.setattr(pace.time, "sleep", lambda seconds: None)
+        (mine,) = pace.reserve("default", 10)
+        assert mine == pytest.approx(others[0] + 0.1, abs=0.05)
+
+    def test_a_worker_sends_each_at_its_own_time(self, provider, settings):
+        self.at_rate(settings, "50/s")
+        queue(10)
+        Worker(concurrency=4).run_once()
+        times = [SmsMessage.objects.get(body=taken.text).sending_at for taken in provider.taken]
+        assert statuses() == {"sent": 10}
+        assert (max(times) - min(times)).total_seconds() >= 9 / 50 - 0.02
+
+    def test_stopped_while_it_waits_for_a_time_it_gives_back(self, provider, settings):
+        self.at_rate(settings, "1/h")
+        queue(3)
+        one = Worker(concurrency=2)
+        stopper = threading.Thread(
+            target=lambda: (provider.wait_for(lambda: provider.sends == 1), one.stop())
+        )
+        stopper.start()
+        one.run_once()
+        stopper.join()
+        assert statuses() == {"sent": 1, "queued": 2}
+
+    def test_who_waits_for_a_page_is_told_and_not_kept_waiting(self, provider, settings):
+        self.at_rate(settings, "1/m")
+        queue(1)
+        Worker().run_once()
+        with pytest.raises(TemporaryFailure, match="'rate'") as refused:
+            send_sms(NUMBER, "text")
+        assert SmsMessage.objects.get(pk=refused.value.sms).status == "failed"
+        assert provider.sends == 1
+
+    @pytest.mark.parametrize(
+        ("rate", "number"), [("20/s", 20), ("90/m", 1.5), ("36/h", 0.01), (5, 5), (None, None)]
+    )
+    def test_a_rate_is_written_so(self, rate, number):
+        assert parse_rate(rate) == number
+
+    @pytest.mark.parametrize("rate", ["0/s", "-1", "fast", "5/d", True, "1e3", "٣/s"])
+    def test_and_not_so(self, rate):
+        with pytest.raises(ValueError, match="written like 20/s"):
+            parse_rate(rate)
+
+
+class TestBrakes:
+    @pytest.mark.parametrize("name", ["wrong_login", "no_credit", "http_404"])
+    def test_what_ails_the_provider_pauses_it_and_leaves_the_queue_whole(self, provider, name):
+        """Promise 6."""
+        provider.script_all(Fault(name))
+        queue(20)
+        Worker(concurrency=1).run_once()
+        assert provider.sends == 1
+        assert statuses() == {"queued": 20}
+        assert brakes.state_of("default").is_paused
+        Worker().run_once()
+        assert provider.sends == 1 and provider.balances == 0
+
+    def test_a_gateway_that_is_away_leaves_the_queue_whole(self, provider, settings):
+        queue(20)
+        with closed_port() as port:
+            url = f"http://127.0.0.1:{port}/"
+            settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(provider) | {"url": url}}}
+            Worker(concurrency=1).run_once()
+        assert statuses() == {"queued": 20}
+        assert brakes.state_of("default").reason == "unreachable"
+
+    def test_a_gateway_that_hangs_costs_a_few_unknowns_and_not_the_queue(self, provider):
+        provider.script_all(Fault("close_without_answer"))
+        queue(20)
+        Worker(concurrency=1).run_once()
+        assert statuses() == {"unknown": 3, "queued": 17}
+        assert brakes.state_of("default").reason == "hanging"
+
+    def test_a_good_answer_in_between_forgives(self, provider):
+        for number in (1, 2, 4, 5):
+            provider.script(number, Fault("close_without_answer"))
+        queue(7)
+        Worker(concurrency=1).run_once()
+        assert statuses() == {"unknown": 4, "sent": 3}
+        assert not brakes.state_of("default").is_paused
+
+    def paused(self, provider, name, number=2):
+        provider.script_all(Fault(name))
+        queue(number)
+        Worker(concurrency=1).run_once()
+        provider.unscript()
+        ProviderState.objects.update(look_at=timezone.now())
+
+    def test_it_opens_again_by_a_balance_question(self, provider):
+        self.paused(provider, "no_credit")
+        Worker(concurrency=1).run_once()
+        assert provider.balances == 1
+        # The one that was refused lets others go first: perhaps it was not the provider.
+        assert [taken.text for taken in provider.taken] == ["text 1"]
+        SmsMessage.objects.update(send_after=timezone.now())
+        Worker(concurrency=1).run_once()
+        assert statuses() == {"sent": 2}
+        state = brakes.state_of("default")
+        assert (state.is_paused, state.reason, state.strikes) == (False, "", 0)
+
+    def test_an_empty_account_stays_paused_and_is_looked_at_less_and_less(self, provider):
+        self.paused(provider, "no_credit")
+        provider.balance = 0
+        waits = []
+        for _ in range(3):
+            Worker().run_once()
+            look_at = brakes.state_of("default").look_at
+            waits.append(round((look_at - timezone.now()).total_seconds() / 300))
+            ProviderState.objects.update(look_at=timezone.now())
+        assert waits == [2, 4, 8]  # times five minutes
+        assert provider.balances == 3 and provider.sends == 1
+        assert statuses() == {"queued": 2}
+
+    def test_of_two_workers_one_looks(self, provider):
+        self.paused(provider, "wrong_login")
+        state = brakes.state_of("default")
+        assert brakes._my_turn_to_look(state)
+        assert not brakes._my_turn_to_look(state)
+
+    def test_a_provider_without_a_balance_opens_when_its_time_has_come(self, settings, db):
+        settings.SMSKA_LOCMEM_IN_TESTS = False
+        settings.SMS_PROVIDERS = {"default": {"BACKEND": "tests.backends.Minimal"}}
+        now = timezone.now()
+        ProviderState.objects.create(alias="default", reason="hanging", paused_at=now, look_at=now)
+        from django_smska.providers import providers
+
+        assert brakes.may_send(providers["default"])
+        assert not brakes.state_of("default").is_paused
+
+    def test_a_success_that_comes_between_leaves_no_pause_without_a_reason(self, db, monkeypatch):
+        pause = brakes._pause
+
+        def raced(*args):
+            brakes.note_success("default")  # another worker, right here
+            pause(*args)
+
+        monkeypatch.setattr(brakes, "_pause", raced)
+        brakes.note_error("default", GatewayUnreachable())
+        state = brakes.state_of("default")
+        assert (state.is_paused, state.reason) == (False, "")
+
+    def test_one_provider_paused_does_not_hold_up_another(self, provider, settings):
+        with StandInGateway(api_password="other") as second:
+            settings.SMS_PROVIDERS["second"] = {"OPTIONS": options(second)}
+            queue_sms(NUMBER, "second", using="second")
+            queue(3)
+            Worker().run_once()
+        assert statuses() == {"sent": 3, "queued": 1}
+
+
+class TestReports:
+    def test_reports_are_asked_for_when_they_are_due(self, provider):
+        queue(3)
+        Worker().run_once()
+        assert Worker().run_once()["reports"] == 0 and provider.queries == 0
+        SmsMessage.objects.update(next_status_at=timezone.now())
+        assert Worker().run_once()["reports"] == 3
+        assert statuses() == {"sent": 3}
+        SmsMessage.objects.update(next_status_at=timezone.now())
+        Worker().run_once()
+        assert statuses() == {"delivered": 3}
+        assert Worker().run_once()["reports"] == 0 and provider.queries == 6
