@@ -1,0 +1,76 @@
+"""`manage.py sendtestsms NUMBER…`: does sending work? In the manner of Django's `sendtestemail`."""
+
+from __future__ import annotations
+
+import socket
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from django_smska.exceptions import InvalidProvider, SmsError, SmsNotSent, SmsOutcomeUnknown
+from django_smska.models import SmsMessage
+from django_smska.numbers import mask
+from django_smska.providers import DEFAULT_ALIAS
+from django_smska.sms import providers, send_sms
+from django_smska.states import Status
+
+
+class Command(BaseCommand):
+    help = (
+        "Sends a test SMS to each NUMBER and says what became of it. It costs what an SMS costs. "
+        "Exits with 1 unless all were accepted."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("numbers", nargs="+", metavar="NUMBER", help="such as +79041764995")
+        parser.add_argument("--using", metavar="ALIAS", default=DEFAULT_ALIAS)
+        parser.add_argument("--text", help="instead of 'Test SMS from …'")
+        parser.add_argument("--sender", default="", help="sender ID instead of the provider's own")
+
+    def handle(self, **options: Any) -> None:
+        try:
+            providers[options["using"]]
+        except InvalidProvider as error:
+            raise CommandError(str(error)) from None
+        numbers = options["numbers"]
+        text = options["text"] if options["text"] is not None else _default_text()
+        accepted = sum([self._send(number, text, options) for number in numbers])
+        if accepted < len(numbers):
+            raise CommandError(f"Accepted: {accepted} of {len(numbers)}.")
+
+    def _send(self, number: str, text: str, options: dict[str, Any]) -> bool:
+        try:
+            message = send_sms(number, text, sender=options["sender"], using=options["using"])
+        except ValidationError as error:
+            return self._say(number, f"nothing was sent. {' '.join(error.messages)}")
+        except SmsOutcomeUnknown as error:
+            return self._say(number, f"OUTCOME UNKNOWN, it may have been sent. {error}", error.sms)
+        except SmsNotSent as error:
+            return self._say(number, f"not sent. {error}", error.sms)
+        except SmsError as error:
+            return self._say(number, str(error), error.sms)
+        return self._say(message.to, _outcome(message), message.pk, ok=_was_accepted(message))
+
+    def _say(self, number: str, words: str, pk: Any = None, *, ok: bool = False) -> bool:
+        row = f" (SMS {pk})" if pk is not None else ""
+        self.stdout.write(f"{mask(number)}{row}: {words}")
+        self.stdout.flush()
+        return ok
+
+
+def _default_text() -> str:
+    return f"Test SMS from {socket.gethostname()[:60]}, {timezone.now():%Y-%m-%d %H:%M:%S}"
+
+
+def _was_accepted(message: SmsMessage) -> bool:
+    return message.status in (Status.SENT, Status.DELIVERED)
+
+
+def _outcome(message: SmsMessage) -> str:
+    """The status in words; another worker may have been faster."""
+    if not _was_accepted(message):
+        return f"stored, but not sent yet: it is {message.status}."
+    return f"accepted as {message.gateway_id}." if message.gateway_id else "accepted."

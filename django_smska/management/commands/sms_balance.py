@@ -1,0 +1,123 @@
+"""`manage.py sms_balance`: what is left at the gateways, for people and for monitoring."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+
+from django_smska import brakes
+from django_smska.exceptions import InvalidProvider, SmsError
+from django_smska.sms import providers
+
+
+class Command(BaseCommand):
+    help = (
+        "Asks the providers for their balance. A good answer lets a paused provider send again. "
+        "Exits with 1 if a provider cannot tell, or has less than --min."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--using", metavar="ALIAS", help="only this provider of SMS_PROVIDERS")
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument("--min", metavar="N", help="exit with 1 if a balance is below N")
+
+    def handle(self, **options: Any) -> None:
+        least = _amount(options["min"])
+        answers = {alias: _ask(alias, least) for alias in _aliases(options["using"])}
+        if options["json"]:
+            self.stdout.write(json.dumps(answers, ensure_ascii=False))
+        else:
+            for alias, answer in answers.items():
+                self.stdout.write(f"{alias}: {_in_words(answer)}")
+        self._complain(answers, least)
+
+    def _complain(self, answers: dict[str, dict[str, Any]], least: Decimal | None) -> None:
+        """End with exit code 1 if anything is not as it should be."""
+        low = [alias for alias, answer in answers.items() if answer.get("low")]
+        mute = [alias for alias, answer in answers.items() if "balance" not in answer]
+        problems = []
+        if low:
+            problems.append(f"Below {least}: {', '.join(low)}. Top up the account.")
+        if mute:
+            problems.append(f"No balance from: {', '.join(mute)}.")
+        if problems:
+            raise CommandError(" ".join(problems))
+
+
+def _amount(text: str | Decimal | None) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite():
+        raise CommandError(f"--min {text} is not a number. Write it like 100 or 99.50.")
+    return amount
+
+
+def _aliases(using: str | None) -> list[str]:
+    """The providers to ask. One that cannot even be made is asked, so that it says why."""
+    if using is not None:
+        try:
+            backend = providers[using]
+        except InvalidProvider as error:
+            raise CommandError(str(error)) from None
+        if not backend.has_balance:
+            raise CommandError(f"The provider {using!r} has no balance to ask for.")
+        return [using]
+    aliases = [alias for alias in providers if _may_have_balance(alias)]
+    if not aliases:
+        raise CommandError("No provider in SMS_PROVIDERS has a balance to ask for.")
+    return aliases
+
+
+def _may_have_balance(alias: str) -> bool:
+    try:
+        return providers[alias].has_balance
+    except InvalidProvider:
+        return True
+
+
+def _ask(alias: str, least: Decimal | None) -> dict[str, Any]:
+    """Return ``balance`` or ``error``, and what follows from it."""
+    try:
+        balance = providers[alias].get_balance()
+    except (SmsError, InvalidProvider) as error:
+        return {"error": str(error)}
+    answer: dict[str, Any] = {"balance": f"{balance:f}"}
+    if least is not None:
+        answer["low"] = balance < least
+    return answer | _keep(alias, balance)
+
+
+def _keep(alias: str, balance: Decimal) -> dict[str, Any]:
+    """Store the balance, and open a paused provider unless its account is still empty."""
+    try:
+        before = brakes.state_of(alias)
+        if before.reason == "funds" and balance <= 0:
+            brakes.note_balance(alias, balance)
+            return {"paused": "funds"}
+        brakes.note_success(alias, balance)
+    except DatabaseError as error:
+        cure = "Run 'manage.py migrate', or look whether the database is there."
+        return {"not_stored": f"{type(error).__name__}. {cure}"}
+    return {"opened_again": True} if before.is_paused else {}
+
+
+def _in_words(answer: dict[str, Any]) -> str:
+    if "error" in answer:
+        return str(answer["error"])
+    words = [str(answer["balance"])]
+    if answer.get("paused"):
+        words.append("still paused, because the account is empty")
+    if answer.get("opened_again"):
+        words.append("was paused, sends again")
+    if answer.get("not_stored"):
+        words.append(f"not stored: {answer['not_stored']}")
+    return "; ".join(words)

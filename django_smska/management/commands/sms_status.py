@@ -1,0 +1,100 @@
+"""`manage.py sms_status`: what waits, what hangs and what ails, for people and for monitoring."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from django_smska import brakes
+from django_smska.models import rows
+from django_smska.sms import providers
+from django_smska.states import Status
+
+
+class Command(BaseCommand):
+    help = (
+        "Tells for each provider what is queued and for how long, what hangs, what a person must "
+        "decide, whether it is paused, and its last known balance. Asks no gateway. Exits with 1 "
+        "if something needs attention."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument(
+            "--max-age",
+            type=float,
+            default=900,
+            metavar="SECONDS",
+            help="a message that is due for longer needs attention (default: 900)",
+        )
+
+    def handle(self, **options: Any) -> None:
+        if not options["max_age"] >= 0:
+            raise CommandError("--max-age must be a number of seconds, 0 or more.")
+        aliases = sorted({*providers, *_aliases_in_use()})
+        facts = {alias: _facts(alias, timezone.now()) for alias in aliases}
+        for fact in facts.values():
+            fact["problems"] = _problems(fact, options["max_age"])
+        if options["json"]:
+            self.stdout.write(json.dumps(facts, ensure_ascii=False))
+        else:
+            for alias, fact in facts.items():
+                self.stdout.write(f"{alias}: {_in_words(fact)}")
+        ailing = [alias for alias, fact in facts.items() if fact["problems"]]
+        if ailing:
+            raise CommandError(f"Needs attention: {', '.join(ailing)}.")
+
+
+def _aliases_in_use() -> list[str]:
+    """Aliases that left the settings, and still have messages queued."""
+    queued = rows().filter(status=Status.QUEUED).order_by()
+    return list(queued.values_list("using", flat=True).distinct())
+
+
+def _facts(alias: str, now: datetime) -> dict[str, Any]:
+    mine, state = rows().filter(using=alias), brakes.state_of(alias)
+    due = mine.due(now)
+    oldest = due.order_by("send_after").values_list("send_after", flat=True).first()
+    return {
+        "configured": alias in providers,
+        "queued": mine.filter(status=Status.QUEUED).count(),
+        "due": due.count(),
+        "oldest_due_seconds": round((now - oldest).total_seconds()) if oldest else None,
+        "past_lease": mine.stale(now).count(),
+        "unknown": mine.filter(status=Status.UNKNOWN, resent_as=None).count(),
+        "paused": state.reason if state.is_paused else None,
+        "paused_detail": state.detail if state.is_paused else None,
+        "balance": None if state.balance is None else f"{state.balance.normalize():f}",
+        "balance_at": state.balance_at and state.balance_at.isoformat(),
+        "worker_seen_at": state.worker_seen_at and state.worker_seen_at.isoformat(),
+    }
+
+
+def _problems(fact: dict[str, Any], max_age: float) -> list[str]:
+    found = {
+        "queued messages have a provider that is not in SMS_PROVIDERS": not fact["configured"],
+        f"paused ({fact['paused']}): {fact['paused_detail']}": fact["paused"],
+        "messages wait too long: does sms_worker run?": (fact["oldest_due_seconds"] or 0) > max_age,
+        "messages are held past their lease: does sms_worker run?": fact["past_lease"],
+        "unknown messages wait for a person to decide, in the admin": fact["unknown"],
+    }
+    return [words for words, holds in found.items() if holds]
+
+
+def _in_words(fact: dict[str, Any]) -> str:
+    oldest = fact["oldest_due_seconds"]
+    words = [
+        f"{fact['queued']} queued"
+        + (f", {fact['due']} of them due, the oldest for {oldest} s" if fact["due"] else ""),
+        f"{fact['past_lease']} held past their lease",
+        f"{fact['unknown']} unknown",
+        f"balance {fact['balance'] or 'not known'}",
+        f"worker seen {fact['worker_seen_at'] or 'never'}",
+        *(f"\n  {problem}" for problem in fact["problems"]),
+    ]
+    return "; ".join(words).replace("; \n", "\n")

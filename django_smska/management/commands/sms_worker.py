@@ -1,0 +1,205 @@
+"""`manage.py sms_worker`: sends what is queued; from cron with --once, or as a daemon."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import sys
+import threading
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
+from django.utils import timezone
+
+from django_smska import brakes
+from django_smska.exceptions import InvalidProvider
+from django_smska.models import rows, write_db
+from django_smska.sms import providers
+from django_smska.wakeup import Alarm
+from django_smska.worker import REPORTS_A_PASS, Worker
+
+try:
+    from tqdm import tqdm
+except ImportError:  # it is no requirement of the app
+    tqdm = None
+
+logger = logging.getLogger(__name__)
+
+AWAY = (OperationalError, InterfaceError)
+WORDS = {
+    "sent": "sent",
+    "queued": "back in the queue",
+    "failed": "failed",
+    "unknown": "unknown",
+    "reports": "reports answered",
+}
+
+
+class Command(BaseCommand):
+    help = (
+        "Sends queued messages and asks for delivery reports. Any number of workers may run at "
+        "once. SIGTERM and Ctrl-C end it cleanly: what is in the air is finished, the rest stays "
+        "queued."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--once", action="store_true", help="one pass, as for cron")
+        parser.add_argument("--using", metavar="ALIAS", help="only this provider's messages")
+        parser.add_argument(
+            "--concurrency", type=int, default=16, metavar="N", help="requests in the air at once"
+        )
+        parser.add_argument(
+            "--interval",
+            type=float,
+            default=5,
+            metavar="SECONDS",
+            help="rest between two looks at the queue",
+        )
+        parser.add_argument(
+            "--json",
+            action="store_true",
+            help="one JSON object a line, for each pass that did anything",
+        )
+
+    def handle(self, **options: Any) -> None:
+        _refuse_wrong(options)
+        self.json = options["json"]
+        self.bar: Any = None
+        self.worker = Worker(
+            using=options["using"], concurrency=options["concurrency"], progress=self._progress
+        )
+        self.paused: dict[str, str] = {}
+        with _ended_by_signals(self._stop):
+            if options["once"]:
+                self._once()
+            else:
+                self._for_ever(options["interval"])
+
+    def _once(self) -> None:
+        try:
+            done = self._pass()
+        except AWAY as error:
+            raise CommandError(f"{_away(error)} Nothing is lost: run this again.") from error
+        if not +done and not self.worker.stopping.is_set():
+            self._say("Nothing was due.")
+
+    def _for_ever(self, interval: float) -> None:
+        self._say("Waiting for messages. Ctrl-C ends.")
+        alarm = Alarm()
+        while not self.worker.stopping.is_set():
+            if self._guarded_pass()["reports"] < REPORTS_A_PASS:
+                self._rest(alarm, interval)
+        self._say("Stopped.")
+
+    def _rest(self, alarm: Alarm, interval: float) -> None:
+        try:
+            # The driver is waited on directly: its errors are made Django's here.
+            with connections[write_db()].wrap_database_errors:
+                alarm.wait(interval, self.worker.stopping)
+        except AWAY:
+            self.worker.stopping.wait(interval)  # the next pass tells of it
+
+    def _guarded_pass(self) -> Counter[str]:
+        """A pass that outlives a database which is away for a while."""
+        close_old_connections()
+        try:
+            return self._pass()
+        except AWAY as error:
+            logger.error("%s Trying again.", _away(error))
+            connections.close_all()
+            return Counter()
+
+    def _pass(self) -> Counter[str]:
+        with self._shown():
+            done = self.worker.run_once()
+        if self.json:
+            if +done:
+                self.stdout.write(json.dumps(+done))
+                self.stdout.flush()
+        elif words := [f"{text} {done[key]}" for key, text in WORDS.items() if done[key]]:
+            self._say(", ".join(words))
+        self._tell_pauses()
+        return done
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """A bar, where somebody looks at a terminal and tqdm is installed."""
+        if not (tqdm and sys.stderr.isatty()) or self.json:
+            yield
+            return
+        due = rows().due(timezone.now())
+        total = (due if self.worker.using is None else due.filter(using=self.worker.using)).count()
+        with tqdm(total=total, unit=" SMS", disable=not total, leave=False) as self.bar:
+            yield
+        self.bar = None
+
+    def _progress(self, done: Counter[str]) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix(done, refresh=False)
+            self.bar.update(sum(done.values()) - self.bar.n)
+
+    def _tell_pauses(self) -> None:
+        """Say once that a provider is paused, and once that it is open again."""
+        using = self.worker.using
+        for alias in providers if using is None else [using]:
+            state = brakes.state_of(alias)
+            if state.is_paused and self.paused.get(alias) != state.reason:
+                self.paused[alias] = state.reason
+                again = f"; next look at {_clock(state.look_at)}" if state.look_at else ""
+                self._say(f"{alias} is paused ({state.reason}{again}): {state.detail}")
+            elif not state.is_paused and self.paused.pop(alias, ""):
+                self._say(f"{alias} is open again.")
+
+    def _stop(self) -> None:
+        self.worker.stop()
+        self._say("Stopping: what is in the air is finished first.")
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(json.dumps({"note": line}, ensure_ascii=False) if self.json else line)
+        self.stdout.flush()
+
+
+def _refuse_wrong(options: dict[str, Any]) -> None:
+    if options["concurrency"] < 1:
+        raise CommandError("--concurrency must be at least 1.")
+    if not (options["interval"] > 0 and math.isfinite(options["interval"])):
+        raise CommandError("--interval must be a number of seconds above 0.")
+    try:
+        if options["using"] is not None:
+            providers.require(options["using"])
+    except InvalidProvider as error:
+        raise CommandError(str(error)) from None
+
+
+def _away(error: Exception) -> str:
+    """The class only: the database's own text may hold values of the query."""
+    return f"The database is away or busy ({type(error).__name__})."
+
+
+def _clock(moment: datetime) -> str:
+    return f"{timezone.localtime(moment) if settings.USE_TZ else moment:%H:%M:%S}"
+
+
+@contextmanager
+def _ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    def on_signal(*args: Any) -> None:
+        # Not here: this may interrupt the very wait() that holds the lock which stop() needs.
+        threading.Thread(target=stop).start()
+
+    in_main = threading.current_thread() is threading.main_thread()
+    ends = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+    before = [signal.signal(end, on_signal) for end in ends]
+    try:
+        yield
+    finally:
+        for end, handler in zip(ends, before, strict=True):
+            signal.signal(end, handler)

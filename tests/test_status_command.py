@@ -1,0 +1,82 @@
+"""``manage.py sms_status``."""
+
+import json
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from django_smska.models import ProviderState, SmsMessage
+from django_smska.sms import queue_sms
+
+NUMBER = "+79041764995"
+
+
+def run(*args):
+    out = StringIO()
+    try:
+        call_command("sms_status", *args, stdout=out)
+    except CommandError as error:
+        return out.getvalue(), str(error)
+    return out.getvalue(), ""
+
+
+def test_where_all_is_well_it_says_so_and_exits_0(db):
+    queue_sms(NUMBER, "later", send_after=timezone.now() + timedelta(hours=1))
+    out, error = run()
+    assert out == (
+        "default: 1 queued; 0 held past their lease; 0 unknown; balance not known; "
+        "worker seen never\n"
+    )
+    assert error == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"send_after": timedelta(minutes=-20)}, "wait too long: does sms_worker run?"),
+        ({"status": "unknown"}, "wait for a person to decide, in the admin"),
+        ({"status": "sending", "lease_until": timedelta(0)}, "are held past their lease"),
+        ({"using": "gone"}, "a provider that is not in SMS_PROVIDERS"),
+    ],
+)
+def test_each_problem_is_told_and_makes_it_exit_1(db, change, words):
+    queue_sms(NUMBER, "text")
+    now = timezone.now()
+    values = {k: now + v if isinstance(v, timedelta) else v for k, v in change.items()}
+    SmsMessage.objects.update(**values)
+    out, error = run()
+    assert words in out
+    assert error == f"Needs attention: {values.get('using', 'default')}."
+
+
+def test_a_paused_provider_is_told_with_its_reason_and_balance(db):
+    now = timezone.now()
+    ProviderState.objects.create(
+        alias="default", reason="funds", detail="Top it up.", paused_at=now, balance="0.5",
+        balance_at=now,
+    )  # fmt: skip
+    out, error = run()
+    assert "balance 0.5" in out and "paused (funds): Top it up." in out
+    assert error
+
+
+def test_an_unknown_message_that_was_sent_again_is_settled(db):
+    old = queue_sms(NUMBER, "text")
+    new = queue_sms(NUMBER, "text")
+    SmsMessage.objects.filter(pk=old.pk).update(status="unknown")
+    SmsMessage.objects.filter(pk=new.pk).update(resend_of=old, status="sent")
+    assert run()[1] == ""
+
+
+def test_machines_get_an_object(db):
+    message = queue_sms(NUMBER, "text")
+    SmsMessage.objects.update(send_after=message.send_after - timedelta(seconds=100))
+    out, error = run("--json", "--max-age", "60")
+    facts = json.loads(out)["default"]
+    assert (facts["queued"], facts["due"], facts["paused"]) == (1, 1, None)
+    assert facts["oldest_due_seconds"] >= 100
+    assert facts["problems"] == ["messages wait too long: does sms_worker run?"]
+    assert error
