@@ -1,0 +1,275 @@
+"""What people may do with messages in the admin: the deeds, and what would follow from each.
+
+The deeds themselves are those of ``sending`` and ``delivery``; here stand their names, permissions,
+questions, and what became of them in words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.template.defaultfilters import floatformat
+from django.utils import timezone
+from django.utils.timesince import timesince
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from . import brakes, conf, delivery, sending
+from .exceptions import InvalidProvider, SmsError, SmsNotSent, SmsOutcomeUnknown, WrongStatus
+from .models import ProviderState, SmsMessage, SmsMessageQuerySet, rows, write_db
+from .states import STOPPING_KINDS, Status
+
+MOST = 100_000  # messages a deed: their keys must fit into one POST
+LISTED = 10  # messages that a page names one by one
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a message. ``history``: what its history says, where that is not the same."""
+
+    what: Any
+    why: Any = ""
+    level: int = messages.SUCCESS
+    history: Any = ""
+
+    def __str__(self) -> str:
+        return str(self.history or (f"{self.what}: {self.why}" if self.why else f"{self.what}."))
+
+
+PASSED_OVER = Outcome(
+    _("Passed over"),
+    _("It is queued, being sent or finished, or somebody was faster."),
+    messages.WARNING,
+)
+QUEUED = Outcome(
+    _("Queued for sending"), _("A worker sends what is queued when its time has come.")
+)
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something that a person may do with messages of certain statuses.
+
+    ``do``: does it with one message, while the person waits. ``hand_over``: does it with many, or
+    leaves it to the worker, from the statuses ``handed_from`` and with the outcome
+    ``handed_over``.
+    """
+
+    name: str
+    permission: str
+    label: Any
+    question: Any
+    statuses: frozenset[Status]
+    do: Callable[[SmsMessage, Any], Outcome]
+    hand_over: Callable[[SmsMessageQuerySet], int] | None = None
+    handed_over: Outcome = PASSED_OVER
+    handed_from: frozenset[Status] = frozenset()
+    costs: bool = False
+
+
+def _send(message: SmsMessage, user: Any) -> Outcome:
+    if message.status == Status.DRAFT and message.send_after > timezone.now():
+        return _hand_over(SEND, message)
+    message.send()
+    if message.status == Status.SENT:
+        return Outcome(_("Sent"))
+    return QUEUED if message.status == Status.QUEUED else PASSED_OVER
+
+
+def _refresh(message: SmsMessage, user: Any) -> Outcome:
+    message.refresh_status()
+    status = message.get_status_display()
+    history = gettext("Asked for the status: %s.") % status
+    if message.status == Status.SENT:
+        return Outcome(_("No final word yet"), level=messages.INFO, history=history)
+    good = message.status == Status.DELIVERED
+    level = messages.SUCCESS if good else messages.WARNING
+    return Outcome(status.capitalize(), level=level, history=history)
+
+
+def _cancel(message: SmsMessage, user: Any) -> Outcome:
+    return _hand_over(CANCEL, message)
+
+
+def _confirm_sent(message: SmsMessage, user: Any) -> Outcome:
+    sending.confirm_sent(message)
+    return Outcome(_("Noted as sent"), history=gettext("Said: it was sent."))
+
+
+def _resend(message: SmsMessage, user: Any) -> Outcome:
+    again = sending.resend(message, created_by=user)
+    log(user, [again], gettext("Made to send message %s again.") % message.pk)
+    return Outcome(
+        _("Queued once more"),
+        gettext("The new message is %s.") % again.pk,
+        history=gettext("Sent again as message %s.") % again.pk,
+    )
+
+
+def _hand_over(deed: Deed, message: SmsMessage) -> Outcome:
+    assert deed.hand_over is not None
+    moved = deed.hand_over(rows([message.pk]))
+    message.refresh_from_db(using=write_db())
+    return deed.handed_over if moved or message.status == Status.QUEUED else PASSED_OVER
+
+
+SEND = Deed(
+    "send",
+    "send",
+    _("Send"),
+    _("Shall this be sent?"),
+    frozenset({Status.DRAFT, Status.QUEUED}),
+    _send,
+    sending.enqueue,
+    QUEUED,
+    frozenset({Status.DRAFT}),
+    costs=True,
+)
+REFRESH = Deed(
+    "refresh",
+    "refresh",
+    _("Refresh status"),
+    _("Shall the gateway be asked what became of this?"),
+    frozenset({Status.SENT}),
+    _refresh,
+    delivery.ask_soon,
+    Outcome(_("Left to the worker"), _("It asks for the status on its next pass.")),
+    frozenset({Status.SENT}),
+)
+CONFIRM_SENT = Deed(
+    "confirm_sent",
+    "resend",
+    _("It was sent"),
+    _("Do you know that the gateway took this? Then it counts as sent."),
+    frozenset({Status.UNKNOWN}),
+    _confirm_sent,
+)
+RESEND = Deed(
+    "resend",
+    "resend",
+    _("Send again"),
+    _("Shall the same text be sent once more, as a new message? It is paid for once more."),
+    frozenset(sending.RESENDABLE),
+    _resend,
+    costs=True,
+)
+CANCEL = Deed(
+    "cancel",
+    "change",
+    _("Cancel sending"),
+    _("Shall this never be sent? It cannot be undone."),
+    frozenset({Status.DRAFT, Status.QUEUED}),
+    _cancel,
+    sending.cancel,
+    Outcome(_("Cancelled")),
+    frozenset({Status.DRAFT, Status.QUEUED}),
+)
+DEEDS = (SEND, REFRESH, CONFIRM_SENT, RESEND, CANCEL)
+
+
+def try_deed(deed: Deed, message: SmsMessage, user: Any, ill: set[str]) -> Outcome:
+    """Do the deed; after an error that may be the provider's, the rest is not waited for."""
+    try:
+        if message.using in ill and deed.hand_over is not None:
+            return _hand_over(deed, message)
+        return deed.do(message, user)
+    except (SmsError, InvalidProvider, ValidationError) as error:
+        if getattr(error, "kind", "") in (*STOPPING_KINDS, "unknown", "query"):
+            ill.add(message.using)
+        return _failure(message, error)
+
+
+def _failure(message: SmsMessage, error: Exception) -> Outcome:
+    if isinstance(error, WrongStatus):
+        return PASSED_OVER
+    if isinstance(error, ValidationError):
+        return Outcome(_("Not done"), " ".join(error.messages), messages.ERROR)
+    why = gettext(str(error.args[0]))
+    if isinstance(error, SmsOutcomeUnknown):
+        return Outcome(_("Unknown whether it was sent"), why, messages.ERROR)
+    if isinstance(error, SmsNotSent) and message.status == Status.QUEUED:
+        return Outcome(_("Not sent yet, it stays in the queue"), why, messages.WARNING)
+    what = _("Not sent") if isinstance(error, SmsNotSent) else _("Not done")
+    return Outcome(what, why, messages.ERROR)
+
+
+def log(user: Any, affected: Iterable[SmsMessage], words: str) -> None:
+    LogEntry.objects.log_actions(user.pk, affected, CHANGE, words)
+
+
+def read_keys(text: str) -> list[int]:
+    """Read ``"17,18"``; what cannot be a key is left out."""
+    keys = (word for word in text.split(",") if re.fullmatch(r"[0-9]{1,18}", word))
+    return sorted({int(word) for word in keys})[:MOST]
+
+
+class Plan:
+    """What a deed would do with the chosen messages, for people to read before they agree."""
+
+    def __init__(self, deed: Deed, chosen: QuerySet[SmsMessage]) -> None:
+        wanted = ("pk", "status", "using", "segments", "send_after")
+        found = list(chosen.order_by("pk").values_list(*wanted)[: MOST + 1])
+        self.limit = MOST
+        self.too_many = len(found) > MOST
+        self.chosen = [row[0] for row in found]
+        self.most = conf.send_at_once()
+        fit = [row for row in found if row[1] in deed.statuses]
+        if deed.hand_over is not None and len(fit) > self.most:
+            fit = [row for row in fit if row[1] in deed.handed_from]
+        others = Counter(Status(row[1]).label for row in set(found).difference(fit))
+        self.passed_over = sorted(others.items())
+        self.number, self.segments = len(fit), sum(row[3] for row in fit)
+        self.first = [row[0] for row in fit[:LISTED]]
+        self.pks = ",".join(str(row[0]) for row in fit)
+        self.handed_over = deed.hand_over is not None and self.number > self.most
+        self.later = sum(row[4] > timezone.now() for row in fit)
+        self.providers = [
+            _of_provider(alias, [row for row in fit if row[2] == alias])
+            for alias in sorted({row[2] for row in fit})
+        ]
+
+
+def _of_provider(alias: str, found: list[Any]) -> dict[str, Any]:
+    state = brakes.state_of(alias)
+    return {
+        "state": state,
+        "number": len(found),
+        "segments": sum(row[3] for row in found),
+        "balance": balance_words(state),
+        "paused": paused_words(state),
+        "worker_away": _worker_away(state),
+    }
+
+
+def balance_words(state: ProviderState) -> str:
+    """The balance that the gateway told last, and when."""
+    if state.balance is None or state.balance_at is None:
+        return gettext("not known")
+    told = {"balance": floatformat(state.balance, -2), "ago": timesince(state.balance_at)}
+    return gettext("%(balance)s, told %(ago)s ago") % told
+
+
+def paused_words(state: ProviderState) -> Any:
+    return _REASONS.get(state.reason, state.reason) if state.is_paused else ""
+
+
+def _worker_away(state: ProviderState) -> bool:
+    """True where no worker has been seen for a while: what is queued would lie there."""
+    return not state.worker_seen_at or state.worker_seen_at < timezone.now() - 5 * brakes.SEEN_EVERY
+
+
+_REASONS = {
+    "account": _("The gateway refuses the login."),
+    "funds": _("The account has too few credits."),
+    "unreachable": _("The gateway cannot be reached."),
+    "busy": _("The gateway asks for fewer messages at a time."),
+    "hanging": _("The gateway takes requests and gives no clear answer."),
+}

@@ -1,0 +1,64 @@
+"""The admin's form for a message that is a draft."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib.admin.widgets import AdminTextInputWidget
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.utils.translation import gettext_lazy as _
+
+from .models import SmsMessage
+from .numbers import normalize
+from .providers import DEFAULT_ALIAS, providers
+
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm[SmsMessage]
+else:
+    ModelForm = forms.ModelForm
+
+
+def aliases() -> list[tuple[str, str]]:
+    """The configured providers, as choices."""
+    return [(alias, alias) for alias in providers]
+
+
+class SmsMessageForm(ModelForm):
+    """Takes a number in any spelling, and a provider of ``SMS_PROVIDERS``."""
+
+    to = forms.CharField(
+        label=_("Number"),
+        max_length=40,
+        widget=AdminTextInputWidget(attrs={"inputmode": "tel"}),
+        help_text=_("8 904 176-49-95 or +7 904 176-49-95; other countries with + and their code."),
+    )
+    using = forms.ChoiceField(label=_("Provider"), choices=aliases, initial=DEFAULT_ALIAS)
+
+    class Meta:
+        model = SmsMessage
+        fields = ("to", "body", "sender", "using", "priority", "send_after", "expires_at")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "using" in self.fields and len(aliases()) == 1:
+            self.initial["using"] = aliases()[0][0]
+            self.fields["using"].widget = forms.HiddenInput()
+
+    def clean_to(self) -> str:
+        return normalize(self.cleaned_data["to"])
+
+    def clean_body(self) -> str:
+        # Browsers send a line's end as two characters, and each would be paid for.
+        return str(self.cleaned_data["body"]).replace("\r\n", "\n")
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        """Put the model's errors at their fields: not a second one where there is one already,
+        and those of fields that the form does not have above the form."""
+        if not hasattr(error, "error_dict"):
+            return super().add_error(field, error)
+        for name, errors in error.error_dict.items():
+            if name not in self.fields:
+                super().add_error(None, ValidationError(errors))
+            elif name not in self.errors or name == NON_FIELD_ERRORS:
+                super().add_error(name, ValidationError(errors))

@@ -1,0 +1,654 @@
+"""The admin: its list, its search, its form, and the deeds that its pages lead to."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.core.exceptions import ValidationError
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+import django_smska.admin
+import django_smska.deeds
+from django_smska import sending
+from django_smska.forms import SmsMessageForm
+from django_smska.models import ProviderState, SmsMessage, rows
+from django_smska.signals import sms_sent
+from django_smska.sms import outbox
+from django_smska.states import Status
+from django_smska.testing.gateway import Fault
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/django_smska/smsmessage/"
+
+
+@pytest.fixture
+def boss(client):
+    client.user = User.objects.create_superuser("boss")
+    client.force_login(client.user)
+    return client
+
+
+def make(status="draft", to="89041764995", body="The text", **fields):
+    message = SmsMessage(to=to, body=body, **fields)
+    message.save()
+    changes = {"status": status}
+    if status not in ("draft", "cancelled"):
+        changes["expires_at"] = message.send_after + timedelta(days=1)
+    rows([message.pk]).update(**changes)
+    message.refresh_from_db()
+    return message
+
+
+def form(button="_save", **changes):
+    return {
+        "to": "8 (904) 176-49-95",
+        "body": "Hello",
+        "sender": "",
+        "using": "default",
+        "priority": "0",
+        "send_after_0": "2026-01-01",
+        "send_after_1": "12:00",
+        button: "1",
+    } | changes
+
+
+def post(client, deed, *messages):
+    """Press the button on a deed's page; return what the next page tells."""
+    pks = ",".join(str(message.pk) for message in messages)
+    response = client.post(f"{LIST}{deed}/", {"pks": pks}, follow=True)
+    return told(response)
+
+
+def told(response):
+    return [str(message) for message in response.context["messages"]]
+
+
+def choose(client, action, *messages, **more):
+    keys = [message.pk for message in messages]
+    data = {"action": f"{action}_selected", "_selected_action": keys, **more}
+    return client.post(LIST, data)
+
+
+def history(message):
+    entries = LogEntry.objects.filter(object_id=str(message.pk)).order_by("pk")
+    return [entry.change_message for entry in entries]
+
+
+# --- the list
+
+
+def test_the_list_takes_as_many_queries_for_many_rows_as_for_one(boss):
+    def queries():
+        with CaptureQueriesContext(
+            connection,
+        ) as context:
+            assert boss.get(LIST).status_code == 200
+        return len(context)
+
+    make(created_by=boss.user)
+    one = queries()
+    for _ in range(12):
+        make(created_by=boss.user)
+    assert queries() == one
+
+
+def test_the_list_shows_the_start_of_the_text_and_escapes_it(boss):
+    make(body="<b>bold</b>\n" + "long " * 30)
+    page = boss.get(LIST).content.decode()
+    assert "&lt;b&gt;bold&lt;/b&gt; long long" in page and "…" in page
+    assert "long " * 12 not in page
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        "+79041764995",
+        "89041764995",
+        "8 (904) 176-49-95",
+        "9041764995",
+        " 8-904-176-49-95 ",
+        "8904",
+        "8904 176",
+        "7904",
+        "4995",
+        "176-49",
+        "gw-17",
+    ],
+)
+def test_search_finds_a_number_in_any_spelling_and_a_gateway_id(boss, term):
+    found = make("sent")
+    rows([found.pk]).update(gateway_id="gw-17")
+    make(to="+491711234567", body="8904 176 4995 gw-17")
+    response = boss.get(LIST, {"q": term})
+    assert list(response.context["cl"].result_list) == [found]
+
+
+@pytest.mark.parametrize("term", ["The text", "499", "gw-1", "+7 905", "x4995"])
+def test_search_finds_no_text_no_part_of_an_id_and_nothing_by_three_digits(boss, term):
+    rows([make("sent").pk]).update(gateway_id="gw-17")
+    assert not list(boss.get(LIST, {"q": term}).context["cl"].result_list)
+
+
+def test_the_filter_by_provider_offers_the_aliases_of_the_settings(boss, settings):
+    """It must not walk over the table to find them."""
+    settings.SMS_PROVIDERS = {"default": {}, "bulk": {}}
+    bulk = make(using="bulk")
+    make()
+    with CaptureQueriesContext(connection) as context:
+        response = boss.get(LIST, {"using": "bulk"})
+    assert list(response.context["cl"].result_list) == [bulk]
+    assert not any("DISTINCT" in query["sql"] for query in context)
+
+
+# --- the form
+
+
+def test_a_draft_is_saved_with_the_number_in_order_and_by_whom(boss):
+    response = boss.post(f"{LIST}add/", form(body="two\r\nlines"))
+    message = SmsMessage.objects.get()
+    assert response.status_code == 302
+    assert (message.to, message.body, message.status) == ("+79041764995", "two\nlines", "draft")
+    assert (message.created_by, message.segments) == (boss.user, 1)
+    assert not outbox
+
+
+@pytest.mark.parametrize(
+    "changes, field",
+    [
+        ({"to": "12"}, "to"),
+        ({"to": ""}, "to"),
+        ({"body": " "}, "body"),
+        ({"body": "x" * 50_000}, "body"),
+        ({"sender": "two\nlines"}, "sender"),
+        ({"using": "nobody"}, "using"),
+        ({"expires_at_0": "2025-01-01", "expires_at_1": "12:00"}, "expires_at"),
+    ],
+)
+def test_what_is_wrong_is_said_once_at_its_field_and_nothing_is_stored(boss, changes, field):
+    response = boss.post(f"{LIST}add/", form(**changes))
+    errors = response.context["adminform"].form.errors
+    assert list(errors) == [field] and len(errors[field]) == 1
+    assert not SmsMessage.objects.exists()
+
+
+def test_an_error_of_a_field_that_the_form_does_not_have_is_shown_above_it():
+    filled = SmsMessageForm({})
+    filled.full_clean()
+    filled.add_error(None, ValidationError({"idempotency_key": ["It is wrong."]}))
+    assert "It is wrong." in filled.non_field_errors()
+
+
+def test_one_provider_is_no_choice(boss, settings):
+    settings.SMS_PROVIDERS = {"only": {}}
+    page = boss.get(f"{LIST}add/").content.decode()
+    assert '<input type="hidden" name="using" value="only"' in page
+
+
+@pytest.mark.django_db(transaction=True)
+def test_save_and_send_sends_before_the_next_page(boss, provider):
+    response = boss.post(f"{LIST}add/", form("_send"), follow=True)
+    message = SmsMessage.objects.get()
+    assert message.status == Status.SENT and provider.times_taken("79041764995", "Hello") == 1
+    assert any(text.startswith("Sent: 1 message") for text in told(response))
+    assert history(message)[1:] == ["Sent."]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_save_and_send_tells_what_was_wrong_and_keeps_the_message(boss, provider):
+    response = boss.post(f"{LIST}add/", form("_send", to="+491711234567"), follow=True)
+    assert SmsMessage.objects.get().status == Status.FAILED
+    assert any(text.startswith("Not sent: 1 message") for text in told(response))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_save_and_send_of_an_edited_draft_sends_what_was_saved(boss, provider):
+    message = make()
+    boss.post(f"{LIST}{message.pk}/change/", form("_send", body="Better"))
+    assert provider.times_taken("79041764995", "Better") == 1 and provider.sends == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_save_and_send_before_its_time_queues(boss, provider):
+    response = boss.post(f"{LIST}add/", form("_send", send_after_0="2199-01-01"), follow=True)
+    assert SmsMessage.objects.get().status == Status.QUEUED and provider.sends == 0
+    assert any(text.startswith("Queued for sending: 1 message") for text in told(response))
+
+
+@pytest.mark.parametrize("button", ["_save", "_send"])
+def test_a_message_that_left_the_draft_meanwhile_is_not_edited(boss, button):
+    """Neither by a form that was opened before, and the user is told so."""
+    message = make()
+    sending.enqueue(rows([message.pk]))
+    response = boss.post(f"{LIST}{message.pk}/change/", form(button, body="Other"), follow=True)
+    message.refresh_from_db()
+    assert (message.body, message.status) == ("The text", "queued") and not outbox
+    assert told(response) == ["This is no draft any more: your changes were not saved."]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_message_that_leaves_the_draft_while_it_is_saved_is_not_edited(boss, monkeypatch):
+    message = make()
+
+    def clean_to(self):
+        sending.enqueue(rows([message.pk]))
+        rows([message.pk]).update(status="claimed", lease_until=timezone.now())
+        return "+79041764990"
+
+    monkeypatch.setattr(SmsMessageForm, "clean_to", clean_to)
+    response = boss.post(f"{LIST}{message.pk}/change/", form("_send"), follow=True)
+    assert told(response) == ["This is no draft any more: your changes were not saved."]
+    assert SmsMessage.objects.get().to == "+79041764995" and not outbox
+
+
+def test_the_page_of_a_queued_message_is_read_only_even_for_a_superuser(boss):
+    for status in Status.values:
+        if status in ("claimed", "sending"):
+            continue
+        page = boss.get(f"{LIST}{make(status).pk}/change/").content.decode()
+        assert ("<textarea" in page) is (status == "draft")
+
+
+@pytest.mark.parametrize(
+    "status, labels",
+    [
+        ("draft", ["Cancel sending"]),  # "Save and send" is below, and sends what one sees
+        ("queued", ["Send", "Cancel sending"]),
+        ("sent", ["Refresh status"]),
+        ("delivered", ["Send again"]),
+        ("failed", ["Send again"]),
+        ("unknown", ["It was sent", "Send again"]),
+        ("cancelled", []),
+    ],
+)
+def test_each_status_has_its_buttons(boss, status, labels):
+    message = make(status)
+    response = boss.get(f"{LIST}{message.pk}/change/")
+    assert [str(deed["label"]) for deed in response.context["deeds"]] == labels
+    assert all(deed["url"] in response.content.decode() for deed in response.context["deeds"])
+
+
+def test_a_draft_that_one_may_not_edit_can_be_sent_as_it_is(client, django_user_model):
+    user = django_user_model.objects.create_user("sender", is_staff=True)
+    wanted = ["view_smsmessage", "send_smsmessage"]
+    user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
+    client.force_login(user)
+    response = client.get(f"{LIST}{make('draft').pk}/change/")
+    assert [str(deed["label"]) for deed in response.context["deeds"]] == ["Send"]
+
+
+def test_who_may_not_decide_is_not_told_to(client, django_user_model):
+    user = django_user_model.objects.create_user("viewer", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="view_smsmessage"))
+    client.force_login(user)
+    page = client.get(f"{LIST}{make('unknown').pk}/change/").content.decode()
+    assert "Somebody who may decide" in page and "Then choose" not in page
+
+
+def test_what_was_sent_again_is_told_to_be_so(boss):
+    message = make("unknown")
+    sending.resend(message)
+    page = boss.get(f"{LIST}{message.pk}/change/").content.decode()
+    assert "It was sent again as a new message" in page and "nobody knows" not in page
+
+
+def test_the_page_of_an_unknown_message_says_what_is_to_be_decided(boss):
+    page = boss.get(f"{LIST}{make('unknown').pk}/change/").content.decode()
+    assert "nobody knows whether the gateway took" in page
+
+
+def test_what_the_gateway_said_is_shown_escaped_and_is_no_link(boss):
+    message = make("failed")
+    bad = "<script>x</script> javascript:alert(1) http://x.test/"
+    rows([message.pk]).update(error_text=bad, gateway_id="javascript:1", gateway_status="<i>")
+    page = boss.get(f"{LIST}{message.pk}/change/").content.decode()
+    assert "<script>x" not in page and "<i>" not in page
+    assert 'href="javascript' not in page and 'href="http://x.test' not in page
+
+
+def test_a_draft_that_was_queued_meanwhile_is_not_deleted(boss, monkeypatch):
+    message = make()
+
+    def log_deletions(self, request, queryset):
+        rows([message.pk]).update(status="queued", expires_at=timezone.now())
+
+    monkeypatch.setattr(django_smska.admin.SmsMessageAdmin, "log_deletions", log_deletions)
+    assert boss.post(f"{LIST}{message.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert SmsMessage.objects.exists()
+
+
+# --- the page before a deed
+
+
+def test_the_page_says_how_many_messages_and_segments_and_who_is_passed_over(boss):
+    drafts = [make(), make(body="x" * 200)]
+    done = [make("sent"), make("sent"), make("delivered")]
+    response = choose(boss, "send", *drafts, *done)
+    page = response.content.decode()
+    assert "2 messages, 3 segments" in page and "while you wait" in page
+    assert "<li>sent: 2</li>" in page and "<li>delivered: 1</li>" in page
+    assert response.context["plan"].pks == ",".join(str(draft.pk) for draft in drafts)
+    assert SmsMessage.objects.filter(status="draft").count() == 2 and not outbox
+
+
+def test_the_page_tells_balance_and_pause_of_each_provider(boss, settings):
+    settings.SMS_PROVIDERS = {"default": {}, "bulk": {}}
+    now = timezone.now()
+    ProviderState.objects.create(alias="default", balance=1000, balance_at=now)
+    ProviderState.objects.create(alias="bulk", reason="funds", paused_at=now)
+    page = choose(boss, "send", make(), make(using="bulk")).content.decode()
+    assert "1000, told 0\xa0minutes ago" in page
+    assert "Paused since" in page and "The account has too few credits." in page
+
+
+def test_the_page_of_more_than_a_handful_says_that_they_are_queued(boss, settings):
+    settings.SMSKA_SEND_AT_ONCE = 2
+    page = choose(boss, "send", make(), make(), make()).content.decode()
+    assert "These are more than 2: they go into the queue" in page
+
+
+def test_the_page_tells_of_messages_whose_time_has_not_come(boss):
+    later = timezone.now() + timedelta(hours=1)
+    page = choose(boss, "send", make(send_after=later), make()).content.decode()
+    assert "1 of them has a later time" in page
+
+
+def test_the_page_shows_what_one_agrees_to(boss):
+    page = choose(boss, "send", make()).content.decode()
+    assert "+79041764995: “" in page
+
+
+def test_it_warns_where_no_worker_has_been_seen(boss, settings):
+    settings.SMSKA_SEND_AT_ONCE = 1
+    words = "No worker has been seen"
+    assert words in choose(boss, "send", make(), make()).content.decode()
+    ProviderState.objects.update_or_create(
+        alias="default", defaults={"worker_seen_at": timezone.now()}
+    )
+    assert words not in choose(boss, "send", make(), make()).content.decode()
+    assert words not in choose(boss, "send", make()).content.decode()
+
+
+def test_the_page_leads_back_to_the_list_as_it_was_filtered(boss):
+    data = {"action": "send_selected", "_selected_action": make().pk}
+    page = boss.post(f"{LIST}?status__exact=draft", data).content.decode()
+    assert "_changelist_filters=status__exact%3Ddraft" in page
+
+
+def test_a_page_with_nothing_to_do_has_no_button(boss):
+    page = boss.get(f"{LIST}send/?pks={make('sent').pk},999999,x").content.decode()
+    assert "There is nothing to do." in page and 'name="pks"' not in page
+
+
+@pytest.mark.parametrize("pks", ["", "x", "999999", "9" * 30, "-1", "1;2", "²"])
+def test_keys_that_are_none_do_nothing(boss, pks):
+    assert boss.get(f"{LIST}send/", {"pks": pks}).status_code == 200
+    response = boss.post(f"{LIST}send/", {"pks": pks})
+    assert response.status_code == 302 and not outbox
+
+
+def test_thousands_of_messages_fit_into_one_field(boss, settings):
+    settings.DATA_UPLOAD_MAX_NUMBER_FIELDS = 6
+    drafts = [make() for _ in range(8)]
+    response = choose(boss, "send", drafts[0], select_across="1")
+    boss.post(f"{LIST}send/", {"pks": response.context["plan"].pks})
+    assert SmsMessage.objects.filter(status=Status.QUEUED).count() == 8
+
+
+def test_more_than_fit_into_one_request_are_refused_with_words(boss, monkeypatch):
+    monkeypatch.setattr(django_smska.deeds, "MOST", 2)
+    response = choose(boss, "send", make(), make(), make())
+    assert response.status_code == 302
+    assert told(boss.get(LIST)) == ["Choose at most 2 messages, for example by a filter."]
+
+
+def test_post_needs_the_csrf_token(boss):
+    boss.handler.enforce_csrf_checks = True
+    message = make()
+    for deed in django_smska.deeds.DEEDS:
+        assert boss.post(f"{LIST}{deed.name}/", {"pks": message.pk}).status_code == 403
+    assert not outbox
+
+
+def test_the_templates_have_no_script_and_no_style_of_their_own():
+    """A site with a strict Content-Security-Policy can use them."""
+    folder = Path(django_smska.admin.__file__).parent / "templates"
+    for template in folder.rglob("*.html"):
+        text = template.read_text()
+        assert "<script" not in text and "<style" not in text and "style=" not in text
+
+
+# --- send
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_summary_counts_by_kind_of_outcome(boss, provider):
+    provider.script(3, Fault("reset_after_request"), on="send")
+    good, foreign, also, unsure = make(), make(to="+491711234567"), make(), make()
+    texts = post(boss, "send", good, foreign, also, unsure)
+    assert len(texts) == 3
+    assert texts[0].startswith("Sent: 2 messages (")
+    assert texts[1].startswith("Not sent: 1 message (") and "Russian mobile numbers" in texts[1]
+    assert texts[2].startswith("Unknown whether it was sent: 1 message (")
+    assert provider.sends == 3
+    assert history(good) == ["Sent."]
+    assert history(foreign)[0].startswith("Not sent: ")
+    assert history(unsure)[0].startswith("Unknown whether it was sent: ")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_after_an_error_of_the_provider_the_rest_is_queued_and_not_tried(boss, provider):
+    """A gateway that hangs would keep the person waiting, and a wrong login would be locked."""
+    provider.script_all(Fault("close_without_answer"), on="send")
+    first, second, third = make(), make(), make()
+    texts = post(boss, "send", first, second, third)
+    assert provider.sends == 1
+    assert texts[0].startswith("Unknown whether it was sent: 1 message")
+    assert texts[1].startswith("Queued for sending: 2 messages")
+    assert SmsMessage.objects.filter(status=Status.QUEUED).count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pressing_twice_sends_once(boss, provider):
+    message = make()
+    post(boss, "send", message)
+    assert post(boss, "send", message)[0].startswith("Passed over: 1 message")
+    assert provider.sends == 1 and history(message) == ["Sent."]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_loses_a_race_is_told_so_and_sees_no_error_page(boss, provider):
+    """Another admin or worker claims the second message while the first one is being sent."""
+    first, second = make(), make()
+
+    def claim_second(sender, message, **kwargs):
+        sending.enqueue(rows([second.pk]))
+        assert sending.claim(rows([second.pk]), timezone.now())
+
+    sms_sent.connect(claim_second)
+    try:
+        texts = post(boss, "send", first, second)
+    finally:
+        sms_sent.disconnect(claim_second)
+    assert [text.split(":")[0] for text in texts] == ["Sent", "Passed over"]
+    assert provider.sends == 1 and history(second) == []
+
+
+def test_more_than_a_handful_is_queued_with_a_history_each(boss, settings):
+    settings.SMSKA_SEND_AT_ONCE = 2
+    drafts = [make(), make(), make()]
+    texts = post(boss, "send", *drafts)
+    assert texts[0].startswith("Queued for sending: 3 messages") and not outbox
+    assert SmsMessage.objects.filter(status=Status.QUEUED).count() == 3
+    assert all(history(draft)[0].startswith("Queued for sending") for draft in drafts)
+    assert post(boss, "send", *drafts)[0].startswith("Passed over: 3 messages")
+    assert LogEntry.objects.count() == 3
+
+
+def test_queueing_takes_as_many_queries_for_many_as_for_few(boss, settings):
+    settings.SMSKA_SEND_AT_ONCE = 1
+
+    def queries(number):
+        pks = ",".join(str(make().pk) for _ in range(number))
+        with CaptureQueriesContext(connection) as context:
+            boss.post(f"{LIST}send/", {"pks": pks})
+        return len(context)
+
+    queries(2)
+    assert queries(30) == queries(3)
+
+
+def test_a_draft_before_its_time_is_queued_and_a_queued_one_is_sent_now(boss):
+    later = timezone.now() + timedelta(hours=1)
+    draft, queued = make(send_after=later), make("queued", send_after=later)
+    texts = post(boss, "send", draft, queued)
+    assert [text.split(":")[0] for text in texts] == ["Queued for sending", "Sent"]
+    assert [message.pk for message in outbox] == [queued.pk]
+
+
+def test_a_provider_that_is_not_configured_any_more_is_told_and_no_error_page(boss):
+    message = make(using="gone")
+    assert post(boss, "send", message)[0].startswith("Not done: 1 message")
+    assert history(message)[0].startswith("Not done: ")
+
+
+# --- the other deeds
+
+
+@pytest.mark.django_db(transaction=True)
+def test_refresh_tells_what_the_gateway_said(boss, provider):
+    message = make()
+    message.send()
+    assert post(boss, "refresh", message)[0].startswith("No final word yet: 1 message")
+    assert post(boss, "refresh", message)[0].startswith("Delivered: 1 message")
+    assert history(message) == ["Asked for the status: sent.", "Asked for the status: delivered."]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_refresh_without_an_answer_is_told_and_changes_nothing(boss, provider):
+    message, other = make(), make()
+    message.send()
+    other.send()
+    provider.script_all(Fault("close_without_answer"), on="query")
+    texts = post(boss, "refresh", message, other)
+    assert texts[0].startswith("Not done: 1 message")
+    assert texts[1].startswith("Left to the worker: 1 message")
+    message.refresh_from_db()
+    assert message.status == Status.SENT and provider.queries == 1
+
+
+def test_refresh_of_many_is_left_to_the_worker(boss, settings):
+    settings.SMSKA_SEND_AT_ONCE = 1
+    later = timezone.now() + timedelta(hours=1)
+    messages = [make("sent"), make("sent")]
+    SmsMessage.objects.update(next_status_at=later, gateway_id="g")
+    assert post(boss, "refresh", *messages)[0].startswith("Left to the worker: 2 messages")
+    assert not SmsMessage.objects.filter(next_status_at=later).exists()
+
+
+def test_it_was_sent_is_a_persons_word(boss):
+    message = make("unknown")
+    assert post(boss, "confirm_sent", message)[0].startswith("Noted as sent")
+    message.refresh_from_db()
+    assert message.status == Status.SENT and not outbox
+    assert history(message) == ["Said: it was sent."]
+
+
+def test_send_again_makes_a_new_message_once(boss):
+    message = make("unknown")
+    assert post(boss, "resend", message)[0].startswith("Queued once more: 1 message")
+    again = SmsMessage.objects.get(resend_of=message)
+    assert (again.status, again.created_by) == (Status.QUEUED, boss.user)
+    assert history(message) == [f"Sent again as message {again.pk}."]
+    assert history(again) == [f"Made to send message {message.pk} again."]
+    assert post(boss, "resend", message)[0].startswith("Passed over")
+    assert SmsMessage.objects.count() == 2
+
+
+def test_the_two_pages_of_a_message_that_was_sent_again_link_to_each_other(boss):
+    message = make("unknown")
+    again = sending.resend(message)
+    old = boss.get(f"{LIST}{message.pk}/change/")
+    assert f'href="{LIST}{again.pk}/change/"' in old.content.decode()
+    assert "Send again" not in [str(deed["label"]) for deed in old.context["deeds"]]
+    new = boss.get(f"{LIST}{again.pk}/change/").content.decode()
+    assert f'href="{LIST}{message.pk}/change/"' in new
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_cancel_takes_drafts_and_queued_messages_out(boss, settings, most):
+    settings.SMSKA_SEND_AT_ONCE = most
+    messages = [make(), make("queued"), make("sent")]
+    texts = post(boss, "cancel", *messages)
+    assert [text[:23] for text in texts] == ["Cancelled: 2 messages (", "Passed over: 1 message "]
+    statuses = SmsMessage.objects.order_by("pk").values_list("status", flat=True)
+    assert list(statuses) == ["cancelled", "cancelled", "sent"]
+    assert [history(message) for message in messages] == [["Cancelled."], ["Cancelled."], []]
+
+
+@pytest.mark.parametrize(
+    "deed, status",
+    [
+        pytest.param(deed, status, id=f"{deed.name}-{status}")
+        for deed in django_smska.deeds.DEEDS
+        for status in Status.values
+        if status not in deed.statuses
+    ],
+)
+def test_a_deed_leaves_every_other_status_alone(boss, deed, status):
+    message = make()
+    rows([message.pk]).update(status=status, lease_until=timezone.now(), expires_at=timezone.now())
+    before = list(SmsMessage.objects.values())
+    post(boss, deed.name, message)
+    assert list(SmsMessage.objects.values()) == before and not outbox
+    assert not LogEntry.objects.exists()
+
+
+def test_no_history_holds_a_text_or_a_whole_number(boss):
+    boss.post(f"{LIST}add/", form(body="Secret code"))
+    message = SmsMessage.objects.get()
+    boss.post(f"{LIST}{message.pk}/change/", form(body="Secret code 2"))
+    post(boss, "send", message)
+    post(boss, "refresh", message)
+    post(boss, "resend", message)
+    entries = LogEntry.objects.all()
+    assert len(entries) == 6
+    for entry in entries:
+        words = f"{entry.object_repr} {entry.get_change_message()}"
+        assert "Secret" not in words and "79041764995" not in words
+
+
+# --- transactions
+
+
+@pytest.fixture
+def atomic_requests(monkeypatch):
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_atomic_requests_the_network_is_waited_for_outside_of_a_transaction(
+    boss, provider, atomic_requests
+):
+    """The outcome is known when the page is answered: it was not put off to the commit."""
+    assert post(boss, "send", make())[0].startswith("Sent: 1 message")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_atomic_requests_save_and_send_tells_the_outcome_too(boss, provider, atomic_requests):
+    response = boss.post(f"{LIST}add/", form("_send"), follow=True)
+    assert any(text.startswith("Sent: 1 message") for text in told(response))
+    assert SmsMessage.objects.get().status == Status.SENT
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_atomic_requests_a_refresh_is_asked_outside_of_a_transaction(
+    boss, provider, atomic_requests
+):
+    message = make()
+    message.send()
+    assert post(boss, "refresh", message)[0].startswith("No final word yet")
