@@ -1,0 +1,12 @@
+from django.contrib import admin
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path("", views.start, name="start"),
+    path("ready/", views.order_ready, name="order-ready"),
+    path("code/", views.ask_for_code, name="code"),
+    path("code/check/", views.check_code, name="code-check"),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,119 @@
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from django_smska.exceptions import InvalidRecipient, SmsNotSent, SmsOutcomeUnknown
+from django_smska.models import SmsMessage
+from django_smska.numbers import mask
+from django_smska.sms import providers, send_sms
+from django_smska.states import Status
+
+from . import codes
+from .forms import CodeForm, OrderReadyForm, PhoneForm
+
+WHERE = {
+    "console": "printed in the terminal where the site runs; none is sent",
+    "dummy": "thrown away; none is sent",
+    "filebased": "written to files; none is sent",
+    "locmem": "kept in memory; none is sent",
+}
+
+
+def start(request: HttpRequest) -> HttpResponse:
+    gateway_page = getattr(settings, "DEMO_GATEWAY_PAGE", "")
+    backend = type(providers["default"]).__module__.rpartition(".")[2]
+    where = WHERE.get(backend, f"sent through {backend}")
+    if gateway_page:
+        where = "sent to the stand-in gateway; no phone rings"
+    return render(request, "shop/start.html", {"where": where, "gateway_page": gateway_page})
+
+
+# --- "your order is ready" ------------------------------------------------------------------------
+
+
+def order_ready(request: HttpRequest) -> HttpResponse:
+    """One SMS for one order, however often the button is pressed."""
+    form = OrderReadyForm(request.POST or None)
+    if form.is_valid() and (message := _send_ready(form)):
+        _tell(request, form.cleaned_data["order"], message)
+        return redirect("order-ready")
+    return render(request, "shop/order_ready.html", {"form": form})
+
+
+def _send_ready(form: forms.Form) -> SmsMessage | None:
+    """Send, or say in the form why not."""
+    order, phone = form.cleaned_data["order"], form.cleaned_data["phone"]
+    text = f"Ваш заказ №{order} готов. Ждём вас!"
+    try:
+        return send_sms(phone, text, idempotency_key=f"order-{order}-ready")
+    except ValidationError as error:
+        form.add_error(None, error.messages)
+    except InvalidRecipient:
+        form.add_error("phone", "No SMS can be sent to this number. Call the customer.")
+    except SmsNotSent:
+        form.add_error(None, "The SMS was not sent. Somebody can send it again in the admin.")
+    except SmsOutcomeUnknown:
+        form.add_error(
+            None,
+            "It is not certain whether the SMS was sent. It will not be sent twice by itself: "
+            "ask the customer, then decide in the admin.",
+        )
+    return None
+
+
+def _tell(request: HttpRequest, order: int, message: SmsMessage) -> None:
+    """Pressed again, the message is the first one, and may be in any state."""
+    sms = f"Order {order}: SMS {message.pk} to {mask(message.to)}"
+    if message.status == Status.FAILED:
+        messages.error(request, f"{sms} failed. Somebody can send it again in the admin.")
+    elif message.status == Status.UNKNOWN:
+        messages.warning(request, f"{sms} was perhaps sent. Decide in the admin.")
+    else:
+        messages.success(request, f"{sms} is {message.get_status_display()}.")
+
+
+# --- a one-time code ------------------------------------------------------------------------------
+
+
+def ask_for_code(request: HttpRequest) -> HttpResponse:
+    form = PhoneForm(request.POST or None)
+    if form.is_valid() and _send_code(request, form):
+        return redirect("code-check")
+    context = {"form": form, "pending": codes.pending_number(request.session)}
+    return render(request, "shop/code.html", context)
+
+
+def _send_code(request: HttpRequest, form: forms.Form) -> bool:
+    """Send, or say in the form why not; tell whether a code may arrive."""
+    try:
+        codes.send_code(request.session, form.cleaned_data["phone"])
+    except (ValidationError, codes.TooMany) as error:
+        form.add_error(None, getattr(error, "messages", None) or str(error))
+    except InvalidRecipient:
+        form.add_error("phone", "No SMS can be sent to this number.")
+    except SmsNotSent:
+        form.add_error(None, "The code could not be sent. Try again in a few minutes.")
+    except SmsOutcomeUnknown:
+        text = "The code may be late. If it does not arrive in a minute, ask for another."
+        messages.warning(request, text)
+        return True
+    return not form.errors
+
+
+def check_code(request: HttpRequest) -> HttpResponse:
+    number = codes.pending_number(request.session)
+    if not number:
+        return redirect("code")
+    form = CodeForm(request.POST or None)
+    if form.is_valid():
+        if not (problem := codes.check_code(request.session, form.cleaned_data["code"])):
+            messages.success(request, f"The number {mask(number)} is yours.")
+            return redirect("start")
+        form.add_error("code", problem)
+    context: dict[str, Any] = {"form": form, "number": number, "masked": mask(number)}
+    return render(request, "shop/code_check.html", context)
