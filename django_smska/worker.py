@@ -176,7 +176,8 @@ class _Crew:
         self.alias = str(backend.alias)
         self.width = worker.concurrency
         self.token = uuid.uuid4().hex
-        self.desk: queue.SimpleQueue[_Letter] = queue.SimpleQueue()
+        # A SimpleQueue may wait for ever where the timeout is short (seen on CPython 3.11 and 3.12).
+        self.desk: queue.Queue[_Letter] = queue.Queue()
         self.tray: queue.SimpleQueue[SmsMessage | None] = queue.SimpleQueue()
         self.threads: list[threading.Thread] = []
         self.claimed: deque[SmsMessage] = deque()
@@ -225,7 +226,7 @@ class _Crew:
         """
         letters: list[_Letter] = []
         try:
-            letters.append(self.desk.get(timeout=min(1, self._until_next_time())))
+            letters.append(self.desk.get(timeout=min(1.0, self._until_next_time())))
             end = time.monotonic() + min(self.usual * PATIENCE, LINGER)
             while len(letters) < self.width:
                 letters.append(self.desk.get(timeout=max(end - time.monotonic(), 0)))
