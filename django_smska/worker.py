@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 REPORTS_A_PASS = 200
 SHIFT = 10.0  # seconds for one provider, before others have their turn
 TELL_EVERY = 1.0  # seconds between two good news to the brakes
-LINGER = 0.005  # seconds, at most, that a letter waits for others
-PATIENCE = 0.08  # and no more than this share of what a request takes
+LINGER = 0.004  # seconds, at most, that a letter waits for others
+PATIENCE = 0.06  # and no more than this share of what a request takes
 
 
 class Worker:
@@ -176,7 +176,7 @@ class _Crew:
         self.alias = str(backend.alias)
         self.width = worker.concurrency
         self.token = uuid.uuid4().hex
-        # A SimpleQueue may wait for ever where the timeout is short (seen on CPython 3.11 and 3.12).
+        # No SimpleQueue: up to CPython 3.12 it may wait for ever where the timeout is short.
         self.desk: queue.Queue[_Letter] = queue.Queue()
         self.tray: queue.SimpleQueue[SmsMessage | None] = queue.SimpleQueue()
         self.threads: list[threading.Thread] = []
@@ -213,8 +213,7 @@ class _Crew:
         """Take what has come, record it, and let the next go: what is not recorded is in doubt."""
         for letter in self._letters():
             self._sort(letter)
-        self._record()
-        self._give_leave()
+        self._turn()
         self._hand_out()
         self._claim()
         self._hand_out()
@@ -252,30 +251,35 @@ class _Crew:
         in_time = time.monotonic() < self.until
         return self.open and in_time and not self.worker.stopping.is_set()
 
-    def _give_leave(self) -> None:
-        """Mark as many as may be in the air, and let them go; refuse all where we must stop."""
+    def _turn(self) -> None:
+        """Record what has ended, and mark as many as may take its place in the air; refuse all
+        where we must stop. Errors come first: the brakes may have a word to say."""
+        errors = [result for result in self.ended if isinstance(result.outcome, SmsError)]
+        self.ended = [result for result in self.ended if result not in errors]
+        if errors:
+            sending.record(errors)
+            self._tell(errors)
         going = self._may_go_on()
         room = self._room() if going else len(self.asking)
         letters = [self.asking.popleft() for _ in range(min(room, len(self.asking)))]
-        if not letters:
-            return
         messages = [letter.message for letter in letters]
+        taken, self.ended = self.ended, []
         marked: set[Any] = set()
         try:
-            if going:
-                marked = sending.mark_sending(messages)
-            else:
+            marked = sending.turn(taken, messages if going else [])
+            if not going:
                 sending.release(messages)
         finally:
             self.in_the_air |= dict.fromkeys(marked, time.monotonic())
             for letter in letters:
                 assert letter.answer is not None
                 letter.answer.put(letter.message.pk in marked)
+        if taken:
+            self._tell(taken)
 
     def _room(self) -> int:
         """How many more may be in the air now."""
-        # What is not recorded yet counts: were we killed now, it would be unknown, too.
-        room = (self.width if self.proven else 1) - len(self.in_the_air) - len(self.ended)
+        room = (self.width if self.proven else 1) - len(self.in_the_air)
         if self.backend.rate is None:
             return room
         room = min(room, len(self.asking))
@@ -318,11 +322,7 @@ class _Crew:
             due = self.messages.due(now).exclude(pk__in=self.out)[: 2 * self.width]
             self.claimed += sending.claim(due, now, self.token)
 
-    def _record(self) -> None:
-        results, self.ended = self.ended, []
-        if not results:
-            return
-        sending.record(results)
+    def _tell(self, results: list[Result]) -> None:
         self.done.update(str(result.message.status) for result in results)
         self._tell_brakes([result.outcome for result in results])
         self.worker.progress(self.done)
@@ -349,8 +349,9 @@ class _Crew:
             try:
                 if self.out:
                     self._serve()
-                self._record()
-                self._claim()
+                else:
+                    self._turn()
+                    self._claim()
             except Exception as error:  # the database is away, perhaps; the lease will tell
                 failure = failure or error
                 if not self.out:

@@ -52,7 +52,7 @@ def plant(name, patch=setattr):
     from django_smska.states import Status
 
     attempt, call, decide = sending.attempt, sending._call, states.decide
-    mark_sending, record, save = sending.mark_sending, sending.record, SmsMessage.save
+    turn, record, save = sending._turn, sending.record, SmsMessage.save
 
     def claim_without_condition(candidates, now, token=None):
         pks = list(candidates.values_list("pk", flat=True))
@@ -83,7 +83,9 @@ def plant(name, patch=setattr):
         whole = save if message._state.adding else models.Model.save
         whole(message, *args, **kwargs)
 
-    def mark_without_token(token, group, now):
+    def mark_without_token(token, taken, going, now):
+        turn(token, taken, [], now) if taken else None
+        group = {message.pk for message in going}
         claimed = rows(group).filter(status=Status.CLAIMED)
         moved = claimed.update(status=Status.SENDING, sending_at=now)
         return group if moved == len(group) else set()
@@ -94,9 +96,9 @@ def plant(name, patch=setattr):
             result.message.token = held.get()
         record(results, **kwargs)
 
-    def leave_to_all(messages):
-        mark_sending(messages)
-        return {message.pk for message in messages}
+    def leave_to_all(token, taken, going, now):
+        turn(token, taken, going, now)
+        return {message.pk for message in going}
 
     def mark_after_the_send(backend, message, mark):
         outcome = attempt(backend, message, lambda message: True)
@@ -120,9 +122,9 @@ def plant(name, patch=setattr):
         "dead_sending_back_to_queued": (sending, "recover", recover_all_to_queued),
         "retry_on_timeout": (states, "decide", decide_doubt(Status.QUEUED)),
         "save_of_a_whole_row": (SmsMessage, "save", save_whole_row),
-        "mark_without_token": (sending, "_mark", mark_without_token),
+        "mark_without_token": (sending, "_turn", mark_without_token),
         "record_without_token": (sending, "record", record_without_token),
-        "leave_to_all": (sending, "mark_sending", leave_to_all),
+        "leave_to_all": (sending, "_turn", leave_to_all),
         "mark_after_the_send": (sending, "attempt", mark_after_the_send),
         "living_taken_for_dead": (sending, "recover", recover_the_living),
         "doubt_counts_as_failed": (states, "decide", decide_doubt(Status.FAILED)),

@@ -449,6 +449,86 @@ class TestClaim:
             sending.move(SmsMessage.objects.all(), [Status.UNKNOWN], Status.QUEUED)
 
 
+class TestTurn:
+    """What was taken and what goes in its place share one UPDATE; each row keeps its conditions."""
+
+    @pytest.fixture
+    def six(self, provider):
+        """Three in the air, three that ask for leave, all under one token."""
+        for text in "abcdef":
+            queue_sms(NUMBER, text)
+        claimed = sending.claim(SmsMessage.objects.order_by("pk"), timezone.now())
+        sending.mark_sending(claimed[:3])
+        return claimed
+
+    def taken(self, messages):
+        return [sending.Result(message, Receipt(f"id-{message.body}")) for message in messages]
+
+    def rows(self):
+        rows = SmsMessage.objects.order_by("pk").values_list("body", "status", "gateway_id")
+        return [" ".join(row).strip() for row in rows]
+
+    def test_it_is_one_query(self, six, django_assert_num_queries):
+        with django_assert_num_queries(1):
+            marked = sending.turn(self.taken(six[:3]), six[3:])
+        assert marked == {message.pk for message in six[3:]}
+        sent = ["a sent id-a", "b sent id-b", "c sent id-c"]
+        assert self.rows() == [*sent, "d sending", "e sending", "f sending"]
+        for message in six:
+            found = stored(message.pk)
+            assert found.sending_at == message.sending_at is not None
+            assert found.lease_until == message.lease_until > timezone.now()
+            assert (found.sent_at is not None) == (message in six[:3])
+            assert found.next_status_at == message.next_status_at
+
+    @pytest.mark.parametrize(
+        ("lost", "found"),
+        [
+            ({"token": "another"}, {"b": "b sending", "e": "e claimed"}),
+            ({"status": "unknown"}, {"b": "b unknown id-b", "e": "e unknown"}),
+            ({"status": "cancelled"}, {"b": "b cancelled", "e": "e cancelled"}),
+            ({"lease_until": timezone.now()}, {"b": "b sent id-b", "e": "e claimed"}),
+        ],
+    )
+    def test_what_was_lost_meanwhile_stays_as_it_is(self, six, lost, found):
+        SmsMessage.objects.filter(pk__in=[six[1].pk, six[4].pk]).update(**lost)
+        marked = sending.turn(self.taken(six[:3]), six[3:])
+        assert marked == {six[3].pk, six[5].pk}
+        expected = ["a sent id-a", found["b"], "c sent id-c", "d sending", found["e"], "f sending"]
+        assert self.rows() == expected
+
+    def test_others_under_the_token_are_left_alone(self, six):
+        assert sending.turn(self.taken(six[:1]), six[3:4]) == {six[3].pk}
+        left = ["b sending", "c sending", "d sending", "e claimed", "f claimed"]
+        assert self.rows() == ["a sent id-a", *left]
+
+    def test_a_commit_whose_answer_was_lost_is_not_mistaken_for_a_lost_race(
+        self, six, monkeypatch, caplog
+    ):
+        update, fails = sending._turn_rows, iter([True])
+
+        def committed_then_lost(*args):
+            moved = update(*args)
+            if next(fails, False):
+                raise OperationalError("server closed the connection")
+            return moved
+
+        monkeypatch.setattr(sending, "_turn_rows", committed_then_lost)
+        monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
+        marked = sending.turn(self.taken(six[:3]), six[3:])
+        assert marked == {message.pk for message in six[3:]}
+        assert [message.status for message in six] == ["sent"] * 3 + ["sending"] * 3
+        assert "CRITICAL" not in caplog.text
+
+    def test_ids_and_questions_are_each_rows_own(self, six):
+        """Of a message without an id nothing can be asked."""
+        results = [sending.Result(six[0], Receipt("id-a")), sending.Result(six[1], Receipt())]
+        sending.turn(results, six[3:])
+        first, second = stored(six[0].pk), stored(six[1].pk)
+        assert (first.gateway_id, second.gateway_id) == ("id-a", "")
+        assert second.next_status_at - first.next_status_at > timedelta(hours=1)
+
+
 class TestRecord:
     def claimed(self, *texts, marked=True):
         for text in texts:
@@ -501,14 +581,14 @@ class TestRecord:
     def test_a_database_that_comes_back_loses_nothing(self, provider, monkeypatch):
         (message,) = self.claimed("a")
         fails = iter([True, True])
-        move = sending.move
+        update = sending._turn_rows
 
         def flaky(*args, **kwargs):
             if next(fails, False):
                 raise OperationalError("server closed the connection")
-            return move(*args, **kwargs)
+            return update(*args, **kwargs)
 
-        monkeypatch.setattr(sending, "move", flaky)
+        monkeypatch.setattr(sending, "_turn_rows", flaky)
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
         sending.record([sending.Result(message, Receipt("id-1"))])
         assert stored(message.pk).gateway_id == "id-1"
@@ -518,15 +598,15 @@ class TestRecord:
     ):
         (message,) = self.claimed("a")
         fails = iter([True])
-        move = sending.move
+        update = sending._turn_rows
 
         def committed_then_lost(*args, **kwargs):
-            moved = move(*args, **kwargs)
+            moved = update(*args, **kwargs)
             if next(fails, False):
                 raise OperationalError("server closed the connection")
             return moved
 
-        monkeypatch.setattr(sending, "move", committed_then_lost)
+        monkeypatch.setattr(sending, "_turn_rows", committed_then_lost)
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
         sending.record([sending.Result(message, Receipt("id-1"))])
         assert (message.status, message.gateway_id) == ("sent", "id-1")
@@ -539,7 +619,7 @@ class TestRecord:
         def away(*args, **kwargs):
             raise OperationalError("gone")
 
-        monkeypatch.setattr(sending, "move", away)
+        monkeypatch.setattr(sending, "_turn_rows", away)
         with pytest.raises(OperationalError):
             sending.record([sending.Result(message, Receipt("id-1"))])
         (cry,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]

@@ -9,31 +9,36 @@ import signal
 
 import django
 
-STEPS = ("claimed", "connected", "marked", "answered", "recorded")
+STEPS = ("claimed", "connected", "marked", "answered", "recorded", "before_both", "after_both")
 
 
-def die(step):
-    if os.environ.get("SMSKA_DIE_AT") == step:
+def die(*steps):
+    if os.environ.get("SMSKA_DIE_AT") in steps:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def plant(sending):
     """Put the death at its step, around the real functions."""
 
-    def around(name, before=None, after=None):
-        real = getattr(sending, name)
+    claim, turn, record_error = sending.claim, sending._turn, sending._record_error
 
-        def wrapped(*args, **kwargs):
-            die(before)
-            result = real(*args, **kwargs)
-            die(after)
-            return result
+    def dying_claim(*args):
+        claimed = claim(*args)
+        die("claimed")
+        return claimed
 
-        setattr(sending, name, wrapped)
+    def dying_turn(token, taken, going, now):
+        die(taken and "answered", going and "connected", taken and going and "before_both")
+        marked = turn(token, taken, going, now)
+        die(taken and "recorded", going and "marked", taken and going and "after_both")
+        return marked
 
-    around("claim", after="claimed")
-    around("mark_sending", before="connected", after="marked")
-    around("record", before="answered", after="recorded")
+    def dying_record(*args):
+        die("answered")
+        record_error(*args)
+        die("recorded")
+
+    sending.claim, sending._turn, sending._record_error = dying_claim, dying_turn, dying_record
 
 
 def configure():
