@@ -170,6 +170,7 @@ class SmsMessage(models.Model):
             models.Index(fields=["status", "using", "send_after"], name="smska_due"),
             models.Index(fields=["status", "expires_at"], name="smska_expiry"),
             models.Index(fields=["status", "next_status_at"], name="smska_report"),
+            models.Index(fields=["status", "-id"], name="smska_status"),
             models.Index(fields=["to"], name="smska_number"),
             models.Index(fields=["gateway_id"], name="smska_gateway_id"),
             models.Index(fields=["created_at"], name="smska_created"),
