@@ -162,6 +162,9 @@ class SmsMessage(models.Model):
             ("send_smsmessage", "Can send SMS messages"),
             ("refresh_smsmessage", "Can refresh the status of SMS messages"),
             ("resend_smsmessage", "Can decide about and resend SMS messages"),
+            ("see_text_smsmessage", "Can see the text of SMS messages"),
+            ("see_number_smsmessage", "Can see the whole number of SMS messages"),
+            ("export_smsmessage", "Can export SMS messages"),
         ]
         indexes = [
             models.Index(

@@ -47,6 +47,7 @@ INSTALLED_APPS = [
     "django_smska",
 ]
 MIDDLEWARE = [
+    "tests.middleware.strict_csp",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -1,0 +1,121 @@
+"""A real browser against the live server: headless Chromium, through Playwright.
+
+Without Chromium or Playwright these tests skip and say so; ``SMSKA_REQUIRE_BROWSER`` forbids that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+# Without these, Chromium looks for its maker's hosts at every start.
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+def _missing(what):
+    if os.environ.get("SMSKA_REQUIRE_BROWSER"):
+        pytest.fail(f"{what}, and SMSKA_REQUIRE_BROWSER is set")
+    pytest.skip(f"{what}: the browser tests are left out")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The browser, one for all tests."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _missing("Playwright is not installed")
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if path is None:
+        _missing("there is no Chromium")
+    with sync_playwright() as playwright:
+        # Playwright's loop runs in this thread, and Django takes that for async code.
+        os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield browser
+        browser.close()
+        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def look(chromium, live_server):
+    """Return a page of the live server; ``user`` is logged in, if given.
+
+    At the test's end: no word on the console, and no request to another host. The answers forbid
+    inline scripts and styles (see ``tests.middleware``), and the console would tell.
+    """
+    contexts, complaints = [], []
+
+    def open_page(user=None, *, width=1200, locale="en", theme="light", script=True):
+        context = chromium.new_context(
+            base_url=live_server.url,
+            viewport={"width": width, "height": 800},
+            locale=locale,
+            color_scheme=theme,
+            java_script_enabled=script,
+        )
+        context.set_default_timeout(20_000)
+        context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+        contexts.append(context)
+        if user is not None:
+            client = Client()
+            client.force_login(user)
+            value = client.cookies["sessionid"].value
+            context.add_cookies([{"name": "sessionid", "value": value, "url": live_server.url}])
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: _check_host(request.url, live_server.url, complaints))
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def _check_host(url, home, complaints):
+    if not url.startswith((home, "data:", "blob:")):
+        complaints.append(f"a request left: {url}")
+
+
+@pytest.fixture
+def superuser(transactional_db):
+    return User.objects.create_superuser("boss", password="boss")
+
+
+@pytest.fixture
+def staff(transactional_db):
+    """Make a staff user with these permissions: ``staff("view", "send")``."""
+
+    def make(*names):
+        user = User.objects.create_user("clerk", is_staff=True)
+        codenames = [f"{name}_smsmessage" for name in names]
+        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+        return user
+
+    return make
+
+
+@pytest.fixture
+def accessible(chromium):
+    """Check a page with axe-core: no violation, whatever its weight."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    def check(page):
+        results = Axe().run(page)
+        assert results.violations_count == 0, results.generate_report()
+
+    return check
