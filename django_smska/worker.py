@@ -319,7 +319,7 @@ class _Crew:
             self.claimed.clear()
         elif len(self.claimed) < (self.width if self.desk.empty() else self.width // 4 + 1):
             now = timezone.now()
-            due = self.messages.due(now).exclude(pk__in=self.out)[: 2 * self.width]
+            due = self.messages.due(now).exclude(pk__in=self.out)[: 3 * self.width]
             self.claimed += sending.claim(due, now, self.token)
 
     def _tell(self, results: list[Result]) -> None:
