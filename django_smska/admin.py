@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
-from django.contrib.admin.utils import flatten
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
@@ -23,16 +22,16 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
+from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from . import conf
+from . import conf, desk, life, privacy
 from .deeds import (
     CANCEL,
+    CONFIRM_SENT,
     DEEDS,
     LISTED,
     PASSED_OVER,
@@ -51,7 +50,7 @@ from .deeds import (
 from .exceptions import WrongStatus
 from .forms import SmsMessageForm, aliases
 from .models import ProviderState, SmsMessage, rows, write_db
-from .numbers import normalize
+from .numbers import mask, normalize
 from .states import Status
 
 BATCH = 1000  # rows a transaction
@@ -92,53 +91,53 @@ class UsingFilter(admin.SimpleListFilter):
         return queryset.filter(using=self.value()) if self.value() else queryset
 
 
-def _matches(term: str) -> Q:
-    """A number in any spelling, a part of one of four digits or more, or a whole gateway id."""
+class NeedsFilter(admin.SimpleListFilter):
+    """What a person must look at."""
+
+    title = _("what to do")
+    parameter_name = "needs"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("person", _("needs a person"))]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> QuerySet[Any]:
+        return desk.needing_a_person(queryset) if self.value() == "person" else queryset
+
+
+def _matches(term: str, *, parts: bool) -> Q:
+    """A number in any spelling, a whole gateway id, or with ``parts`` four or more digits of a
+    number."""
     found = Q(gateway_id=term)
     try:
         return found | Q(to=normalize(term))
     except ValidationError:
         pass
     digits = re.sub(r"\D", "", term)
-    if len(digits) >= 4 and re.fullmatch(r"[\d\s+().\-]+", term):
+    if parts and len(digits) >= 4 and re.fullmatch(r"[\d\s+().\-]+", term):
         found |= Q(to__contains=digits)
         if digits.startswith("8"):
             found |= Q(to__startswith=f"+7{digits[1:]}")
     return found
 
 
-_TEXT = ("to", "body", "sender", "using")
+_WRITTEN = ("to", "body", "sender", "using")
 _WHEN = ("priority", "send_after", "expires_at")
 _SIZE = ("segments", "encoding")
 _MADE = ("created_at", "created_by")
-_STATE = (
-    ("status", "attempts"),
-    ("gateway_id", "gateway_status"),
-    ("error_code", "error_text"),
-    ("resend_of", "resent_as_link"),
-)
-_TIMES = (("claimed_at", "sending_at", "sent_at"), ("finished_at", "next_status_at"))
-_DECIDE = _(
-    "The connection broke after the request had begun, so nobody knows whether the gateway took "
-    "this message, and it cannot be asked. Ask the recipient, or look at the list of messages in "
-    "your account at the gateway, at about the time at “Request began”. Then choose “It was sent” "
-    "or “Send again”. If it was taken after all, the recipient gets a second one, and you pay "
-    "twice."
+_RAW = ("gateway_id", "gateway_status", "error_code", "error_text")
+_SHOWN = (
+    "status_badge",
+    "what_to_do",
+    "timeline",
+    "masked_number",
+    "hidden_text",
+    "resent_as_link",
 )
 
 
-def _short_time(field: str, title: Any) -> Callable[[SmsMessage], str]:
-    """A column that is narrow enough for three of its kind."""
-
-    @admin.display(description=title)
-    def column(obj: SmsMessage) -> str:
-        time = getattr(obj, field)
-        if not time:
-            return ""
-        local = timezone.localtime(time) if timezone.is_aware(time) else time
-        return date_format(local, "SHORT_DATETIME_FORMAT")
-
-    return column
+def _has(obj: SmsMessage, name: Any) -> bool:
+    """Whether there is anything to show."""
+    return isinstance(name, tuple) or bool(getattr(obj, name))
 
 
 @admin.register(SmsMessage)
@@ -146,27 +145,35 @@ class SmsMessageAdmin(MessageAdminBase):
     """Drafts can be edited; from then on a message is only read, and changed by deeds."""
 
     form = SmsMessageForm
-    list_display = (
-        *("status", "to", "sender", "text_start", "segments", "using"),
-        _short_time("created_at", _("created")),
-        _short_time("sent_at", _("sent")),
-        _short_time("finished_at", _("finished")),
+    list_display: Any = (
+        "status_badge",
+        "to",
+        "text_start",
+        "times",
+        "segments",
+        "sender",
+        "using",
     )
     list_display_links = ("to",)
-    list_filter = ("status", UsingFilter, "created_at")
+    list_filter = (NeedsFilter, "status", UsingFilter, "created_at")
     list_per_page = 50
     ordering = ("-id",)
     sortable_by = ("to",)
     search_fields = ("to", "gateway_id")
-    search_help_text = _(
-        "A number in any spelling, or a gateway id. The list shows the newest 10,000 at most: "
-        "search or filter for what is older."
-    )
     show_full_result_count = False
     paginator = RecentPaginator
     show_facets = admin.ShowFacets.NEVER
-    actions = ("send_selected", "refresh_selected", "cancel_selected")
-    readonly_fields = tuple(flatten((*_STATE, _SIZE, _MADE, *_TIMES)))
+    actions = (
+        "send_selected",
+        "refresh_selected",
+        "cancel_selected",
+        "confirm_sent_selected",
+        "resend_selected",
+    )
+    readonly_fields = (*_SHOWN, *_SIZE, *_MADE, *_RAW, "resend_of", "attempts")
+
+    class Media:
+        css = {"all": ("django_smska/admin.css",)}
 
     # --- who may what
 
@@ -182,13 +189,19 @@ class SmsMessageAdmin(MessageAdminBase):
     def has_refresh_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self._may(request, "refresh", obj)
 
+    def has_resend_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._may(request, "resend", obj)
+
     def has_cancel_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self._may(request, "change", obj)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_change_permission(request, obj) and (
-            obj is None or obj.status == Status.DRAFT
-        )
+        """A draft's form shows its text and its number."""
+        if not super().has_change_permission(request, obj):
+            return False
+        user = request.user
+        seen = privacy.may_see_text(user) and privacy.may_see_number(user)
+        return obj is None or (obj.status == Status.DRAFT and seen)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """One at a time, and only what was never sent."""
@@ -200,16 +213,47 @@ class SmsMessageAdmin(MessageAdminBase):
 
     # --- the list
 
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Those who may not see a number see its mask, and no column of texts."""
+        columns = list(self.list_display)
+        if not privacy.may_see_number(request.user):
+            columns[columns.index("to")] = "masked_number"
+        if not privacy.may_see_text(request.user):
+            columns.remove("text_start")
+        return columns
+
+    def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
+        return [name for name in ("to", "masked_number") if name in list_display]
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip()
-        return (queryset.filter(_matches(term)) if term else queryset), False
+        parts = privacy.may_see_number(request.user)  # or it could be guessed, digit by digit
+        return (queryset.filter(_matches(term, parts=parts)) if term else queryset), False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        context = {"desk": desk.lines(), "counted": COUNTED, **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    @admin.display(description=_("status"))
+    def status_badge(self, obj: SmsMessage) -> str:
+        return life.badge(obj)
+
+    @admin.display(description=_("number"))
+    def masked_number(self, obj: SmsMessage) -> str:
+        return mask(str(obj.to))
 
     @admin.display(description=_("text"))
     def text_start(self, obj: SmsMessage) -> str:
-        text = " ".join(obj.body.split())
-        return text if len(text) <= 40 else f"{text[:40]}…"
+        text = Truncator(" ".join(obj.body.split())).chars(50)
+        return format_html('<span class="smska-start">{}</span>', text)
+
+    @admin.display(description=_("created, sent, finished"))
+    def times(self, obj: SmsMessage) -> str:
+        return life.times(obj)
 
     @admin.action(description=_("Send…"), permissions=["send"])
     def send_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
@@ -223,30 +267,40 @@ class SmsMessageAdmin(MessageAdminBase):
     def cancel_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         return self._ask(request, CANCEL, queryset)
 
+    @admin.action(description=_("It was sent…"), permissions=["resend"])
+    def confirm_sent_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
+        return self._ask(request, CONFIRM_SENT, queryset)
+
+    @admin.action(description=_("Send again…"), permissions=["resend"])
+    def resend_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
+        return self._ask(request, RESEND, queryset)
+
     # --- one message
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        if obj is None:
-            return [(None, {"fields": _TEXT}), (_("When"), {"fields": _WHEN})]
-        if obj.status == Status.DRAFT:
-            known = ("status", _SIZE, _MADE)
-            return [*self.get_fieldsets(request), (_("What is known"), {"fields": known})]
-        decide = self._what_to_decide(request, obj) if obj.status == Status.UNKNOWN else ""
+        if obj is None or self.has_change_permission(request, obj):
+            return [(None, {"fields": _WRITTEN}), (_("When"), {"fields": _WHEN})]
+        number = "to" if privacy.may_see_number(request.user) else "masked_number"
+        text = "body" if privacy.may_see_text(request.user) else "hidden_text"
+        more = [name for name in ("sender", "using", _SIZE, "expires_at") if _has(obj, name)]
+        raw = [name for name in (*_RAW, "attempts") if _has(obj, name)]
+        linked = ["resend_of"] if obj.resend_of_id else []
+        linked += ["resent_as_link"] if hasattr(obj, "resent_as") else []
+        what_to_do = life.advice(obj, may_decide=self._may(request, "resend", obj))
         return [
-            (None, {"fields": _STATE, "description": decide}),
-            (_("Message"), {"fields": ("to", "body", ("sender", "using"), _SIZE)}),
-            (_("When"), {"fields": (_WHEN, _MADE, *_TIMES)}),
+            (None, {"fields": ("status_badge", *linked), "description": what_to_do}),
+            (_("Message"), {"fields": (number, text, *more)}),
+            (_("What has happened"), {"fields": ("timeline",)}),
+            (_("The gateway's own words"), {"fields": raw, "classes": ("collapse",)}),
         ]
 
-    def _what_to_decide(self, request: HttpRequest, obj: SmsMessage) -> Any:
-        if not self._may(request, "resend", obj):
-            return _("Somebody who may decide about messages must look at this one.")
-        if hasattr(obj, "resent_as"):
-            return _(
-                "It was sent again as a new message. If you learn that this one was taken, too, "
-                "choose “It was sent”."
-            )
-        return _DECIDE
+    @admin.display(description=_("steps"))
+    def timeline(self, obj: SmsMessage) -> str:
+        return life.timeline(obj)
+
+    @admin.display(description=_("text"))
+    def hidden_text(self, obj: SmsMessage) -> str:
+        return gettext("(hidden)")
 
     @admin.display(description=_("sent again as"))
     def resent_as_link(self, obj: SmsMessage) -> str:
@@ -285,14 +339,18 @@ class SmsMessageAdmin(MessageAdminBase):
             raise PermissionDenied
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
-        except (WrongStatus, PermissionDenied):
+        except (WrongStatus, PermissionDenied) as error:
             # Somebody sent or cancelled the draft while it was being edited?
-            gone = request.method == "POST" and object_id is not None
-            if not (gone and self._may(request, "change")):
+            gone = isinstance(error, WrongStatus) or self._is_gone(object_id or "")
+            if not (gone and request.method == "POST" and self._may(request, "change")):
                 raise
         words = _("This is no draft any more: your changes were not saved.")
         self.message_user(request, words, messages.ERROR)
         return HttpResponseRedirect(self._url("change", object_id))
+
+    def _is_gone(self, object_id: str) -> bool:
+        """True for a message that is no draft any more."""
+        return rows(read_keys(object_id)).exclude(status=Status.DRAFT).exists()
 
     def save_model(self, request: HttpRequest, obj: SmsMessage, form: Any, change: bool) -> None:
         if not change:
@@ -377,7 +435,14 @@ class SmsMessageAdmin(MessageAdminBase):
             "has_view_permission": True,
             "deed": deed,
             "plan": plan,
-            "listed": listed,
+            "listed": [
+                (
+                    privacy.number_for(request.user, message),
+                    Truncator(privacy.text_for(request.user, message)).chars(60),
+                    message.segments,
+                )
+                for message in listed
+            ],
             "action_url": self._back(request, self._url(deed.name)),
             "back_url": self._back(request, back),
         }

@@ -43,6 +43,11 @@ def send_at_once() -> int:
     return int(_positive("SMSKA_SEND_AT_ONCE", 5))
 
 
+def low_balance() -> float:
+    """``SMSKA_LOW_BALANCE``: credits below which the admin warns, 100; 0 for never."""
+    return _positive("SMSKA_LOW_BALANCE", 100, or_zero=True)
+
+
 def keep_for() -> timedelta:
     """``SMSKA_KEEP``: seconds that ``sms_prune`` keeps finished messages, 180 days."""
     return timedelta(seconds=_positive("SMSKA_KEEP", 180 * 24 * 3600))
@@ -66,12 +71,14 @@ def locmem_in_tests() -> bool:
     return bool(getattr(settings, "SMSKA_LOCMEM_IN_TESTS", True))
 
 
-def _positive(name: str, default: float) -> float:
+def _positive(name: str, default: float, *, or_zero: bool = False) -> float:
     value = getattr(settings, name, default)
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise ImproperlyConfigured(f"{name} must be a number above 0, not {value!r}.")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or value < 0 or (value == 0 and not or_zero):
+        wanted = "0 or a number above it" if or_zero else "a number above 0"
+        raise ImproperlyConfigured(f"{name} must be {wanted}, not {value!r}.")
     return value
 
 

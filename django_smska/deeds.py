@@ -28,6 +28,7 @@ from .models import ProviderState, SmsMessage, SmsMessageQuerySet, rows, write_d
 from .states import STOPPING_KINDS, Status
 
 MOST = 100_000  # messages a deed: their keys must fit into one POST
+MOST_BY_HAND = 500  # where each is done by itself, while a person waits
 LISTED = 10  # messages that a page names one by one
 
 
@@ -216,9 +217,9 @@ class Plan:
 
     def __init__(self, deed: Deed, chosen: QuerySet[SmsMessage]) -> None:
         wanted = ("pk", "status", "using", "segments", "send_after")
-        found = list(chosen.order_by("pk").values_list(*wanted)[: MOST + 1])
-        self.limit = MOST
-        self.too_many = len(found) > MOST
+        self.limit = MOST if deed.hand_over is not None else MOST_BY_HAND
+        found = list(chosen.order_by("pk").values_list(*wanted)[: self.limit + 1])
+        self.too_many = len(found) > self.limit
         self.chosen = [row[0] for row in found]
         self.most = conf.send_at_once()
         fit = [row for row in found if row[1] in deed.statuses]
@@ -245,7 +246,7 @@ def _of_provider(alias: str, found: list[Any]) -> dict[str, Any]:
         "segments": sum(row[3] for row in found),
         "balance": balance_words(state),
         "paused": paused_words(state),
-        "worker_away": _worker_away(state),
+        "worker_away": worker_away(state),
     }
 
 
@@ -261,7 +262,7 @@ def paused_words(state: ProviderState) -> Any:
     return _REASONS.get(state.reason, state.reason) if state.is_paused else ""
 
 
-def _worker_away(state: ProviderState) -> bool:
+def worker_away(state: ProviderState) -> bool:
     """True where no worker has been seen for a while: what is queued would lie there."""
     return not state.worker_seen_at or state.worker_seen_at < timezone.now() - 5 * brakes.SEEN_EVERY
 

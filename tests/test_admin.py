@@ -406,6 +406,20 @@ def test_more_than_fit_into_one_request_are_refused_with_words(boss, monkeypatch
     assert told(boss.get(LIST)) == ["Choose at most 2 messages, for example by a filter."]
 
 
+def test_what_a_person_waits_for_one_by_one_is_bounded_by_less(boss, monkeypatch):
+    monkeypatch.setattr(django_smska.deeds, "MOST_BY_HAND", 1)
+    choose(boss, "resend", make(Status.UNKNOWN), make(Status.UNKNOWN))
+    assert told(boss.get(LIST)) == ["Choose at most 1 messages, for example by a filter."]
+
+
+def test_several_unknown_ones_are_decided_at_once(boss):
+    messages = [make(Status.UNKNOWN) for _ in range(3)]
+    page = choose(boss, "resend", *messages)
+    assert page.context["plan"].number == 3
+    assert post(boss, "resend", *messages)[0].startswith("Queued once more")
+    assert SmsMessage.objects.filter(resend_of__in=messages).count() == 3
+
+
 def test_post_needs_the_csrf_token(boss):
     boss.handler.enforce_csrf_checks = True
     message = make()

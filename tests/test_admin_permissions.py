@@ -17,13 +17,19 @@ ROLES = {
     "no permissions": (),
     "view": ("view",),
     "add": ("add",),
-    "change": ("change",),
+    "change": ("change", "see_text", "see_number"),
+    "change unseen": ("change",),
     "send": ("view", "send"),
     "refresh": ("view", "refresh"),
     "resend": ("view", "resend"),
     "delete": ("view", "delete"),
     "all but view": ("add", "delete", "send", "refresh", "resend"),
-    "superuser": ("view", "add", "change", "delete", "send", "refresh", "resend"),
+    "see the text": ("view", "send", "see_text"),
+    "see the number": ("view", "send", "see_number"),
+    "superuser": (
+        *("view", "add", "change", "delete", "send", "refresh", "resend"),
+        *("see_text", "see_number"),
+    ),
 }
 
 #: Each URL: who sees it, as sets of permissions of which all are needed; and the status of the
@@ -131,7 +137,7 @@ def test_post_edits_a_draft_only_with_change_permission(log_in, role):
         "_save": "1",
     }
     response = log_in(role).post(address("change", message), data)
-    if "change" in (ROLES[role] or ()):
+    if {"change", "see_text", "see_number"} <= set(ROLES[role] or ()):
         assert response.status_code == 302 and everything() != before
     else:
         assert refused(response, role) and everything() == before
@@ -160,10 +166,15 @@ def test_post_adds_only_with_add_and_sends_only_with_send_permission(
     assert len(outbox) == int(may and button == "_send")
 
 
+def test_every_deed_is_an_action_too():
+    actions = admin.site._registry[SmsMessage].actions
+    assert set(actions) == {f"{name}_selected" for name in OWN}
+
+
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("action", ["send", "refresh", "cancel", "delete"])
+@pytest.mark.parametrize("action", [*sorted(OWN), "delete"])
 def test_an_action_shows_a_page_to_whom_it_is_offered_and_does_nothing_yet(log_in, action, role):
-    message = make("sent" if action == "refresh" else "draft")
+    message = make(NEEDS[action][1])
     before = everything()
     name = "delete_selected" if action == "delete" else f"{action}_selected"
     data = {"action": name, "_selected_action": message.pk, "post": "yes"}
@@ -212,3 +223,20 @@ def test_providers_are_only_read(log_in, role):
     assert client.get(urls["add"]).status_code == 403
     assert client.post(urls["change"], {"reason": ""}).status_code == 403
     assert ProviderState.objects.get().reason == "funds"
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize("status", ["draft", "unknown"])
+def test_no_page_shows_a_text_or_a_whole_number_without_its_permission(log_in, name, role, status):
+    message = make(status)
+    page = log_in(role).get(address(name, message), follow=True).content.decode()
+    has = set(ROLES[role] or ())
+    if "see_text" not in has:
+        assert "The text" not in page
+    if "see_number" not in has:
+        assert "9041764995" not in page
+    if name in ("changelist", "change") and allowed(role, name):
+        assert ("The text" in page) == ("see_text" in has)
+        assert ("9041764995" in page) == ("see_number" in has)
+        assert "4995" in page

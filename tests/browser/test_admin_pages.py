@@ -1,18 +1,74 @@
-"""The admin's pages in a real browser."""
+"""The admin's pages in a real browser: read by a screen reader's rules, and on a phone's width."""
+
+from datetime import timedelta
+from decimal import Decimal
 
 import pytest
+from django.utils import timezone
 
-from django_smska.sms import queue_sms
+from django_smska.models import ProviderState, SmsMessage
+from django_smska.states import Status
 
 LIST = "/admin/django_smska/smsmessage/"
 
 
 @pytest.fixture
-def message(transactional_db):
-    return queue_sms("+79041764995", "your order is ready")
+def messages(transactional_db):
+    """One of each status, by status; and a provider with something to say."""
+    now = timezone.now()
+    ProviderState.objects.create(alias="default", balance=Decimal(9), balance_at=now)
+    SmsMessage.objects.bulk_create(
+        SmsMessage(
+            to=f"+7904176{4995 + number}",
+            body="Ваш заказ 1234 готов, ждём вас до 20:00 в магазине на улице Ленина, 5",
+            sender="Shop",
+            status=status,
+            expires_at=now,
+            lease_until=now,
+            sending_at=now - timedelta(seconds=90),
+            sent_at=now - timedelta(seconds=89),
+            finished_at=now,
+            attempts=1,
+        )
+        for number, status in enumerate(Status.values)
+    )
+    return {message.status: message for message in SmsMessage.objects.all()}
 
 
-def test_one_message_is_accessible(look, superuser, message, accessible):
-    page = look(superuser)
-    page.goto(f"{LIST}{message.pk}/change/")
+def fits(page):
+    """Nothing but a table in its own box is wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 360])
+def test_list_and_messages_are_accessible_and_fit(
+    look, superuser, messages, accessible, theme, width
+):
+    page = look(superuser, theme=theme, width=width)
+    page.goto(LIST)
+    assert page.get_by_text("2 messages need a person").is_visible()
+    assert fits(page)
     accessible(page)
+    for status in ("delivered", "failed", "unknown", "draft"):
+        page.goto(f"{LIST}{messages[status].pk}/change/")
+        assert fits(page)
+        accessible(page)
+
+
+def test_the_mark_before_a_status_is_not_read_aloud(look, superuser, messages):
+    page = look(superuser)
+    page.goto(f"{LIST}{messages['unknown'].pk}/change/")
+    badge = page.locator(".smska-status")
+    assert badge.inner_text() == "unknown"
+    content = badge.evaluate("node => getComputedStyle(node, '::before').content")
+    assert content == '"?" / ""'
+
+
+def test_the_gateways_own_words_are_folded_away(look, superuser, messages):
+    page = look(superuser)
+    page.goto(f"{LIST}{messages['failed'].pk}/change/")
+    attempts = page.get_by_text("Attempts:")
+    assert not attempts.is_visible()
+    page.get_by_text("The gateway's own words").click()
+    assert attempts.is_visible()

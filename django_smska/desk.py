@@ -1,0 +1,101 @@
+"""What the admin's list says above the messages: who needs a person, and how the providers are.
+
+A handful of queries, each bounded, however long the table is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext, ngettext
+
+from . import brakes, conf
+from .deeds import balance_words, paused_words, worker_away
+from .models import ProviderState, SmsMessage, SmsMessageQuerySet
+from .providers import providers
+from .states import Status
+
+RECENT = timedelta(days=7)  # a failure that nobody looked at in a week needs nobody any more
+COUNTED = 99  # people who have a hundred to look at need no exact number
+PATIENCE = timedelta(minutes=2)  # for which queued messages may wait without a word
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line above the list. ``query``: the part of the list that it speaks of."""
+
+    words: str
+    warns: bool = False
+    query: str = ""
+
+
+def needing_a_person(messages: SmsMessageQuerySet) -> SmsMessageQuerySet:
+    """Unknown ones, and those that failed in the last week, unless they were sent again."""
+    fresh = Q(status=Status.FAILED, finished_at__gte=timezone.now() - RECENT)
+    return messages.filter(Q(status=Status.UNKNOWN) | fresh, resent_as=None)
+
+
+def lines() -> list[Line]:
+    """All that there is to say now."""
+    states = {state.alias: state for state in brakes.states_of(providers)}
+    found = [_needing()]
+    for alias in providers:
+        found += _of_provider(states.get(alias) or ProviderState(alias=alias))
+    return [line for line in found if line is not None]
+
+
+def _needing() -> Line | None:
+    number = sum(_some(status) for status in (Status.UNKNOWN, Status.FAILED))
+    if not number:
+        return None
+    shown = ngettext(
+        "%(number)s message needs a person", "%(number)s messages need a person", number
+    )
+    counted: Any = number if number <= COUNTED else gettext("more than %s") % COUNTED
+    return Line(shown % {"number": counted}, warns=True, query="needs=person")
+
+
+def _some(status: Status) -> int:
+    """How many of this status need a person; of many only the newest are looked at, since a
+    failure's time has no index of its own."""
+    newest = SmsMessage.objects.filter(status=status).order_by("-id")
+    since = timezone.now() - RECENT
+    found = newest.values_list("finished_at", "resent_as__id")[: COUNTED + 1]
+    return sum(
+        again is None and (status == Status.UNKNOWN or (finished is not None and finished >= since))
+        for finished, again in found
+    )
+
+
+def _of_provider(state: ProviderState) -> list[Line]:
+    """Its balance, and what ails it."""
+    name = {"name": state.alias}
+    found = [_balance(state)] if state.balance is not None else []
+    if state.is_paused:
+        told = {**name, "why": paused_words(state)}
+        found.append(Line(gettext("“%(name)s” is paused. %(why)s") % told, warns=True))
+    elif worker_away(state) and _waiting(state.alias):
+        words = gettext(
+            "Messages wait for “%(name)s”, and nothing sends them: tell your administrator that "
+            "sms_worker must run."
+        )
+        found.append(Line(words % name, warns=True, query="status__exact=queued"))
+    return found
+
+
+def _balance(state: ProviderState) -> Line:
+    told = {"name": state.alias, "balance": balance_words(state)}
+    if state.balance is not None and state.balance < conf.low_balance():
+        words = gettext("Balance of “%(name)s”: %(balance)s. That is low: top up the account.")
+        return Line(words % told, warns=True)
+    return Line(gettext("Balance of “%(name)s”: %(balance)s") % told)
+
+
+def _waiting(alias: str) -> bool:
+    late = timezone.now() - PATIENCE
+    queued = SmsMessage.objects.filter(status=Status.QUEUED, using=alias, send_after__lte=late)
+    return queued.order_by().exists()

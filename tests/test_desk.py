@@ -1,0 +1,182 @@
+"""What stands above the admin's list, and what one message's page tells of its life."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from django_smska import brakes, desk, life, states
+from django_smska.exceptions import AuthenticationFailed
+from django_smska.models import ProviderState, SmsMessage
+from django_smska.sms import queue_sms
+from django_smska.states import Status
+
+pytestmark = pytest.mark.django_db
+NUMBER = "+79041764995"
+
+
+def make(status, number=1, **values):
+    now = timezone.now()
+    day = now + timedelta(days=1)
+    times = {"expires_at": day, "lease_until": day, "finished_at": now} | values
+    messages = [SmsMessage(to=NUMBER, body="text", status=status, **times) for _ in range(number)]
+    return SmsMessage.objects.bulk_create(messages)
+
+
+def words():
+    return [line.words for line in desk.lines()]
+
+
+class TestNeedsAPerson:
+    def test_an_idle_app_says_nothing(self):
+        assert desk.lines() == []
+
+    def test_unknown_and_freshly_failed_ones_are_counted(self):
+        old = timezone.now() - timedelta(days=8)
+        make("unknown", 2)
+        make("unknown", finished_at=None, created_at=old)
+        make("failed", 3)
+        make("failed", finished_at=old)
+        make("delivered")
+        [line] = desk.lines()
+        assert (line.words, line.warns) == ("6 messages need a person", True)
+        assert desk.needing_a_person(SmsMessage.objects.all()).count() == 6
+
+    def test_what_was_sent_again_needs_nobody(self):
+        [done, left] = make("failed", 2)
+        make("queued", resend_of=done, send_after=timezone.now() + timedelta(days=1))
+        assert words() == ["1 message needs a person"]
+        assert list(desk.needing_a_person(SmsMessage.objects.all())) == [left]
+
+    def test_of_many_it_does_not_count_all(self, django_assert_max_num_queries):
+        make("failed", 120)
+        with django_assert_max_num_queries(4):
+            assert words() == ["more than 99 messages need a person"]
+
+    def test_its_link_shows_just_these(self, admin_client):
+        make("delivered", 2)
+        [message] = make("unknown")
+        url = "/admin/django_smska/smsmessage/"
+        page = admin_client.get(url)
+        assert '<a href="?needs=person">1 message needs a person</a>' in page.content.decode()
+        found = admin_client.get(f"{url}?needs=person").context["cl"].result_list
+        assert list(found) == [message]
+
+
+class TestProviders:
+    def test_its_balance_and_how_old_that_is(self):
+        at = timezone.now() - timedelta(minutes=5)
+        ProviderState.objects.create(alias="default", balance=Decimal("7464"), balance_at=at)
+        assert words() == ["Balance of “default”: 7464, told 5\xa0minutes ago"]
+        assert not desk.lines()[0].warns
+
+    @pytest.mark.parametrize(("low", "warns"), [(100, True), (99, False), (0, False)])
+    def test_a_low_balance_warns(self, settings, low, warns):
+        settings.SMSKA_LOW_BALANCE = low
+        state = {"balance": Decimal(99), "balance_at": timezone.now()}
+        ProviderState.objects.create(alias="default", **state)
+        [line] = desk.lines()
+        assert line.warns is warns and ("top up the account" in line.words) is warns
+
+    def test_a_pause_and_its_reason(self):
+        brakes.note_error("default", AuthenticationFailed(alias="default"))
+        [line] = desk.lines()
+        assert line.words == "“default” is paused. The gateway refuses the login."
+        assert line.warns
+
+    def test_messages_that_wait_while_no_worker_is_seen(self):
+        queue_sms(NUMBER, "just queued")
+        assert words() == []
+        SmsMessage.objects.update(send_after=timezone.now() - timedelta(minutes=3))
+        [line] = desk.lines()
+        assert "nothing sends them" in line.words and line.query == "status__exact=queued"
+        brakes.be_seen(["default"])
+        assert words() == []
+
+    def test_a_provider_that_is_no_longer_in_the_settings_is_not_spoken_of(self):
+        state = {"balance": Decimal(1), "balance_at": timezone.now()}
+        ProviderState.objects.create(alias="gone", **state)
+        assert desk.lines() == []
+
+
+class TestTimeline:
+    def test_a_delivered_message(self):
+        start = timezone.now().replace(microsecond=0) - timedelta(hours=1)
+        [message] = make(
+            "delivered",
+            created_at=start,
+            send_after=start,
+            sending_at=start + timedelta(seconds=2),
+            sent_at=start + timedelta(seconds=3),
+            finished_at=start + timedelta(seconds=128),
+            created_by=User.objects.create_user("anna"),
+        )
+        assert [(step.what, step.after) for step in life.steps(message)] == [
+            ("Written by anna", ""),
+            ("Handed to the gateway", ""),
+            ("Taken by the gateway", "after 1 s"),
+            ("Delivered", "after 2 min 5 s"),
+        ]
+        assert life.timeline(message).count("<li>") == 4
+
+    def test_one_for_later_that_took_three_attempts(self):
+        later = timezone.now() + timedelta(hours=2)
+        [message] = make("sending", send_after=later, sending_at=later, attempts=3)
+        whats = [(step.what, step.after) for step in life.steps(message)]
+        assert whats[1:] == [
+            ("To be sent from this time on", ""),
+            ("Handed to the gateway", "3 attempts"),
+        ]
+
+    def test_one_that_is_on_its_way_tells_what_was_asked(self):
+        now = timezone.now()
+        asked = {"sent_at": now, "next_status_at": now, "status_questions": 2}
+        [message] = make("sent", finished_at=None, **asked)
+        page = life.timeline(message)
+        assert "Asked 2 times whether it arrived" in page and "next: " in page
+
+    def test_names_are_escaped(self):
+        [message] = make("draft", created_by=User.objects.create_user("<b>x"))
+        assert "<b>" not in life.timeline(message)
+
+    @pytest.mark.parametrize(
+        ("seconds", "told"),
+        [
+            (0, "0 s"),
+            (0.4, "0 s"),
+            (59.6, "1 min"),
+            (3600, "1 h"),
+            (3661, "1 h 1 min"),
+            (180000, "2 d 2 h"),
+        ],
+    )
+    def test_a_duration_is_told_by_its_two_largest_parts(self, seconds, told):
+        assert life.lasting(timedelta(seconds=seconds)) == told
+
+
+class TestAdvice:
+    @pytest.mark.parametrize("status", Status)
+    def test_every_status_has_its_words_and_its_mark(self, status, admin_client):
+        [message] = make(status)
+        assert life.advice(message)
+        page = admin_client.get(f"/admin/django_smska/smsmessage/{message.pk}/change/")
+        badge = f'<span class="smska-status smska-{life.MARKS.get(status, "bad")}">{status.label}<'
+        if status != "draft":
+            assert badge in page.content.decode()
+            assert str(life.advice(message)) in page.content.decode()
+
+    @pytest.mark.parametrize("code", ["-1", "-2", "-3", "-4", "-5", "-6", "-7", "expired"])
+    def test_every_failure_of_the_gateway_has_its_own(self, code):
+        [message] = make("failed", error_code=code)
+        [other] = make("failed", error_code="connect-X")
+        assert life.advice(message) == str(life.FAILURES[code]) != life.advice(other)
+
+    def test_who_may_not_decide_is_not_told_to(self):
+        [message] = make("unknown")
+        assert "“Send again”" in life.advice(message)
+        assert "Somebody who may decide" in life.advice(message, may_decide=False)
+
+    def test_marks_are_for_statuses(self):
+        assert set(life.MARKS) < set(states.Status)
