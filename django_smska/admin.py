@@ -127,7 +127,6 @@ _MADE = ("created_at", "created_by")
 _RAW = ("gateway_id", "gateway_status", "error_code", "error_text")
 _SHOWN = (
     "status_badge",
-    "what_to_do",
     "timeline",
     "masked_number",
     "hidden_text",

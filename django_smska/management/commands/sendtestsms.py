@@ -26,7 +26,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("numbers", nargs="+", metavar="NUMBER", help="such as +79041764995")
-        parser.add_argument("--using", metavar="ALIAS", default=DEFAULT_ALIAS)
+        parser.add_argument(
+            "--using",
+            metavar="ALIAS",
+            default=DEFAULT_ALIAS,
+            help="provider of SMS_PROVIDERS (default: %(default)s)",
+        )
         parser.add_argument("--text", help="instead of 'Test SMS from …'")
         parser.add_argument("--sender", default="", help="sender ID instead of the provider's own")
 
@@ -45,7 +50,9 @@ class Command(BaseCommand):
         try:
             message = send_sms(number, text, sender=options["sender"], using=options["using"])
         except ValidationError as error:
-            return self._say(number, f"nothing was sent. {' '.join(error.messages)}")
+            # Whoever typed it must see what is wrong with it: it is shown as it is.
+            self.stdout.write(f"{number}: nothing was sent. {' '.join(error.messages)}")
+            return False
         except SmsOutcomeUnknown as error:
             return self._say(number, f"OUTCOME UNKNOWN, it may have been sent. {error}", error.sms)
         except SmsNotSent as error:

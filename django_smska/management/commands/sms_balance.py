@@ -33,7 +33,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(answers, ensure_ascii=False))
         else:
             for alias, answer in answers.items():
-                self.stdout.write(f"{alias}: {_in_words(answer)}")
+                words = _in_words(answer).removeprefix(f"SMS_PROVIDERS[{alias!r}]: ")
+                self.stdout.write(f"{alias}: {words}")
         self._complain(answers, least)
 
     def _complain(self, answers: dict[str, dict[str, Any]], least: Decimal | None) -> None:
@@ -113,7 +114,7 @@ def _keep(alias: str, balance: Decimal) -> dict[str, Any]:
 def _in_words(answer: dict[str, Any]) -> str:
     if "error" in answer:
         return str(answer["error"])
-    words = [str(answer["balance"])]
+    words = [f"{answer['balance']} credits"]
     if answer.get("paused"):
         words.append("still paused, because the account is empty")
     if answer.get("opened_again"):

@@ -22,13 +22,23 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--host", default="127.0.0.1", help="loopback address")
-        parser.add_argument("--port", type=int, default=8009, help="0 takes a free one")
-        parser.add_argument("--api-key", default="test")
-        parser.add_argument("--api-password", default="test")
-        parser.add_argument("--balance", default="1000", help="credits, one for each message")
+        parser.add_argument(
+            "--host", default="127.0.0.1", help="loopback address (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--port", type=int, default=8009, help="0 takes a free one (default: %(default)s)"
+        )
+        parser.add_argument("--api-key", default="test", help="login (default: %(default)s)")
+        parser.add_argument(
+            "--api-password", default="test", help="password (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--balance", default="1000", help="credits, one for each message (default: %(default)s)"
+        )
         parser.add_argument("--ledger", metavar="FILE", help="append each message taken, as JSON")
-        parser.add_argument("--latency", type=float, default=0, metavar="SECONDS")
+        parser.add_argument(
+            "--latency", type=float, default=0, metavar="SECONDS", help="before each answer"
+        )
         parser.add_argument(
             "--fault",
             action="append",

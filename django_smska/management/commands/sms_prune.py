@@ -31,7 +31,12 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--keep", type=float, metavar="DAYS", help="instead of SMSKA_KEEP")
+        parser.add_argument(
+            "--keep",
+            type=float,
+            metavar="DAYS",
+            help="instead of SMSKA_KEEP (180 days, where it is not set)",
+        )
         parser.add_argument("--dry-run", action="store_true", help="count, delete nothing")
 
     def handle(self, **options: Any) -> None:

@@ -55,14 +55,18 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="one pass, as for cron")
         parser.add_argument("--using", metavar="ALIAS", help="only this provider's messages")
         parser.add_argument(
-            "--concurrency", type=int, default=16, metavar="N", help="requests in the air at once"
+            "--concurrency",
+            type=int,
+            default=16,
+            metavar="N",
+            help="requests in the air at once (default: %(default)s)",
         )
         parser.add_argument(
             "--interval",
             type=float,
             default=5,
             metavar="SECONDS",
-            help="rest between two looks at the queue",
+            help="rest between two looks at the queue (default: %(default)s)",
         )
         parser.add_argument(
             "--json",
