@@ -359,6 +359,18 @@ class SmsMessageAdmin(MessageAdminBase):
             # The network is waited for after the commit, and yet before the page is answered.
             transaction.on_commit(partial(self._carry_out, request, SEND, [obj.pk]), write_db())
 
+    def response_post_save_add(self, request: HttpRequest, obj: SmsMessage) -> HttpResponse:
+        """Whoever sends wants to see what becomes of it."""
+        return self._seen_off(request, obj) or super().response_post_save_add(request, obj)
+
+    def response_post_save_change(self, request: HttpRequest, obj: SmsMessage) -> HttpResponse:
+        return self._seen_off(request, obj) or super().response_post_save_change(request, obj)
+
+    def _seen_off(self, request: HttpRequest, obj: SmsMessage) -> HttpResponse | None:
+        if "_send" not in request.POST:
+            return None
+        return HttpResponseRedirect(self._back(request, self._url("change", obj.pk)))
+
     def delete_model(self, request: HttpRequest, obj: SmsMessage) -> None:
         never_sent = (Status.DRAFT, Status.CANCELLED)
         if not rows([obj.pk]).select_for_update().filter(status__in=never_sent).exists():
