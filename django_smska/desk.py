@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
@@ -21,6 +20,7 @@ from .states import Status
 
 RECENT = timedelta(days=7)  # a failure that nobody looked at in a week needs nobody any more
 COUNTED = 99  # people who have a hundred to look at need no exact number
+LOOKED_AT = 500  # of each kind, at most
 PATIENCE = timedelta(minutes=2)  # for which queued messages may wait without a word
 
 
@@ -34,41 +34,40 @@ class Line:
 
 
 def needing_a_person(messages: SmsMessageQuerySet) -> SmsMessageQuerySet:
-    """Unknown ones, and those that failed in the last week, unless they were sent again."""
-    fresh = Q(status=Status.FAILED, finished_at__gte=timezone.now() - RECENT)
-    return messages.filter(Q(status=Status.UNKNOWN) | fresh, resent_as=None)
+    """Unknown ones, and those that failed in the last week, unless they were sent again; the
+    newest ``LOOKED_AT`` of both kinds, so that the list is as quick in a long table."""
+    return messages.filter(pk__in=[*_needing(Status.UNKNOWN), *_needing(Status.FAILED)])
+
+
+def _needing(status: Status, most: int | None = None) -> list[Any]:
+    """The keys of those of this status; a failure's time has no index, so that comes last."""
+    since = timezone.now() - RECENT
+    left = SmsMessage.objects.filter(status=status, resent_as=None).order_by("-id")
+    return [
+        pk
+        for pk, finished in left.values_list("pk", "finished_at")[: most or LOOKED_AT]
+        if status == Status.UNKNOWN or (finished is not None and finished >= since)
+    ]
 
 
 def lines() -> list[Line]:
     """All that there is to say now."""
     states = {state.alias: state for state in brakes.states_of(providers)}
-    found = [_needing()]
+    found: list[Line | None] = [_needing_line()]
     for alias in providers:
         found += _of_provider(states.get(alias) or ProviderState(alias=alias))
     return [line for line in found if line is not None]
 
 
-def _needing() -> Line | None:
-    number = sum(_some(status) for status in (Status.UNKNOWN, Status.FAILED))
+def _needing_line() -> Line | None:
+    number = sum(len(_needing(s, COUNTED + 1)) for s in (Status.UNKNOWN, Status.FAILED))
     if not number:
         return None
-    shown = ngettext(
+    words = ngettext(
         "%(number)s message needs a person", "%(number)s messages need a person", number
     )
-    counted: Any = number if number <= COUNTED else gettext("more than %s") % COUNTED
-    return Line(shown % {"number": counted}, warns=True, query="needs=person")
-
-
-def _some(status: Status) -> int:
-    """How many of this status need a person; of many only the newest are looked at, since a
-    failure's time has no index of its own."""
-    newest = SmsMessage.objects.filter(status=status).order_by("-id")
-    since = timezone.now() - RECENT
-    found = newest.values_list("finished_at", "resent_as__id")[: COUNTED + 1]
-    return sum(
-        again is None and (status == Status.UNKNOWN or (finished is not None and finished >= since))
-        for finished, again in found
-    )
+    shown: Any = number if number <= COUNTED else gettext("more than %s") % COUNTED
+    return Line(words % {"number": shown}, warns=True, query="needs=person")
 
 
 def _of_provider(state: ProviderState) -> list[Line]:

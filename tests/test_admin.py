@@ -128,6 +128,19 @@ def test_search_finds_a_number_in_any_spelling_and_a_gateway_id(boss, term):
     assert list(response.context["cl"].result_list) == [found]
 
 
+def test_a_part_of_a_number_is_looked_for_among_the_newest_only(boss, monkeypatch):
+    """It would read the whole table; a whole number is found by its index, however old."""
+    old = make()
+    new = make(to="89051764995")
+    monkeypatch.setattr(django_smska.admin, "PARTS_AMONG", new.pk - old.pk)
+
+    def found(term):
+        return list(boss.get(LIST, {"q": term}).context["cl"].result_list)
+
+    assert found("1764995") == [new]
+    assert found("89041764995") == [old]
+
+
 @pytest.mark.parametrize("term", ["The text", "499", "gw-1", "+7 905", "x4995"])
 def test_search_finds_no_text_no_part_of_an_id_and_nothing_by_three_digits(boss, term):
     rows([make("sent").pk]).update(gateway_id="gw-17")

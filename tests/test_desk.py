@@ -55,6 +55,12 @@ class TestNeedsAPerson:
         with django_assert_max_num_queries(4):
             assert words() == ["more than 99 messages need a person"]
 
+    def test_of_each_kind_the_newest_are_listed(self, monkeypatch):
+        monkeypatch.setattr(desk, "LOOKED_AT", 2)
+        unknown, failed = make("unknown", 3), make("failed", 3)
+        listed = desk.needing_a_person(SmsMessage.objects.order_by("pk"))
+        assert list(listed) == [*unknown[1:], *failed[1:]]
+
     def test_its_link_shows_just_these(self, admin_client):
         make("delivered", 2)
         [message] = make("unknown")
