@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib.admin.widgets import AdminTextInputWidget
+from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.utils.translation import gettext_lazy as _
 
@@ -24,6 +24,26 @@ def aliases() -> list[tuple[str, str]]:
     return [(alias, alias) for alias in providers]
 
 
+class CountedTextarea(AdminTextareaWidget):
+    """Tells under the text how long it is and how many segments it takes, where scripts run."""
+
+    WORDS = {
+        "data-size": _("Characters: {characters}. Room left in this segment: {left}."),
+        "data-short": _("Segments: {segments}. Alphabet: Latin (GSM-7)."),
+        "data-long": _(
+            "Segments: {segments}. Alphabet: all characters (UCS-2), and so less room in a "
+            "segment, because of {character}, character {position}."
+        ),
+    }
+
+    class Media:
+        css = {"all": ("django_smska/compose.css",)}
+        js = ("django_smska/counter.js",)
+
+    def __init__(self, attrs: Any = None) -> None:
+        super().__init__({**self.WORDS, **(attrs or {})})
+
+
 class SmsMessageForm(ModelForm):
     """Takes a number in any spelling, and a provider of ``SMS_PROVIDERS``."""
 
@@ -38,6 +58,7 @@ class SmsMessageForm(ModelForm):
     class Meta:
         model = SmsMessage
         fields = ("to", "body", "sender", "using", "priority", "send_after", "expires_at")
+        widgets = {"body": CountedTextarea}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

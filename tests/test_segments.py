@@ -30,7 +30,24 @@ from django_smska.segments import GSM7, GSM_BASIC, GSM_EXTENSION, UCS2, count
     ],
 )
 def test_segments_are_counted_as_3gpp_says(text, encoding, units, segments):
-    assert count(text) == (encoding, units, segments)
+    assert count(text)[:3] == (encoding, units, segments)
+
+
+@pytest.mark.parametrize(
+    ("text", "left", "foreign"),
+    [
+        ("", 160, -1),
+        ("a" * 160, 0, -1),
+        ("a" * 161, 145, -1),
+        ("€" * 2, 156, -1),
+        ("a" * 152 + "€" * 10, 133, -1),  # 152 in the first part, for "€" needs two
+        ("Order №5", 62, 6),
+        ("я" * 71, 63, 0),
+        ("я" * 66 + "😀" + "я" * 4, 61, 0),
+    ],
+)
+def test_the_room_that_is_left_and_who_forced_ucs_2(text, left, foreign):
+    assert count(text)[3:] == (left, foreign)
 
 
 def test_an_extension_character_is_not_split_over_two_parts():
