@@ -29,6 +29,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from . import conf, desk, life, privacy
+from .compose import compose
 from .deeds import (
     CANCEL,
     CONFIRM_SENT,
@@ -403,10 +404,15 @@ class SmsMessageAdmin(MessageAdminBase):
             path(f"{deed.name}/", self._view(deed), name=f"django_smska_smsmessage_{deed.name}")
             for deed in DEEDS
         ]
+        write = self._wrap(partial(compose, model_admin=self))
+        own.append(path("compose/", write, name="django_smska_smsmessage_compose"))
         return own + super().get_urls()
 
     def _view(self, deed: Deed) -> Callable[..., Any]:
-        view = self.admin_site.admin_view(partial(self.deed_view, deed=deed))
+        return self._wrap(partial(self.deed_view, deed=deed))
+
+    def _wrap(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        view = self.admin_site.admin_view(view)
         for alias in connections:  # no transaction may be open while the network is waited for
             view = transaction.non_atomic_requests(using=alias)(view)
         return view

@@ -23,6 +23,7 @@ ROLES = {
     "refresh": ("view", "refresh"),
     "resend": ("view", "resend"),
     "delete": ("view", "delete"),
+    "compose": ("view", "add", "send"),
     "all but view": ("add", "delete", "send", "refresh", "resend"),
     "see the text": ("view", "send", "see_text"),
     "see the number": ("view", "send", "see_number"),
@@ -46,6 +47,7 @@ NEEDS = {
     "confirm_sent": (({"view", "resend"},), "unknown"),
     "resend": (({"view", "resend"},), "unknown"),
     "cancel": (({"change"},), "draft"),
+    "compose": (({"view", "add", "send"},), None),
 }
 OWN = {deed.name for deed in DEEDS}
 
@@ -81,7 +83,7 @@ def allowed(role, name):
 def address(name, message):
     if name in OWN:
         return reverse(f"admin:{NAME}{name}") + f"?pks={message.pk}"
-    args = [] if name in ("changelist", "add") else [message.pk]
+    args = [] if name in ("changelist", "add", "compose") else [message.pk]
     return reverse(f"admin:{NAME}{name}", args=args)
 
 

@@ -1,0 +1,332 @@
+"""A page of the admin to write one text to one number or to thousands.
+
+It is filled in, checked on a second page, and sent from there; nothing is stored before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin.helpers import AdminForm
+from django.contrib.admin.widgets import AdminTextareaWidget
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import IntegrityError, transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+
+from . import brakes, conf, recipients
+from .deeds import LISTED, QUEUED, SEND, Outcome, balance_words, log, paused_words, worker_away
+from .forms import SmsMessageForm
+from .models import SmsMessage, rows, write_db
+from .numbers import is_russian_mobile
+from .sms import send_mass_sms
+from .states import Status
+
+TEMPLATES = "admin/django_smska/smsmessage"
+FIELDSETS: Any = [
+    (_("Recipients"), {"fields": ("numbers", "file")}),
+    (_("Message"), {"fields": ("body", "sender", "using")}),
+    (_("When"), {"fields": ("send_at",)}),
+]
+SHOWN = 200  # numbers that are left out, on the page that names them
+LOOKED_UP = 500  # numbers, in one query, to see whether they have just got this text
+ANY_NUMBER = "+79000000000"
+
+
+def _new_nonce() -> str:
+    return secrets.token_hex(16)
+
+
+class ComposeForm(SmsMessageForm):
+    """One text and whom it goes to.
+
+    Once it is valid: ``recipients``, and ``instance``, which has the text's size. ``column``: the
+    column of a file that the numbers were taken from; then they also stand in ``numbers``.
+    """
+
+    to = None  # type: ignore[assignment]
+    numbers = forms.CharField(
+        label=_("Numbers"),
+        required=False,
+        strip=False,
+        widget=AdminTextareaWidget(attrs={"rows": 6, "autocomplete": "off", "spellcheck": "false"}),
+        help_text=_(
+            "One in a line, or with commas between them: 8 904 176-49-95 or +7 904 176-49-95; "
+            "other countries with + and their code."
+        ),
+    )
+    file = forms.FileField(
+        label=_("Or a file with numbers"),
+        required=False,
+        widget=forms.FileInput(attrs={"accept": ".csv,.txt,.xlsx"}),
+        help_text=_("A table, as CSV or XLSX; the column with the numbers is found by itself."),
+    )
+    send_at = forms.DateTimeField(
+        label=_("Send at"),
+        required=False,
+        widget=forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"type": "datetime-local"}),
+    )
+    # Pressed twice, a form must not send twice: all that a form sends is tied to its nonce.
+    nonce = forms.CharField(max_length=64, widget=forms.HiddenInput, initial=_new_nonce)
+
+    class Meta(SmsMessageForm.Meta):
+        fields: Any = ("body", "sender", "using")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.column: recipients.Column | None = None
+        self.recipients = recipients.Recipients()
+        zone = timezone.get_current_timezone_name() if conf.uses_time_zones() else ""
+        self.fields["send_at"].help_text = (
+            gettext("Empty: now. The time zone is %s.") % zone if zone else gettext("Empty: now.")
+        )
+
+    def clean_file(self) -> None:
+        file = self.cleaned_data["file"]
+        if not file:
+            return
+        if self.cleaned_data["numbers"].strip():
+            raise ValidationError(_("Give numbers either in the field above or in a file."))
+        self.column = recipients.column(file.read(recipients.LARGEST + 1))
+        # From here on they are as if they had been typed: a page can carry them, a file it cannot.
+        numbers = self.cleaned_data["numbers"] = self.column.lines
+        self.data = {**dict(self.data.items()), "numbers": numbers}
+
+    def clean_send_at(self) -> Any:
+        at = self.cleaned_data["send_at"]
+        if at is not None and at <= timezone.now():
+            raise ValidationError(_("This time has passed. Leave it empty to send now."))
+        return at
+
+    def clean(self) -> Any:
+        cleaned = super().clean()
+        if "file" not in self.errors:
+            try:
+                self._read_numbers()
+            except ValidationError as error:
+                self.add_error("numbers", error)
+        # The model looks at the text only beside a number.
+        self.instance.to = next(iter(self.recipients.numbers), ANY_NUMBER)
+        return cleaned
+
+    def _read_numbers(self) -> None:
+        self.recipients = recipients.read(self.cleaned_data["numbers"])
+        if self.recipients.numbers:
+            return
+        bad = self.recipients.bad[:LISTED]
+        if not bad:
+            raise ValidationError(_("Enter at least one number."))
+        words = gettext("Line %(line)s, “%(written)s”: %(why)s")
+        raise ValidationError([words % vars(left_out) for left_out in bad])
+
+    @property
+    def send_at_once(self) -> bool:
+        """Whether the person who presses the button waits until all is sent."""
+        few = len(self.recipients.numbers) <= conf.send_at_once()
+        return few and self.cleaned_data["send_at"] is None
+
+    def messages(self, user: Any) -> Iterator[SmsMessage]:
+        """A new message for each number; those of the same form and content have the same keys."""
+        content = {name: self.cleaned_data[name] for name in ("body", "sender", "using")}
+        at = self.cleaned_data["send_at"]
+        for number in self.recipients.numbers:
+            parts = (self.cleaned_data["nonce"], number, *content.values(), str(at))
+            key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+            yield SmsMessage(
+                to=number,
+                **content,
+                send_after=at or timezone.now(),
+                idempotency_key=f"compose-{key}",
+                created_by=user,
+            )
+
+
+# --- the pages ------------------------------------------------------------------------------------
+
+
+@sensitive_variables()
+@sensitive_post_parameters()
+def compose(request: HttpRequest, *, model_admin: Any) -> HttpResponse:
+    """GET shows the form; POST checks it and shows what would be sent; POST from there sends."""
+    may_add = model_admin.has_add_permission(request)
+    if not (may_add and model_admin.has_send_permission(request)):
+        raise PermissionDenied
+    if request.method != "POST":
+        return _write_page(request, model_admin, ComposeForm())
+    form = ComposeForm(request.POST, request.FILES)
+    if not form.is_valid() or "_back" in request.POST:
+        return _write_page(request, model_admin, form)
+    if "_send" not in request.POST:
+        return _check_page(request, model_admin, form)
+    return _send(request, model_admin, form)
+
+
+def _write_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
+    context = {
+        "title": _("Write a message"),
+        "errors": form.errors,
+        "adminform": AdminForm(form, FIELDSETS, {}, model_admin=model_admin),
+        "back_url": model_admin._url("changelist"),
+    }
+    return _page(request, model_admin, form, "compose.html", context)
+
+
+def _check_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
+    found = form.recipients
+    left_out = sorted(found.bad + found.doubled, key=lambda one: one.line)
+    state = brakes.state_of(form.cleaned_data["using"])
+    context = {
+        "title": _("Check and send"),
+        "number": len(found.numbers),
+        "segments": len(found.numbers) * form.instance.segments,
+        "numbers": ", ".join(found.numbers),
+        "doubled": len(found.doubled),
+        "bad": len(found.bad),
+        "left_out": left_out[:SHOWN],
+        "more": len(left_out) - SHOWN,
+        "state": state,
+        "balance": balance_words(state),
+        "warnings": list(_warnings(form, state)),
+        "most": conf.send_at_once(),
+        "hidden": [form[name] for name in form.fields if name != "file"],
+    }
+    return _page(request, model_admin, form, "compose_check.html", context)
+
+
+def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
+    numbers = form.recipients.numbers
+    segments = len(numbers) * form.instance.segments
+    if state.is_paused:
+        yield gettext("“%(name)s” is paused. %(why)s") % {
+            "name": state.alias,
+            "why": paused_words(state),
+        }
+    if not form.send_at_once and worker_away(state):
+        words = gettext(
+            "No worker has been seen for “%(name)s” lately, so this would lie in the queue: tell "
+            "your administrator that sms_worker must run."
+        )
+        yield words % {"name": state.alias}
+    if state.balance is not None and state.balance < segments:
+        yield gettext("The balance is less than the number of segments: it may not be enough.")
+    if _just_sent(form):
+        yield gettext(
+            "This text went to some of these numbers within the last hour. They would get it twice."
+        )
+    foreign = sum(not is_russian_mobile(number) for number in numbers)
+    if foreign:
+        words = ngettext(
+            "%s number is not a Russian mobile number: not every provider sends there.",
+            "%s numbers are not Russian mobile numbers: not every provider sends there.",
+            foreign,
+        )
+        yield words % foreign
+
+
+def _just_sent(form: ComposeForm) -> bool:
+    """Whether somebody wrote the same a moment ago: another form's nonce does not tell."""
+    same = rows().filter(
+        to__in=form.recipients.numbers[:LOOKED_UP],
+        body=form.instance.body,
+        created_at__gte=timezone.now() - timedelta(hours=1),
+    )
+    return same.exclude(status__in=(Status.FAILED, Status.CANCELLED)).order_by().exists()
+
+
+def _page(
+    request: HttpRequest, model_admin: Any, form: ComposeForm, template: str, context: Any
+) -> HttpResponse:
+    request.current_app = model_admin.admin_site.name
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "original": context["title"],  # for the breadcrumbs
+        "opts": model_admin.opts,
+        "media": model_admin.media + form.media,
+        "has_view_permission": True,
+        "form": form,
+        "action_url": model_admin._url("compose"),
+        **context,
+    }
+    return TemplateResponse(request, f"{TEMPLATES}/{template}", context)
+
+
+# --- sending --------------------------------------------------------------------------------------
+
+
+def _send(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
+    if form.send_at_once:
+        new = _store_drafts(form, request.user)
+        if new:
+            model_admin._carry_out(request, SEND, new)
+    else:
+        outcome = _queued(form)
+        new = _store_queued(form, request.user, outcome)
+        if new:
+            model_admin.message_user(request, model_admin._summary(outcome, new), outcome.level)
+    if known := len(form.recipients.numbers) - len(new):
+        words = ngettext(
+            "%s message was stored when you pressed the button before: it is not sent twice.",
+            "%s messages were stored when you pressed the button before: they are not sent twice.",
+            known,
+        )
+        model_admin.message_user(request, words % known, messages.WARNING)
+    one = len(form.recipients.numbers) == len(new) == 1
+    to = model_admin._url("change", new[0]) if one else model_admin._url("changelist")
+    return HttpResponseRedirect(to)
+
+
+def _queued(form: ComposeForm) -> Outcome:
+    at = form.cleaned_data["send_at"]
+    return Outcome(gettext("Queued to be sent at %s") % _time(at), QUEUED.why) if at else QUEUED
+
+
+def _time(at: Any) -> str:
+    local = timezone.localtime(at) if timezone.is_aware(at) else at
+    return date_format(local, "SHORT_DATETIME_FORMAT")
+
+
+def _store_drafts(form: ComposeForm, user: Any) -> list[int]:
+    """Return the keys of the new ones. A draft is no worker's, so the deed that sends it is not
+    overtaken."""
+    return [message.pk for message in form.messages(user) if _is_new(message)]
+
+
+def _is_new(draft: SmsMessage) -> bool:
+    try:
+        with transaction.atomic(using=write_db()):
+            draft.save(using=write_db())
+    except IntegrityError:
+        if not rows().filter(idempotency_key=draft.idempotency_key).exists():
+            raise
+        return False
+    return True
+
+
+def _store_queued(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
+    """Return the keys of the new ones."""
+    try:
+        return _store_in_bulk(form, user, outcome)
+    except IntegrityError:  # the same form, sent at the same moment, was faster
+        return _store_in_bulk(form, user, outcome)
+
+
+def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
+    every = list(form.messages(user))
+    with transaction.atomic(using=write_db()):
+        stored = send_mass_sms(every)
+        if stored.bad:  # nothing, rather than a part that nobody chose
+            raise stored.errors[0][1]
+        new = [message for message in every if message.pk is not None]
+        log(user, new, str(outcome))
+    return [message.pk for message in new]

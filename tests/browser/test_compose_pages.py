@@ -1,0 +1,104 @@
+"""Write, check and send in a real browser."""
+
+import pytest
+
+from django_smska.models import SmsMessage
+from django_smska.sms import outbox
+
+LIST = "/admin/django_smska/smsmessage/"
+PAGE = f"{LIST}compose/"
+
+
+@pytest.fixture
+def writing(look, superuser):
+    page = look(superuser)
+    page.goto(PAGE)
+    return page
+
+
+def test_a_text_with_lines_is_counted_as_it_is_stored(writing):
+    """Browsers send two characters for a line's end; the counter and the app count one."""
+    writing.fill("#id_numbers", "+79041764995")
+    writing.fill("#id_body", "a\n" * 80 + "b")
+    assert "Segments: 2." in writing.locator(".smska-counter").inner_text()
+    writing.click("text=Check…")
+    assert "1 message, 2 segments" in writing.inner_text("#content")
+
+
+def test_with_the_keyboard_alone_from_the_form_to_the_sent_message(look, superuser, accessible):
+    page = look(superuser)
+    page.goto(PAGE)
+    page.focus("#id_numbers")
+    page.keyboard.type("8 904 176-49-95")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    page.keyboard.type("Ready")
+    until(page, "input[name=_check]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("input[name=_send]")
+    until(page, "input[name=_send]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".messagelist")
+    assert "Sent: 1 message" in page.inner_text(".messagelist")
+    assert [message.body for message in outbox] == ["Ready"]
+
+
+def until(page, selector):
+    """Press Tab until this has the focus."""
+    for _ in range(40):
+        if page.locator(selector).evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"the Tab key does not lead to {selector}")
+
+
+def test_going_back_in_the_browser_and_pressing_again_sends_nothing_twice(writing):
+    writing.fill("#id_numbers", "+79041764995")
+    writing.fill("#id_body", "Ready")
+    writing.click("text=Check…")
+    writing.click("input[name=_send]")
+    writing.wait_for_selector(".messagelist")
+    writing.go_back()
+    writing.click("input[name=_send]")
+    writing.wait_for_selector(".messagelist")
+    assert "not sent twice" in writing.inner_text(".messagelist")
+    assert SmsMessage.objects.count() == len(outbox) == 1
+
+
+def test_without_scripts_a_file_of_numbers_is_sent(look, superuser):
+    page = look(superuser, script=False)
+    page.goto(PAGE)
+    data = "Имя;Телефон\nИван;8 904 176-49-95\nЁж;+79041764996\n".encode("windows-1251")
+    file = {"name": "people.csv", "mimeType": "text/csv", "buffer": data}
+    page.set_input_files("#id_file", file)
+    page.fill("#id_body", "Ready")
+    assert page.locator(".smska-counter").count() == 0
+    page.click("input[name=_check]")
+    assert "The numbers are those of the column “Телефон”." in page.inner_text("#content")
+    page.click("input[name=_back]")
+    assert page.input_value("#id_numbers").split("\n")[1:] == ["8 904 176-49-95", "+79041764996"]
+    page.click("input[name=_check]")
+    page.click("input[name=_send]")
+    assert "Sent: 2 messages" in page.inner_text(".messagelist")
+
+
+@pytest.mark.parametrize("theme, width", [("light", 1200), ("dark", 360)])
+def test_the_pages_are_accessible_and_fit(look, superuser, accessible, theme, width):
+    page = look(superuser, theme=theme, width=width)
+    page.goto(PAGE)
+    looks_well(page, accessible)
+    page.click("input[name=_check]")
+    page.wait_for_selector(".errornote")
+    looks_well(page, accessible)
+    numbers = [f"+7904{index:07}" for index in range(400)]
+    page.fill("#id_numbers", "\n".join([*numbers, *(["Ivan", numbers[0]] * 30)]))
+    page.fill("#id_body", "Ваш заказ №5 готов: https://shop.example/" + "x" * 100)
+    looks_well(page, accessible)
+    page.click("input[name=_check]")
+    page.wait_for_selector("input[name=_send]")
+    looks_well(page, accessible)
+
+
+def looks_well(page, accessible):
+    accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

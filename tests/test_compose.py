@@ -1,0 +1,381 @@
+"""Write a text, check whom it goes to, send it: to one number or to thousands."""
+
+from datetime import datetime, timedelta, timezone
+from threading import Barrier, Thread
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection, connections
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils.timezone import now
+
+from django_smska import recipients
+from django_smska.models import ProviderState, SmsMessage
+from django_smska.sms import outbox
+from django_smska.states import Status
+from django_smska.testing.gateway import Fault
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/django_smska/smsmessage/"
+PAGE = f"{LIST}compose/"
+ONE, TWO = "+79041764995", "+79041764996"
+
+
+@pytest.fixture
+def boss(client):
+    client.user = User.objects.create_superuser("boss")
+    client.force_login(client.user)
+    return client
+
+
+def filled(**changes):
+    form = {"numbers": ONE, "body": "Hello", "sender": "", "using": "default", "nonce": "n1"}
+    return form | changes
+
+
+def many(number):
+    return "\n".join(f"+7904{index:07}" for index in range(number))
+
+
+def check(client, **changes):
+    """What the second page carries on; it must have been shown."""
+    response = client.post(PAGE, filled(**changes))
+    assert "hidden" in response.context, response.context["errors"]
+    return {field.name: field.value() or "" for field in response.context["hidden"]}
+
+
+def send(client, **changes):
+    return client.post(PAGE, check(client, **changes) | {"_send": "1"}, follow=True)
+
+
+def told(response):
+    return [str(message) for message in response.context["messages"]]
+
+
+def errors(response):
+    return {name: list(words) for name, words in response.context["errors"].items()}
+
+
+def stored():
+    return list(SmsMessage.objects.order_by("pk").values_list("to", flat=True))
+
+
+# --- the first page
+
+
+def test_every_page_has_a_nonce_of_its_own(boss):
+    nonces = {boss.get(PAGE).context["form"]["nonce"].value() for _ in range(2)}
+    assert len(nonces) == 2 and all(len(nonce) == 32 for nonce in nonces)
+
+
+def test_one_provider_is_no_choice(boss, settings):
+    assert '<select name="using"' not in boss.get(PAGE).content.decode()
+    settings.SMS_PROVIDERS = {"default": {}, "bulk": {}}
+    assert '<select name="using"' in boss.get(PAGE).content.decode()
+
+
+@pytest.mark.parametrize(
+    "changes, field, words",
+    [
+        ({"numbers": " \n"}, "numbers", "Enter at least one number."),
+        ({"numbers": "Ivan\n12"}, "numbers", "Line 1, “Ivan”: A number has only digits"),
+        ({"body": " "}, "body", "required"),
+        ({"body": "x" * 50_000}, "body", "the most is 255"),
+        ({"sender": "two\nlines"}, "sender", "one line"),
+        ({"using": "nobody"}, "using", "not one of the available choices"),
+        ({"send_at": "2020-01-01T12:00"}, "send_at", "This time has passed."),
+        ({"send_at": "tomorrow"}, "send_at", "valid date/time"),
+        ({"nonce": ""}, "nonce", "required"),
+        ({"numbers": "1\n" * 10_001}, "numbers", "more than 10000 numbers"),
+    ],
+)
+def test_what_is_wrong_is_said_at_its_field_and_nothing_is_stored(boss, changes, field, words):
+    response = boss.post(PAGE, filled(_send="1", **changes))
+    assert list(errors(response)) == [field] and words in errors(response)[field][0]
+    assert not SmsMessage.objects.exists() and not outbox
+
+
+def test_what_was_typed_is_kept_on_the_way_back(boss):
+    typed = {"numbers": f"{ONE}\nIvan", "body": "two\nlines", "send_at": "2199-01-01T12:00"}
+    response = boss.post(PAGE, check(boss, **typed) | {"_back": "1"})
+    page = response.content.decode()
+    assert f"{ONE}\nIvan</textarea>" in page and "two\nlines</textarea>" in page
+    assert 'value="2199-01-01T12:00"' in page and 'value="n1"' in page
+    assert "errornote" not in page and not SmsMessage.objects.exists()
+
+
+# --- numbers from a file
+
+
+def upload(client, data, name="people.csv", **changes):
+    return client.post(PAGE, filled(numbers="", file=SimpleUploadedFile(name, data), **changes))
+
+
+def test_a_file_is_as_good_as_typing(boss):
+    data = f"Имя;Телефон\nИван;{ONE}\nЁж;{ONE}\nЯк;none\nЛев;{TWO}".encode("windows-1251")
+    response = upload(boss, data)
+    page = response.content.decode()
+    assert "those of the column “Телефон”" in page
+    assert response.context["numbers"] == f"{ONE}, {TWO}"
+    assert [one.line for one in response.context["left_out"]] == [3, 4]
+    carried = {field.name: field.value() or "" for field in response.context["hidden"]}
+    back = boss.post(PAGE, carried | {"_back": "1"}).content.decode()
+    assert f"{ONE}\n{ONE}\nnone\n{TWO}</textarea>" in back
+    boss.post(PAGE, carried | {"_send": "1"})
+    assert stored() == [ONE, TWO]
+
+
+def test_the_numbers_of_a_file_outlive_an_error_elsewhere(boss):
+    response = upload(boss, f"{ONE}\n{TWO}".encode(), body="")
+    assert list(errors(response)) == ["body"]
+    assert f"{ONE}\n{TWO}</textarea>" in response.content.decode()
+
+
+def test_numbers_are_not_taken_from_two_places(boss):
+    file = SimpleUploadedFile("people.csv", TWO.encode())
+    response = boss.post(PAGE, filled(file=file))
+    assert "either in the field above or in a file" in errors(response)["file"][0]
+
+
+def test_a_file_that_cannot_be_read_is_told_at_its_field(boss):
+    assert "cannot be read" in errors(upload(boss, b"\x89PNG\0"))["file"][0]
+    assert list(errors(upload(boss, b"x" * (recipients.LARGEST + 1)))) == ["file"]
+
+
+# --- the second page
+
+
+def test_the_second_page_tells_all_and_does_nothing(boss):
+    numbers = f"{ONE}\n8 904 176-49-95\nIvan <b>\n{TWO}"
+    response = boss.post(PAGE, filled(numbers=numbers, body="я" * 71))
+    page = response.content.decode()
+    assert "2 messages, 4 segments" in page and "2 segments for each number" in page
+    assert f"{ONE}, {TWO}</p>" in page and "я" * 71 in page
+    assert "1 is no phone number." in page and "1 repeats an earlier number" in page
+    assert "Ivan &lt;b&gt;" in page and "The same number as in line 1." in page
+    assert "while you wait" in page and 'value="Send now"' in page
+    assert not SmsMessage.objects.exists() and not outbox
+
+
+def test_it_tells_the_balance_and_warns(boss, settings):
+    settings.SMSKA_SEND_AT_ONCE = 1
+    state = ProviderState.objects.create(alias="default", balance=3, balance_at=now())
+    numbers = f"{ONE}\n{TWO}\n+491711234567"
+
+    def page(**changes):
+        return boss.post(PAGE, filled(numbers=numbers, **changes)).content.decode()
+
+    assert "3, told 0\xa0minutes ago" in page() and "may not be enough" not in page()
+    assert "may not be enough" in page(body="я" * 71)
+    assert "1 number is not a Russian mobile number" in page()
+    assert "No worker has been seen" in page() and "is paused" not in page()
+    ProviderState.objects.update(worker_seen_at=now(), paused_at=now(), reason="funds")
+    assert "No worker has been seen" not in page()
+    assert "“default” is paused. The account has too few credits." in page()
+    state.delete()
+    assert "not known" in page() and "may not be enough" not in page(body="я" * 71)
+
+
+def test_it_warns_of_a_text_that_went_to_the_same_number_a_moment_ago(boss):
+    """Also if another form or another person sent it; not if nothing came of it."""
+
+    def warns(**changes):
+        response = boss.post(PAGE, filled(nonce="n2", numbers=f"{TWO}\n{ONE}", **changes))
+        return "within the last hour" in response.content.decode()
+
+    assert not warns()
+    send(boss)
+    assert warns() and not warns(body="Other")
+    SmsMessage.objects.update(status=Status.FAILED)
+    assert not warns()
+    SmsMessage.objects.update(status=Status.SENT, created_at=now() - timedelta(hours=2))
+    assert not warns()
+
+
+def test_of_very_many_that_are_left_out_some_are_named(boss):
+    numbers = "\n".join([ONE, *(f"x{index}" for index in range(300))])
+    page = boss.post(PAGE, filled(numbers=numbers)).content.decode()
+    assert "300 are no phone numbers." in page and "And 100 more." in page
+    assert page.count("only digits") == 200
+
+
+def test_a_time_is_told_in_the_zone_that_is_named(boss):
+    assert "The time zone is Europe/Moscow." in boss.get(PAGE).content.decode()
+    response = boss.post(PAGE, filled(send_at="2199-01-01T12:00"))
+    assert 'value="Send at Jan. 1, 2199, noon"' in response.content.decode()
+
+
+# --- sending
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_is_sent_while_one_waits(boss, provider):
+    response = send(boss, body="two\r\nlines", sender="Shop")
+    message = SmsMessage.objects.get()
+    assert provider.times_taken("79041764995", "two\nlines") == 1
+    assert (message.status, message.sender, message.created_by) == ("sent", "Shop", boss.user)
+    assert told(response)[0].startswith("Sent: 1 message")
+    assert response.redirect_chain == [(f"{LIST}{message.pk}/change/", 302)]
+    assert [entry.change_message for entry in LogEntry.objects.all()] == ["Sent."]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_handful_is_sent_while_one_waits_and_each_outcome_told(boss, provider):
+    provider.script(2, Fault("reset_after_request"), on="send")
+    response = send(boss, numbers=f"{ONE}\n{TWO}\n+491711234567")
+    assert [words.split(":")[0] for words in told(response)] == [
+        "Sent",
+        "Unknown whether it was sent",
+        "Queued for sending",
+    ]
+    assert response.redirect_chain == [(LIST, 302)]
+    assert LogEntry.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("number", [1, 5, 6])
+def test_pressing_twice_sends_once(boss, provider, number):
+    carried = check(boss, numbers=many(number)) | {"_send": "1"}
+    boss.post(PAGE, carried, follow=True)
+    first = list(SmsMessage.objects.values())
+    response = boss.post(PAGE, carried, follow=True)
+    assert list(SmsMessage.objects.values()) == first and len(first) == number
+    assert provider.sends == (number if number <= 5 else 0)
+    assert len(told(response)) == 1 and "not sent twice" in told(response)[0]
+    assert LogEntry.objects.count() == number
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("number", [3, 30])
+def test_pressing_at_the_same_moment_sends_once(boss, provider, number):
+    """Each of four requests believes to be the first."""
+    carried = check(boss, numbers=many(number)) | {"_send": "1"}
+    start, statuses = Barrier(4), []
+
+    def press():
+        client = Client()
+        client.cookies = boss.cookies
+        start.wait(10)
+        statuses.append(client.post(PAGE, carried).status_code)
+        connections.close_all()
+
+    threads = [Thread(target=press) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert statuses == [302] * 4
+    assert sorted(stored()) == many(number).split()
+    assert LogEntry.objects.count() == number
+    assert provider.sends == (number if number <= 5 else 0)
+
+
+def test_numbers_that_are_added_on_the_way_back_get_theirs_and_no_other_a_second(boss):
+    send(boss)
+    response = send(boss, numbers=f"{ONE}\n{TWO}")
+    assert stored() == [ONE, TWO] and len(outbox) == 2
+    assert "1 message was stored when you pressed the button before" in told(response)[1]
+
+
+@pytest.mark.parametrize("changes", [{"body": "Other"}, {"sender": "Shop"}, {"nonce": "n2"}])
+def test_another_text_or_another_form_is_another_message(boss, changes):
+    send(boss)
+    send(boss, **changes)
+    assert stored() == [ONE, ONE]
+
+
+def test_more_than_a_handful_go_into_the_queue(boss):
+    response = send(boss, numbers=many(6))
+    assert told(response)[0].startswith("Queued for sending: 6 messages (")
+    messages = SmsMessage.objects.all()
+    assert all(one.status == Status.QUEUED and one.created_by == boss.user for one in messages)
+    words = {entry.change_message for entry in LogEntry.objects.all()}
+    assert LogEntry.objects.count() == 6 and len(words) == 1
+    assert words.pop().startswith("Queued for sending")
+    assert not outbox and response.redirect_chain == [(LIST, 302)]
+
+
+def test_one_with_a_time_waits_for_it_in_the_queue(boss):
+    response = send(boss, send_at="2199-01-01T12:00")
+    message = SmsMessage.objects.get()
+    noon = datetime(2199, 1, 1, 12, tzinfo=timezone(timedelta(hours=3)))
+    assert (message.status, message.send_after) == ("queued", noon) and not outbox
+    assert message.expires_at == noon + timedelta(days=1)
+    assert told(response)[0].startswith("Queued to be sent at 01/01/2199 noon: 1 message")
+    assert "01/01/2199 noon" in LogEntry.objects.get().change_message
+
+
+def test_a_time_that_passes_on_the_second_page_sends_nothing(boss, monkeypatch):
+    carried = check(boss, send_at="2199-01-01T12:00")
+    late = datetime(2199, 1, 1, 13, tzinfo=timezone.utc)
+    monkeypatch.setattr("django_smska.compose.timezone.now", lambda: late)
+    boss.force_login(boss.user)
+    response = boss.post(PAGE, carried | {"_send": "1"})
+    assert list(errors(response)) == ["send_at"] and not SmsMessage.objects.exists()
+
+
+def test_the_time_costs_no_time_zone(boss, settings):
+    settings.USE_TZ = False
+    if connection.vendor != "sqlite":
+        pytest.skip("a server's time columns are made with USE_TZ")
+    assert "The time zone" not in boss.get(PAGE).content.decode()
+    send(boss, send_at="2199-01-01T12:00")
+    assert SmsMessage.objects.get().send_after == datetime(2199, 1, 1, 12)
+
+
+def test_two_hundred_take_a_few_queries(boss):
+    def queries(number, nonce):
+        carried = check(boss, numbers=many(number), nonce=nonce) | {"_send": "1"}
+        with CaptureQueriesContext(connection) as context:
+            boss.post(PAGE, carried)
+        return len(context)
+
+    queries(10, "warm")
+    assert queries(200, "two hundred") <= 30
+    assert SmsMessage.objects.count() == 210 and LogEntry.objects.count() == 210
+
+
+def test_ten_thousand_fit_through_the_pages(boss):
+    carried = check(boss, numbers=many(10_000), body="я" * 10_000)
+    response = boss.post(PAGE, carried | {"_back": "1"})
+    assert response.context["form"].recipients.numbers == many(10_000).split()
+
+
+def test_nothing_of_it_is_seen_without_the_permissions_to_see(client):
+    """Who writes sees what is written there and then; not afterwards."""
+    user = User.objects.create_user("clerk", is_staff=True)
+    codenames = [f"{name}_smsmessage" for name in ("view", "add", "send")]
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client.force_login(user)
+    response = send(client, body="Secret")
+    page = response.content.decode()
+    assert stored() == [ONE] and len(outbox) == 1
+    assert "Secret" not in page and "4176" not in page
+
+
+@pytest.mark.parametrize("missing", ["view", "add", "send"])
+def test_post_needs_every_permission(client, missing):
+    user = User.objects.create_user("clerk", is_staff=True)
+    codenames = [f"{name}_smsmessage" for name in {"view", "add", "send"} - {missing}]
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client.force_login(user)
+    for button in ("_check", "_send", "_back"):
+        assert client.post(PAGE, filled(**{button: "1"})).status_code == 403
+    assert not SmsMessage.objects.exists()
+
+
+def test_post_needs_the_csrf_token(boss):
+    boss.handler.enforce_csrf_checks = True
+    assert boss.post(PAGE, filled(_send="1")).status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_atomic_requests_the_network_is_waited_for_outside_of_a_transaction(
+    boss, provider, monkeypatch
+):
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    assert told(send(boss))[0].startswith("Sent: 1 message")
