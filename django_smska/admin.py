@@ -28,7 +28,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from . import conf, desk, life, privacy
+from . import conf, desk, export, life, privacy
 from .compose import compose
 from .deeds import (
     CANCEL,
@@ -173,6 +173,7 @@ class SmsMessageAdmin(MessageAdminBase):
         "cancel_selected",
         "confirm_sent_selected",
         "resend_selected",
+        "export_selected",
     )
     readonly_fields = (*_SHOWN, *_SIZE, *_MADE, *_RAW, "resend_of", "attempts")
 
@@ -198,6 +199,9 @@ class SmsMessageAdmin(MessageAdminBase):
 
     def has_cancel_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self._may(request, "change", obj)
+
+    def has_export_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._may(request, "export", obj)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """A draft's form shows its text and its number."""
@@ -240,7 +244,15 @@ class SmsMessageAdmin(MessageAdminBase):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> Any:
         context = {"desk": desk.lines(), "counted": COUNTED, **(extra_context or {})}
+        context["links"] = list(self._links(request))
         return super().changelist_view(request, context)
+
+    def _links(self, request: HttpRequest) -> Iterator[tuple[str, Any]]:
+        """Pages that the list leads to: address and words."""
+        if self.has_add_permission(request) and self.has_send_permission(request):
+            yield self._url("compose"), _("Write to one or many…")
+        if self.has_export_permission(request):
+            yield self._url("export"), _("Export…")
 
     @admin.display(description=_("status"))
     def status_badge(self, obj: SmsMessage) -> str:
@@ -278,6 +290,20 @@ class SmsMessageAdmin(MessageAdminBase):
     @admin.action(description=_("Send again…"), permissions=["resend"])
     def resend_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         return self._ask(request, RESEND, queryset)
+
+    @admin.action(description=_("Export…"), permissions=["export"])
+    def export_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
+        every = request.POST.get("select_across") == "1"  # then the list's filter says it all
+        keys = [] if every else queryset.values_list("pk", flat=True)
+        return export.ask(self, request, ",".join(map(str, keys)))
+
+    def export_view(self, request: HttpRequest) -> Any:
+        """GET shows what a file of the filtered list would hold; POST answers with the file."""
+        if not self.has_export_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return export.ask(self, request, request.GET.get("pks", ""))
+        return export.download(self, request, request.POST.get("pks", ""))
 
     # --- one message
 
@@ -406,6 +432,8 @@ class SmsMessageAdmin(MessageAdminBase):
         ]
         write = self._wrap(partial(compose, model_admin=self))
         own.append(path("compose/", write, name="django_smska_smsmessage_compose"))
+        view = self.admin_site.admin_view(self.export_view)
+        own.append(path("export/", view, name="django_smska_smsmessage_export"))
         return own + super().get_urls()
 
     def _view(self, deed: Deed) -> Callable[..., Any]:

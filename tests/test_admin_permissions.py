@@ -22,14 +22,15 @@ ROLES = {
     "send": ("view", "send"),
     "refresh": ("view", "refresh"),
     "resend": ("view", "resend"),
+    "export": ("view", "export"),
     "delete": ("view", "delete"),
     "compose": ("view", "add", "send"),
-    "all but view": ("add", "delete", "send", "refresh", "resend"),
+    "all but view": ("add", "delete", "send", "refresh", "resend", "export"),
     "see the text": ("view", "send", "see_text"),
     "see the number": ("view", "send", "see_number"),
     "superuser": (
         *("view", "add", "change", "delete", "send", "refresh", "resend"),
-        *("see_text", "see_number"),
+        *("see_text", "see_number", "export"),
     ),
 }
 
@@ -48,6 +49,7 @@ NEEDS = {
     "resend": (({"view", "resend"},), "unknown"),
     "cancel": (({"change"},), "draft"),
     "compose": (({"view", "add", "send"},), None),
+    "export": (({"view", "export"},), None),
 }
 OWN = {deed.name for deed in DEEDS}
 
@@ -83,7 +85,7 @@ def allowed(role, name):
 def address(name, message):
     if name in OWN:
         return reverse(f"admin:{NAME}{name}") + f"?pks={message.pk}"
-    args = [] if name in ("changelist", "add", "compose") else [message.pk]
+    args = [] if name in ("changelist", "add", "compose", "export") else [message.pk]
     return reverse(f"admin:{NAME}{name}", args=args)
 
 
@@ -170,13 +172,13 @@ def test_post_adds_only_with_add_and_sends_only_with_send_permission(
 
 def test_every_deed_is_an_action_too():
     actions = admin.site._registry[SmsMessage].actions
-    assert set(actions) == {f"{name}_selected" for name in OWN}
+    assert set(actions) == {f"{name}_selected" for name in {*OWN, "export"}}
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("action", [*sorted(OWN), "delete"])
+@pytest.mark.parametrize("action", [*sorted(OWN), "export", "delete"])
 def test_an_action_shows_a_page_to_whom_it_is_offered_and_does_nothing_yet(log_in, action, role):
-    message = make(NEEDS[action][1])
+    message = make(NEEDS[action][1] or "draft")
     before = everything()
     name = "delete_selected" if action == "delete" else f"{action}_selected"
     data = {"action": name, "_selected_action": message.pk, "post": "yes"}
