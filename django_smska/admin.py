@@ -43,6 +43,7 @@ from .deeds import (
     Outcome,
     Plan,
     balance_words,
+    error_words,
     log,
     paused_words,
     read_keys,
@@ -550,8 +551,8 @@ class SmsMessageAdmin(MessageAdminBase):
 class ProviderStateAdmin(StateAdminBase):
     """What the workers know of each provider, to read."""
 
-    list_display = ("alias", "state", "paused_at", "credits", "strikes")
-    fields = (*list_display, "detail")
+    list_display = ("alias", "state", "paused_at", "credits", "strikes", "worker_seen_at")
+    fields = (*list_display, "look_at", "details")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -565,9 +566,13 @@ class ProviderStateAdmin(StateAdminBase):
     @admin.display(description=_("state"))
     def state(self, obj: ProviderState) -> Any:
         if not obj.is_paused:
-            return _("well")
+            return _("works")
         return format_html(gettext("paused: {}"), paused_words(obj))
 
     @admin.display(description=_("balance"))
     def credits(self, obj: ProviderState) -> Any:
         return balance_words(obj)
+
+    @admin.display(description=_("details"))
+    def details(self, obj: ProviderState) -> str:
+        return error_words(obj.detail) or self.get_empty_value_display()

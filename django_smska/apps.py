@@ -1,10 +1,10 @@
 from django.apps import AppConfig
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 
 class SmskaConfig(AppConfig):
     name = "django_smska"
-    verbose_name = _("SMS")
+    verbose_name = pgettext_lazy("app", "SMS")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from . import states
 from .backends.base import BaseSmsBackend
-from .exceptions import AuthenticationFailed, SmsError
+from .exceptions import AuthenticationFailed, SmsError, gettext_noop
 from .models import ProviderState, write_db
 from .receipts import Receipt
 
@@ -71,7 +71,7 @@ def note_error(alias: str, error: SmsError) -> None:
     if not same:
         _states().filter(alias=alias, paused_at=None).update(reason=kind, strikes=1, looks=0)
     if kind in states.STOPPING_KINDS or state_of(alias).strikes >= states.STRIKES:
-        _pause(alias, kind, str(error))
+        _pause(alias, kind, error)
 
 
 def note_success(alias: str, balance: Decimal | None = None) -> None:
@@ -132,24 +132,26 @@ def refuse_locked_out(alias: str) -> None:
     state = state_of(alias)
     if state.is_paused and state.reason == "account" and state.strikes >= states.STRIKES:
         raise AuthenticationFailed(
-            f"The gateway refused the login {state.strikes} times in a row; more tries might lock "
-            "the account. Correct the login, then run 'manage.py sms_balance' to go on.",
+            gettext_noop(
+                "The gateway refused the login several times in a row; more tries might lock the "
+                "account. Correct the login, then run “manage.py sms_balance” to go on."
+            ),
             alias=alias,
             code="paused",
         )
 
 
-def _pause(alias: str, kind: str, detail: str) -> None:
+def _pause(alias: str, kind: str, error: SmsError) -> None:
     now, looks = timezone.now(), state_of(alias).looks
     marks = {
         "paused_at": now,
         "look_at": now + timedelta(seconds=states.pause_for(kind, looks)),
         "looks": looks + 1,
-        "detail": detail,
+        "detail": error.words,
     }
     # Only for the reason just noted: another worker's success may have cleared it meanwhile.
     if _states().filter(alias=alias, paused_at=None, reason=kind).update(**marks):
-        logger.error("provider %s is paused (%s): %s", alias, kind, detail)
+        logger.error("provider %s is paused (%s): %s", alias, kind, error)
 
 
 def _my_turn_to_look(state: ProviderState) -> bool:

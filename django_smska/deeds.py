@@ -23,7 +23,14 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from . import brakes, conf, delivery, sending
-from .exceptions import InvalidProvider, SmsError, SmsNotSent, SmsOutcomeUnknown, WrongStatus
+from .exceptions import (
+    SAID,
+    InvalidProvider,
+    SmsError,
+    SmsNotSent,
+    SmsOutcomeUnknown,
+    WrongStatus,
+)
 from .models import ProviderState, SmsMessage, SmsMessageQuerySet, rows, write_db
 from .states import STOPPING_KINDS, Status
 
@@ -193,6 +200,9 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
         return PASSED_OVER
     if isinstance(error, ValidationError):
         return Outcome(_("Not done"), " ".join(error.messages), messages.ERROR)
+    if isinstance(error, InvalidProvider):
+        why = gettext("The provider “%s” is not set up as it should be: tell your administrator.")
+        return Outcome(_("Not done"), why % message.using, messages.ERROR)
     why = gettext(str(error.args[0]))
     if isinstance(error, SmsOutcomeUnknown):
         return Outcome(_("Unknown whether it was sent"), why, messages.ERROR)
@@ -200,6 +210,18 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
         return Outcome(_("Not sent yet, it stays in the queue"), why, messages.WARNING)
     what = _("Not sent") if isinstance(error, SmsNotSent) else _("Not done")
     return Outcome(what, why, messages.ERROR)
+
+
+def error_words(stored: str) -> str:
+    """A stored error in the reader's language; what the gateway said stays as it is."""
+    if stored.startswith(sending.LATE):
+        late = error_words(stored.removeprefix(sending.LATE))
+        return gettext("A late answer: %s") % late
+    ours, said, theirs = stored.partition(SAID)
+    if not said:
+        return gettext(ours)
+    told = {"ours": gettext(ours), "theirs": gettext(theirs)}
+    return gettext("%(ours)s The gateway said: %(theirs)s") % told
 
 
 def log(user: Any, affected: Iterable[SmsMessage], words: str) -> None:

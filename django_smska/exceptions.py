@@ -24,6 +24,14 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+#: Stands between our words and the gateway's own.
+SAID = " The gateway said: "
+
+
+def gettext_noop(text: str) -> str:
+    """Mark ``text`` for translation where it is shown. Django's own needs settings to do that."""
+    return text
+
 
 class SmsError(Exception):
     """Base of all errors about messages.
@@ -35,7 +43,7 @@ class SmsError(Exception):
     """
 
     kind = "error"
-    summary = "The SMS could not be handled."
+    summary = gettext_noop("The SMS could not be handled.")
 
     def __init__(
         self,
@@ -58,7 +66,7 @@ class SmsError(Exception):
     @property
     def words(self) -> str:
         """What went wrong and the cure, and the gateway's own words."""
-        said = f" The gateway said: {self.gateway_text}" if self.gateway_text else ""
+        said = f"{SAID}{self.gateway_text}" if self.gateway_text else ""
         return f"{self.args[0]}{said}"
 
 
@@ -66,38 +74,38 @@ class SmsNotSent(SmsError):
     """The message was surely not taken by the gateway."""
 
     kind = "message"
-    summary = "The SMS was not sent."
+    summary = gettext_noop("The SMS was not sent.")
 
 
 class InvalidRecipient(SmsNotSent):
     """The number is not valid for this gateway (-6)."""
 
-    summary = "The gateway does not send to this number. Correct the number."
+    summary = gettext_noop("The gateway does not send to this number. Correct the number.")
 
 
 class InvalidSender(SmsNotSent):
     """The sender ID is not registered or not allowed (-2, -7)."""
 
     kind = "sender"
-    summary = (
+    summary = gettext_noop(
         "The gateway does not accept this sender ID; every message with it will fail. "
-        "Register the name with the provider or correct 'sender_id'."
+        "Register the name with the provider, or correct the sender ID."
     )
 
 
 class InvalidRequest(SmsNotSent):
     """The gateway refuses a parameter (-4), or answers with a code that is not documented."""
 
-    summary = "The gateway refused the message."
+    summary = gettext_noop("The gateway refused the message.")
 
 
 class AuthenticationFailed(SmsNotSent):
     """The login is wrong or the account is locked (-1)."""
 
     kind = "account"
-    summary = (
-        "The gateway refused the login. Correct 'api_key' and 'api_password', or ask the "
-        "provider whether the account is locked."
+    summary = gettext_noop(
+        "The gateway refused the login. Correct login and password in the settings (api_key, "
+        "api_password), or ask the provider whether the account is locked."
     )
 
 
@@ -105,21 +113,21 @@ class InsufficientCredits(SmsNotSent):
     """The account has too few credits for the message (-5)."""
 
     kind = "funds"
-    summary = "The account at the gateway has too few credits. Top it up."
+    summary = gettext_noop("The account at the gateway has too few credits. Top it up.")
 
 
 class TemporaryFailure(SmsNotSent):
     """The gateway failed inside, or asks for fewer requests (-3, HTTP 429)."""
 
     kind = "temporary"
-    summary = "The gateway could not process the message just now."
+    summary = gettext_noop("The gateway could not process the message just now.")
 
 
 class GatewayUnreachable(SmsNotSent):
     """No byte of the request was written, or what answers is not the gateway (HTTP 3xx, 4xx)."""
 
     kind = "unreachable"
-    summary = "The gateway could not be reached. Nothing was sent."
+    summary = gettext_noop("The gateway could not be reached. Nothing was sent.")
 
 
 class SmsOutcomeUnknown(SmsError):
@@ -129,7 +137,7 @@ class SmsOutcomeUnknown(SmsError):
     """
 
     kind = "unknown"
-    summary = (
+    summary = gettext_noop(
         "The gateway may or may not have taken the SMS. Find out whether it arrived before it is "
         "sent again."
     )
@@ -139,14 +147,14 @@ class QueryFailed(SmsError):
     """A balance or status question got no usable answer; nothing has changed by it."""
 
     kind = "query"
-    summary = "The gateway gave no usable answer."
+    summary = gettext_noop("The gateway gave no usable answer.")
 
 
 class WrongStatus(SmsError):
     """The deed does not fit the message's status; nothing was done."""
 
     kind = "status"
-    summary = "The message's status does not allow this."
+    summary = gettext_noop("The message's status does not allow this.")
 
 
 class InvalidProvider(ImproperlyConfigured):

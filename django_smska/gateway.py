@@ -42,6 +42,7 @@ from .exceptions import (
     SmsNotSent,
     SmsOutcomeUnknown,
     TemporaryFailure,
+    gettext_noop,
 )
 from .numbers import mask
 from .receipts import Receipt, Report
@@ -219,8 +220,11 @@ def _wrong_address(status: int, text: str) -> SmsNotSent:
     if status in (401, 403):
         return AuthenticationFailed(code=f"http-{status}", gateway_text=clean(text))
     return GatewayUnreachable(
-        f"HTTP {status}: this is not the gateway's address. Correct 'url'. Nothing was sent.",
+        gettext_noop(
+            "This is not the gateway's address. Correct it in the settings (url). Nothing was sent."
+        ),
         code=f"http-{status}",
+        gateway_text=f"HTTP {status}",
     )
 
 

@@ -15,6 +15,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from . import conf
 from .exceptions import WrongStatus
@@ -106,7 +107,9 @@ class SmsMessage(models.Model):
     error_code = models.CharField(_("error code"), max_length=32, blank=True, editable=False)
     error_text = models.TextField(_("error"), blank=True, editable=False)
 
-    segments = models.PositiveSmallIntegerField(_("segments"), default=0, editable=False)
+    segments = models.PositiveSmallIntegerField(
+        pgettext_lazy("SMS", "segments"), default=0, editable=False
+    )
     encoding = models.CharField(_("encoding"), max_length=8, blank=True, editable=False)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
     priority = models.SmallIntegerField(_("priority"), default=0, help_text=_("Higher goes first."))
@@ -306,17 +309,17 @@ class SmsMessage(models.Model):
 class ProviderState(models.Model):
     """What all workers must know of a provider: whether it is paused, and since when."""
 
-    alias = models.CharField(max_length=64, primary_key=True)
-    reason = models.CharField(max_length=16, blank=True)
-    detail = models.TextField(blank=True)
-    strikes = models.PositiveIntegerField(default=0)
-    looks = models.PositiveIntegerField(default=0)
-    paused_at = models.DateTimeField(null=True)
-    look_at = models.DateTimeField(null=True)
-    balance = models.DecimalField(max_digits=18, decimal_places=4, null=True)
-    balance_at = models.DateTimeField(null=True)
-    next_send_at = models.DateTimeField(null=True)
-    worker_seen_at = models.DateTimeField(null=True)
+    alias = models.CharField(_("provider"), max_length=64, primary_key=True)
+    reason = models.CharField(_("reason"), max_length=16, blank=True)
+    detail = models.TextField(_("details"), blank=True)
+    strikes = models.PositiveIntegerField(_("failures in a row"), default=0)
+    looks = models.PositiveIntegerField(_("looks since the pause"), default=0)
+    paused_at = models.DateTimeField(_("paused since"), null=True)
+    look_at = models.DateTimeField(_("next look"), null=True)
+    balance = models.DecimalField(_("balance"), max_digits=18, decimal_places=4, null=True)
+    balance_at = models.DateTimeField(_("balance told"), null=True)
+    next_send_at = models.DateTimeField(_("next sending"), null=True)
+    worker_seen_at = models.DateTimeField(_("worker last seen"), null=True)
 
     class Meta:
         verbose_name = _("SMS provider")

@@ -14,7 +14,7 @@ from datetime import timedelta
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from .exceptions import TemporaryFailure
+from .exceptions import TemporaryFailure, gettext_noop
 from .models import ProviderState, write_db
 
 PATIENCE = timedelta(seconds=10)
@@ -46,7 +46,7 @@ def wait(alias: str, rate: float | None) -> None:
     state = _states().filter(alias=alias).first()
     if state and state.next_send_at and state.next_send_at > timezone.now() + PATIENCE:
         raise TemporaryFailure(
-            "More messages than the provider's 'rate' allows wait to be sent. Queue this one.",
+            gettext_noop("More messages wait than the provider's rate allows. Queue this one."),
             alias=alias,
             code="rate",
         )

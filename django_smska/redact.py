@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote_plus
 
+from .exceptions import gettext_noop
+
 PIECE = 8  # characters of a secret that are not shown
 _LONG_NUMBER = re.compile(r"\+?[0-9](?:[\s()+.\-]*[0-9]){6,}")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
-WITHHELD = "(withheld: it repeats what was sent)"
+WITHHELD = gettext_noop("(withheld: it repeats what was sent)")
 
 
 def withhold(text: str, secrets: list[str]) -> str:

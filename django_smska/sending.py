@@ -42,6 +42,7 @@ from .exceptions import (
     SmsOutcomeUnknown,
     TemporaryFailure,
     WrongStatus,
+    gettext_noop,
 )
 from .models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from .providers import providers
@@ -338,7 +339,8 @@ def _call(backend: BaseSmsBackend, message: SmsMessage, step: _Step) -> Outcome:
         return error
     except DatabaseError as error:
         if not step.begun:
-            text = f"The database did not answer ({type(error).__name__}); nothing was sent."
+            logger.error("no database for message %s: %s", message.pk, type(error).__name__)
+            text = gettext_noop("The database did not answer. Nothing was sent.")
             return TemporaryFailure(text, code="database")
         return _crash(type(error).__name__, begun=True)
     except Exception as error:
@@ -347,7 +349,8 @@ def _call(backend: BaseSmsBackend, message: SmsMessage, step: _Step) -> Outcome:
         logger.error("%r raised %s for message %s", backend, name, message.pk)
         return _crash(name, step.begun)
     if not isinstance(receipt, Receipt):
-        return SmsOutcomeUnknown("The backend returned no Receipt.", code="no-receipt")
+        text = gettext_noop("The provider's program did not say whether the message was taken.")
+        return SmsOutcomeUnknown(text, code="no-receipt")
     return _cleaned(receipt)
 
 
@@ -364,9 +367,8 @@ def _cleaned(receipt: Receipt) -> Receipt:
 def _crash(name: str, begun: bool) -> SmsError:
     if begun:
         return SmsOutcomeUnknown(code=f"crash-{name}"[:32])
-    return SmsNotSent(
-        f"{name} before anything was sent; the log says more.", code=f"crash-{name}"[:32]
-    )
+    text = gettext_noop("The program failed before anything was sent; the log says more.")
+    return SmsNotSent(text, code=f"crash-{name}"[:32])
 
 
 # --- record ---------------------------------------------------------------------------------------
@@ -579,13 +581,17 @@ def _write_words(message: SmsMessage, words: dict[str, str]) -> None:
         logger.warning("no words for message %s: %s", message.pk, type(error).__name__)
 
 
+LATE = "A late answer: "
+TAKEN = gettext_noop("it was taken.")
+
+
 def _record_late(result: Result) -> None:
     """The row was given up meanwhile: keep what is known for the person who decides."""
     message, outcome = result.message, result.outcome
     if isinstance(outcome, Receipt):
-        words = {"gateway_id": outcome.gateway_id, "error_text": "A late answer: it was taken."}
+        words = {"gateway_id": outcome.gateway_id, "error_text": f"{LATE}{TAKEN}"}
     else:
-        words = {"error_text": f"A late answer: {outcome.words}"}
+        words = {"error_text": f"{LATE}{outcome.words}"}
     unknown = rows([message.pk]).filter(token=message.token, status=Status.UNKNOWN)
     if not unknown.update(**words):
         if isinstance(outcome, SmsNotSent):
@@ -648,8 +654,8 @@ def _announce(message: SmsMessage, old: Status, new: Status) -> None:
 
 # --- recover --------------------------------------------------------------------------------------
 
-LEASE_ENDED = "Its worker died or stood still in the middle of the request."
-EXPIRED_UNSENT = "It expired before it could be sent."
+LEASE_ENDED = gettext_noop("Its worker died or stood still in the middle of the request.")
+EXPIRED_UNSENT = gettext_noop("It expired before it could be sent.")
 AT_MOST = 1000  # rows a pass: the rest is the next pass's
 
 

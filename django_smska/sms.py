@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from . import brakes, conf, sending, wakeup
 from .backends.locmem import outbox
@@ -207,14 +208,15 @@ def _queued(row: Any, using: str | None) -> SmsMessage:
     """Make a row of ``send_mass_sms`` a valid, queued, unsaved message."""
     if isinstance(row, SmsMessage):
         if not row._state.adding or getattr(row, "_queued_once", False):
-            raise ValidationError("This message is stored already.", code="stored")
+            raise ValidationError(_("This message is stored already."), code="stored")
         message = row
         message.using = using or message.using
         message._queued_once = True  # type: ignore[attr-defined]
     elif isinstance(row, (tuple, list)) and len(row) == 2:
         message = SmsMessage(to=row[0], body=row[1], using=using or DEFAULT_ALIAS)
     else:
-        raise ValidationError("A row is (number, text) or an SmsMessage.", code="invalid_row")
+        words = _("A row is (number, text) or an SmsMessage.")
+        raise ValidationError(words, code="invalid_row")
     providers.require(message.using)
     message.status = Status.QUEUED
     _check(message)
@@ -224,7 +226,8 @@ def _queued(row: Any, using: str | None) -> SmsMessage:
 def _check(message: SmsMessage) -> None:
     message.prepare()
     if message.expires_at and message.expires_at <= timezone.now():
-        raise ValidationError({"expires_at": "This time has passed: nothing would be sent."})
+        words = _("This time has passed: nothing would be sent.")
+        raise ValidationError({"expires_at": words})
 
 
 def _claim_unstored(message: SmsMessage) -> None:
@@ -256,7 +259,6 @@ def _first_with(key: str) -> SmsMessage | None:
     first = rows().filter(idempotency_key=key).first()
     if first is not None and first.idempotency_key != key:
         # MariaDB compares text without regard to case and accents.
-        raise ValidationError(
-            {"idempotency_key": "Another message has this key in another spelling (case, accent)."}
-        )
+        words = _("Another message has this key in another spelling (case, accent).")
+        raise ValidationError({"idempotency_key": words})
     return first

@@ -15,25 +15,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.db import models
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 
 class Status(models.TextChoices):
     """Where a message stands."""
 
-    DRAFT = "draft", _("draft")
-    QUEUED = "queued", _("queued")
-    CLAIMED = "claimed", _("claimed")
-    SENDING = "sending", _("sending")
-    SENT = "sent", _("sent")
-    DELIVERED = "delivered", _("delivered")
-    REJECTED = "rejected", _("rejected")
-    EXPIRED = "expired", _("expired")
-    DELETED = "deleted", _("deleted")
-    UNCONFIRMED = "unconfirmed", _("unconfirmed")
-    FAILED = "failed", _("failed")
-    UNKNOWN = "unknown", _("unknown")
-    CANCELLED = "cancelled", _("cancelled")
+    DRAFT = "draft", pgettext_lazy("SMS status", "draft")
+    QUEUED = "queued", pgettext_lazy("SMS status", "queued")
+    CLAIMED = "claimed", pgettext_lazy("SMS status", "about to be sent")
+    SENDING = "sending", pgettext_lazy("SMS status", "sending")
+    SENT = "sent", pgettext_lazy("SMS status", "sent")
+    DELIVERED = "delivered", pgettext_lazy("SMS status", "delivered")
+    REJECTED = "rejected", pgettext_lazy("SMS status", "rejected")
+    EXPIRED = "expired", pgettext_lazy("SMS status", "expired")
+    DELETED = "deleted", pgettext_lazy("SMS status", "deleted")
+    UNCONFIRMED = "unconfirmed", pgettext_lazy("SMS status", "unconfirmed")
+    FAILED = "failed", pgettext_lazy("SMS status", "failed")
+    UNKNOWN = "unknown", pgettext_lazy("SMS status", "unknown")
+    CANCELLED = "cancelled", pgettext_lazy("SMS status", "cancelled")
 
 
 S = Status

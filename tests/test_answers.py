@@ -172,7 +172,7 @@ def test_a_redirect_and_a_client_error_mean_a_wrong_address(status):
     error = send("<h1>no</h1>", status)
     assert type(error) is GatewayUnreachable
     assert error.code == f"http-{status}"
-    assert "Correct 'url'" in str(error)
+    assert "Correct it in the settings (url)" in str(error) and f"HTTP {status}" in str(error)
 
 
 @pytest.mark.parametrize("status", [302, 404, 429])

@@ -1,5 +1,8 @@
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -49,3 +52,13 @@ def test_the_tree_is_as_its_docstring_draws_it():
 def test_a_missing_alias_is_a_key_error_and_a_configuration_error():
     assert issubclass(ProviderDoesNotExist, KeyError)
     assert issubclass(ProviderDoesNotExist, exceptions.ImproperlyConfigured)
+
+
+def test_errors_need_no_settings():
+    """Whoever reads a pickled error, or only wants to catch one, may have none."""
+    code = "from django_smska import exceptions; print(exceptions.InsufficientCredits(alias='a'))"
+    environment = {name: value for name, value in os.environ.items() if "DJANGO" not in name}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "too few credits" in ran.stdout

@@ -330,7 +330,7 @@ class TestPace:
         self.at_rate(settings, "1/m")
         queue(1)
         Worker().run_once()
-        with pytest.raises(TemporaryFailure, match="'rate'") as refused:
+        with pytest.raises(TemporaryFailure, match="provider's rate") as refused:
             send_sms(NUMBER, "text")
         assert SmsMessage.objects.get(pk=refused.value.sms).status == "failed"
         assert provider.sends == 1

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from django.core.checks import CheckMessage
 
-from ..exceptions import InvalidProvider, QueryFailed, SmsError
+from ..exceptions import InvalidProvider, QueryFailed, SmsError, gettext_noop
 from ..receipts import Receipt, Report
 from ..states import STOPPING_KINDS
 
@@ -108,11 +108,12 @@ class BaseSmsBackend:
 
     def get_status(self, message: Any) -> Report:
         """Ask for the delivery report of a message with a ``gateway_id``."""
-        raise QueryFailed("This backend gives no delivery reports.", alias=self.alias)
+        text = gettext_noop("This provider gives no delivery reports.")
+        raise QueryFailed(text, alias=self.alias)
 
     def get_balance(self) -> Decimal:
         """Ask for the credits left."""
-        raise QueryFailed("This backend has no balance.", alias=self.alias)
+        raise QueryFailed(gettext_noop("This provider has no balance."), alias=self.alias)
 
     def check(self) -> list[CheckMessage]:
         """Return system check messages about this provider's settings; no network."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from ..exceptions import GatewayUnreachable, InvalidProvider, SmsNotSent
+from ..exceptions import GatewayUnreachable, InvalidProvider, SmsNotSent, gettext_noop
 from ..receipts import Receipt
 from ..states import PAUSES, STOPPING_KINDS
 from .base import BaseSmsBackend
@@ -52,7 +52,8 @@ class SmsBackend(BaseSmsBackend):
 
     def send_message(self, message: Any) -> Receipt:
         error: SmsNotSent = GatewayUnreachable(
-            "None of the providers can be tried just now. Nothing was sent.", alias=self.alias
+            gettext_noop("None of the providers can be tried just now. Nothing was sent."),
+            alias=self.alias,
         )
         for backend in self.backends:
             if _resting.get(str(backend.alias), 0) > time.monotonic():

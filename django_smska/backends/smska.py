@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 from django.core.checks import CheckMessage, Warning
 from django.core.exceptions import ValidationError
 
-from ..exceptions import InvalidProvider, InvalidRecipient, QueryFailed, SmsError
+from ..exceptions import InvalidProvider, InvalidRecipient, QueryFailed, SmsError, gettext_noop
 from ..numbers import is_russian_mobile, normalize
 from ..receipts import Receipt, Report
 from .base import BaseSmsBackend, parse_rate
@@ -106,7 +106,8 @@ class SmsBackend(BaseSmsBackend):
 
     def get_status(self, message: Any) -> Report:
         if not message.gateway_id:
-            raise QueryFailed("The gateway gave no id to ask about.", alias=self.alias)
+            text = gettext_noop("The gateway gave no id to ask about.")
+            raise QueryFailed(text, alias=self.alias)
         with self._line() as gateway:
             result = gateway.status(message.gateway_id)
         return self._or_raise(result)
@@ -158,8 +159,10 @@ class SmsBackend(BaseSmsBackend):
         if msisdn := _as_msisdn(message.to):
             return msisdn
         raise InvalidRecipient(
-            "SMS-ka sends to Russian mobile numbers only: +79 and nine digits. Correct the number "
-            "or send it through another provider.",
+            gettext_noop(
+                "SMS-ka sends to Russian mobile numbers only: +79 and nine digits. Correct the "
+                "number or send it through another provider."
+            ),
             alias=self.alias,
             code="number",
         )

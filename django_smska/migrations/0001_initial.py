@@ -15,17 +15,36 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ProviderState",
             fields=[
-                ("alias", models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ("reason", models.CharField(blank=True, max_length=16)),
-                ("detail", models.TextField(blank=True)),
-                ("strikes", models.PositiveIntegerField(default=0)),
-                ("looks", models.PositiveIntegerField(default=0)),
-                ("paused_at", models.DateTimeField(null=True)),
-                ("look_at", models.DateTimeField(null=True)),
-                ("balance", models.DecimalField(decimal_places=4, max_digits=18, null=True)),
-                ("balance_at", models.DateTimeField(null=True)),
-                ("next_send_at", models.DateTimeField(null=True)),
-                ("worker_seen_at", models.DateTimeField(null=True)),
+                (
+                    "alias",
+                    models.CharField(
+                        max_length=64, primary_key=True, serialize=False, verbose_name="provider"
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=16, verbose_name="reason")),
+                ("detail", models.TextField(blank=True, verbose_name="details")),
+                (
+                    "strikes",
+                    models.PositiveIntegerField(default=0, verbose_name="failures in a row"),
+                ),
+                (
+                    "looks",
+                    models.PositiveIntegerField(default=0, verbose_name="looks since the pause"),
+                ),
+                ("paused_at", models.DateTimeField(null=True, verbose_name="paused since")),
+                ("look_at", models.DateTimeField(null=True, verbose_name="next look")),
+                (
+                    "balance",
+                    models.DecimalField(
+                        decimal_places=4, max_digits=18, null=True, verbose_name="balance"
+                    ),
+                ),
+                ("balance_at", models.DateTimeField(null=True, verbose_name="balance told")),
+                ("next_send_at", models.DateTimeField(null=True, verbose_name="next sending")),
+                (
+                    "worker_seen_at",
+                    models.DateTimeField(null=True, verbose_name="worker last seen"),
+                ),
             ],
             options={
                 "verbose_name": "SMS provider",
@@ -63,7 +82,7 @@ class Migration(migrations.Migration):
                         choices=[
                             ("draft", "draft"),
                             ("queued", "queued"),
-                            ("claimed", "claimed"),
+                            ("claimed", "about to be sent"),
                             ("sending", "sending"),
                             ("sent", "sent"),
                             ("delivered", "delivered"),
