@@ -136,6 +136,7 @@ _SHOWN = (
     "timeline",
     "masked_number",
     "hidden_text",
+    "error",
     "resent_as_link",
 )
 
@@ -315,6 +316,7 @@ class SmsMessageAdmin(MessageAdminBase):
         text = "body" if privacy.may_see_text(request.user) else "hidden_text"
         more = [name for name in ("sender", "using", _SIZE, "expires_at") if _has(obj, name)]
         raw = [name for name in (*_RAW, "attempts") if _has(obj, name)]
+        raw = ["error" if name == "error_text" else name for name in raw]
         linked = ["resend_of"] if obj.resend_of_id else []
         linked += ["resent_as_link"] if hasattr(obj, "resent_as") else []
         what_to_do = life.advice(obj, may_decide=self._may(request, "resend", obj))
@@ -332,6 +334,10 @@ class SmsMessageAdmin(MessageAdminBase):
     @admin.display(description=_("text"))
     def hidden_text(self, obj: SmsMessage) -> str:
         return gettext("(hidden)")
+
+    @admin.display(description=_("error"))
+    def error(self, obj: SmsMessage) -> str:
+        return error_words(obj.error_text) or self.get_empty_value_display()
 
     @admin.display(description=_("sent again as"))
     def resent_as_link(self, obj: SmsMessage) -> str:

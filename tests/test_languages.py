@@ -273,6 +273,13 @@ def test_a_stored_error_is_shown_in_the_readers_language(stored, shown):
         assert deeds.error_words(stored) == shown
 
 
+def test_the_page_of_a_message_shows_its_error_in_russian(russian):
+    message = make("failed")
+    rows([message.pk]).update(error_text=sending.EXPIRED_UNSENT)
+    page = words(russian.get(f"{LIST}{message.pk}/change/"))
+    assert "Срок истёк раньше, чем сообщение удалось отправить." in page
+
+
 def test_a_refused_number_says_so_in_russian():
     with pytest.raises(ValidationError) as caught:
         normalize("12345")
