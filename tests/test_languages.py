@@ -14,10 +14,11 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.core.management import get_commands
 from django.urls import reverse
 from django.utils import timezone, translation
 
-from django_smska import brakes, deeds, exceptions, sending
+from django_smska import brakes, deeds, exceptions, sending, states
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.numbers import normalize
 from django_smska.states import Status
@@ -294,3 +295,30 @@ def test_a_pause_keeps_the_words_without_the_name_of_a_setting():
     assert state.is_paused and state.detail.startswith("The account at the gateway has")
     with translation.override("ru"):
         assert deeds.error_words(state.detail).startswith("На счёте у провайдера")
+
+
+# --- the administrator's guide
+
+
+GUIDE = Path(__file__).parents[1] / "README.ru.rst"
+
+
+def test_the_guide_tells_of_each_status_permission_pause_and_button():
+    guide = " ".join(GUIDE.read_text(encoding="utf-8").split())
+    permissions = SmsMessage._meta.permissions
+    with translation.override("ru"):
+        statuses = [str(status.label) for status in Status]
+    wanted = [*statuses, *(words for _, words in permissions), *states.PAUSES]
+    assert [words for words in wanted if words not in guide] == []
+    for deed in (deeds.CONFIRM_SENT, deeds.RESEND, deeds.REFRESH):
+        with translation.override("ru"):
+            assert f"«{deed.label}»" in guide
+
+
+def test_the_guide_names_only_commands_and_settings_that_exist():
+    guide = GUIDE.read_text(encoding="utf-8")
+    commands = re.findall(r"(?:manage\.py |\b(?=sms_))([a-z_]+)", guide)
+    assert len(set(commands)) > 5 and set(commands) <= set(get_commands())
+    known = (catalogue.PACKAGE / "conf.py").read_text(encoding="utf-8")
+    settings = set(re.findall(r"SMSKA_[A-Z_]+", guide)) - {"SMSKA_API_KEY", "SMSKA_API_PASSWORD"}
+    assert settings and all(name in known for name in settings)
