@@ -1,0 +1,28 @@
+"""The page that asks before a deed, in a real browser."""
+
+import pytest
+
+from django_smska.models import SmsMessage
+
+LIST = "/admin/django_smska/smsmessage/"
+
+
+@pytest.fixture
+def draft(transactional_db):
+    draft = SmsMessage(to="+79041764995", body="Ваш заказ готов")
+    draft.save()
+    return draft
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_is_accessible_and_fits_a_phone(
+    look, superuser, draft, accessible, settings, language, theme
+):
+    settings.LANGUAGE_CODE = language
+    page = look(superuser, width=360, theme=theme)
+    page.goto(f"{LIST}send/?pks={draft.pk}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    button = {"en": "Yes: Send", "ru": "Да: Отправить"}[language]
+    assert page.get_by_role("button", name=button, exact=True).is_visible()
+    accessible(page)
