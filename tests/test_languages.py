@@ -236,6 +236,7 @@ def test_the_page_that_asks_counts_as_russians_do(russian, number, said):
     pks = ",".join(str(make().pk) for _ in range(number))
     page = words(russian.get(f"{LIST}send/?pks={pks}"))
     assert said in page
+    assert "«Заказ готов»" in page
 
 
 def test_what_became_of_messages_is_counted_too(russian):
