@@ -50,7 +50,7 @@ from .deeds import (
     try_deed,
 )
 from .exceptions import WrongStatus
-from .forms import SmsMessageForm, aliases
+from .forms import SmsActionForm, SmsMessageForm, aliases
 from .models import ProviderState, SmsMessage, rows, write_db
 from .numbers import mask, normalize
 from .states import Status
@@ -151,6 +151,7 @@ class SmsMessageAdmin(MessageAdminBase):
     """Drafts can be edited; from then on a message is only read, and changed by deeds."""
 
     form = SmsMessageForm
+    action_form = SmsActionForm
     list_display: Any = (
         "status_badge",
         "to",
@@ -487,7 +488,7 @@ class SmsMessageAdmin(MessageAdminBase):
         context = {
             **self.admin_site.each_context(request),
             "title": deed.label,
-            "original": deed.label,  # for the breadcrumbs
+            "original": str(deed.label),  # for the breadcrumbs; unfold insists on a str or a row
             "opts": self.opts,
             "media": self.media,
             "has_view_permission": True,

@@ -250,7 +250,7 @@ def _page(
     request.current_app = model_admin.admin_site.name
     context = {
         **model_admin.admin_site.each_context(request),
-        "original": context["title"],  # for the breadcrumbs
+        "original": str(context["title"]),  # for the breadcrumbs
         "opts": model_admin.opts,
         "media": model_admin.media + form.media,
         "has_view_permission": True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.utils.translation import gettext_lazy as _
@@ -83,3 +84,11 @@ class SmsMessageForm(ModelForm):
                 super().add_error(None, ValidationError(errors))
             elif name not in self.errors or name == NON_FIELD_ERRORS:
                 super().add_error(name, ValidationError(errors))
+
+
+class SmsActionForm(ActionForm):
+    """The list's actions; under unfold their button shows only where the choice is bound so."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["action"].widget.attrs["x-model"] = "action"

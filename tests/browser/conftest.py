@@ -24,7 +24,7 @@ QUIET = (
 )
 
 
-def _missing(what):
+def missing(what):
     if os.environ.get("SMSKA_REQUIRE_BROWSER"):
         pytest.fail(f"{what}, and SMSKA_REQUIRE_BROWSER is set")
     pytest.skip(f"{what}: the browser tests are left out")
@@ -36,10 +36,10 @@ def chromium():
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        _missing("Playwright is not installed")
+        missing("Playwright is not installed")
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if path is None:
-        _missing("there is no Chromium")
+        missing("there is no Chromium")
     with sync_playwright() as playwright:
         # Playwright's loop runs in this thread, and Django takes that for async code.
         os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
