@@ -6,22 +6,12 @@ Without Chromium or Playwright these tests skip and say so; ``SMSKA_REQUIRE_BROW
 from __future__ import annotations
 
 import os
-import shutil
 
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-# Without these, Chromium looks for its maker's hosts at every start.
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
+from tests.chromium import QUIET, find_chromium
 
 
 def missing(what):
@@ -37,7 +27,7 @@ def chromium():
         from playwright.sync_api import sync_playwright
     except ImportError:
         missing("Playwright is not installed")
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    path = find_chromium()
     if path is None:
         missing("there is no Chromium")
     with sync_playwright() as playwright:

@@ -1,0 +1,51 @@
+"""The example project's pages, as a visitor of the shop meets them."""
+
+import re
+
+import pytest
+
+from tests.test_demo import EXAMPLE, PHONE
+
+
+@pytest.fixture
+def shop(settings, monkeypatch, provider, look):
+    """A page of the example shop, whose messages go to the stand-in gateway."""
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "shop"]
+    settings.ROOT_URLCONF = "shop.urls"
+    return look
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_an_order_is_told_once(shop, gateway, accessible, width):
+    page = shop(width=width)
+    page.goto("/")
+    accessible(page)
+    page.get_by_role("link", name="Your order is ready").click()
+    page.get_by_role("heading", name="Your order is ready").wait_for()
+    for _ in range(2):
+        page.get_by_label("Order number").fill("42")
+        page.get_by_label("Customer's phone").fill(PHONE)
+        page.get_by_role("button", name="Send the SMS").click()
+        page.get_by_text("Order 42: SMS").wait_for()
+    accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert gateway.sends == 1
+
+
+def test_a_code_proves_a_number(shop, gateway, accessible):
+    page = shop()
+    page.goto("/code/")
+    accessible(page)
+    page.get_by_label("Your phone").fill(PHONE)
+    page.get_by_role("button", name="Send me a code").click()
+    page.get_by_role("heading", name="Type the code").wait_for()
+    accessible(page)
+    [code] = re.findall(r"\d{6}", gateway.taken[0].text)
+    page.get_by_label("Code from the SMS").fill("000000" if code != "000000" else "111111")
+    page.get_by_role("button", name="Check").click()
+    page.get_by_text("This is not the code").wait_for()
+    accessible(page)
+    page.get_by_label("Code from the SMS").fill(code)
+    page.get_by_role("button", name="Check").click()
+    page.get_by_text("+7904•••4995 is yours").wait_for()
