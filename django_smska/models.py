@@ -334,6 +334,26 @@ class ProviderState(models.Model):
         return self.paused_at is not None
 
 
+class SmsDay(models.Model):
+    """The messages that were written on one day, counted. ``tally`` keeps these rows.
+
+    ``numbers``: rows of words and a number. ``pruned``: those of messages that were deleted since,
+    which ``numbers`` has, too. ``settled``: whatever it counts is final, so it is not counted anew.
+    """
+
+    day = models.DateField(primary_key=True)
+    counted_at = models.DateTimeField(null=True)
+    settled = models.BooleanField(default=False)
+    numbers = models.JSONField(default=list)
+    pruned = models.JSONField(default=list)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.day)
+
+
 def write_db() -> str:
     """The alias of the database that messages are written to."""
     return router.db_for_write(SmsMessage)

@@ -53,6 +53,19 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="SmsDay",
+            fields=[
+                ("day", models.DateField(primary_key=True, serialize=False)),
+                ("counted_at", models.DateTimeField(null=True)),
+                ("settled", models.BooleanField(default=False)),
+                ("numbers", models.JSONField(default=list)),
+                ("pruned", models.JSONField(default=list)),
+            ],
+            options={
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="SmsMessage",
             fields=[
                 (

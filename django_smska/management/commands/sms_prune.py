@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import ProtectedError, RestrictedError
 from django.utils import timezone
 
-from django_smska import conf
+from django_smska import conf, tally
 from django_smska.models import SmsMessage, rows, write_db
 from django_smska.states import FINAL
 
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         "Deletes messages that were finished (delivered, rejected, expired, deleted, unconfirmed, "
         "failed, cancelled) longer ago than SMSKA_KEEP. Unknown and unsent ones stay, and so does "
         "a message whose resend stays. Idempotency keys go with their messages: the same key then "
-        "sends anew."
+        "sends anew. The statistics keep their numbers, and are brought up to date."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -50,6 +50,8 @@ class Command(BaseCommand):
         self.stdout.write(f"{verb} {deleted} messages that were finished before {day}.")
         if kept:
             self.stdout.write(f"Kept {kept} that other rows point to.")
+        if not options["dry_run"]:
+            tally.catch_up()
 
 
 def _time_before(days: float | None) -> datetime:
@@ -116,6 +118,7 @@ def _delete(keys: list[Any]) -> int:
 
 def _delete_together(keys: list[Any]) -> int:
     with transaction.atomic(using=write_db()):
+        tally.keep(keys)
         # MariaDB checks row by row: no message may point to another one of the same DELETE.
         rows(keys).exclude(resend_of=None).update(resend_of=None)
         return rows(keys).delete()[1].get(SmsMessage._meta.label, 0)
