@@ -28,7 +28,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from . import conf, desk, export, life, privacy
+from . import conf, desk, export, life, privacy, statistics
 from .compose import compose
 from .deeds import (
     CANCEL,
@@ -442,6 +442,8 @@ class SmsMessageAdmin(MessageAdminBase):
         own.append(path("compose/", write, name="django_smska_smsmessage_compose"))
         view = self.admin_site.admin_view(self.export_view)
         own.append(path("export/", view, name="django_smska_smsmessage_export"))
+        tell = self._wrap(self.statistics_view)
+        own.append(path("statistics/", tell, name="django_smska_smsmessage_statistics"))
         return own + super().get_urls()
 
     def _view(self, deed: Deed) -> Callable[..., Any]:
@@ -452,6 +454,20 @@ class SmsMessageAdmin(MessageAdminBase):
         for alias in connections:  # no transaction may be open while the network is waited for
             view = transaction.non_atomic_requests(using=alias)(view)
         return view
+
+    def statistics_view(self, request: HttpRequest) -> HttpResponse:
+        """Counts, shares and times of the messages of a range of days."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = {
+            **self.admin_site.each_context(request),
+            "title": gettext("Statistics of SMS messages"),
+            "list_url": self._url("changelist"),
+            **statistics.page(request.GET),
+        }
+        request.current_app = self.admin_site.name
+        name = "admin/django_smska/smsmessage/statistics.html"
+        return TemplateResponse(request, name, context)
 
     def deed_view(self, request: HttpRequest, deed: Deed) -> HttpResponse:
         """GET shows what would be done with the messages ``pks``; POST does it."""

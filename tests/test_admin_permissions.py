@@ -50,6 +50,7 @@ NEEDS = {
     "cancel": (({"change"},), "draft"),
     "compose": (({"view", "add", "send"},), None),
     "export": (({"view", "export"},), None),
+    "statistics": (SEES, None),
 }
 OWN = {deed.name for deed in DEEDS}
 
@@ -85,7 +86,8 @@ def allowed(role, name):
 def address(name, message):
     if name in OWN:
         return reverse(f"admin:{NAME}{name}") + f"?pks={message.pk}"
-    args = [] if name in ("changelist", "add", "compose", "export") else [message.pk]
+    whole = ("changelist", "add", "compose", "export", "statistics")
+    args = [] if name in whole else [message.pk]
     return reverse(f"admin:{NAME}{name}", args=args)
 
 

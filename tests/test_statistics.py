@@ -1,0 +1,204 @@
+"""The page that tells what was counted."""
+
+import math
+from collections import Counter
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from django_smska import charts, statistics, tally
+from django_smska.models import SmsMessage
+from django_smska.states import Status
+from tests.test_tally import NOW, clock, make  # noqa: F401 - the clock stands still
+
+PAGE = "/admin/django_smska/smsmessage/statistics/"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    monkeypatch.setattr(statistics, "PATIENCE", math.inf)
+
+
+@pytest.fixture
+def boss(client, db):
+    client.force_login(User.objects.create_superuser("boss"))
+    return client
+
+
+def figures(page):
+    return {str(words): number for words, number in page["summary"]}
+
+
+@pytest.mark.django_db
+class TestPage:
+    def test_figures(self):
+        make("delivered", 94, after=12, segments=2)
+        make("delivered", 4, after=100)
+        make("rejected", 2, after=1)
+        make("draft", 5)
+        make("sent", 5)
+        assert figures(statistics.page({})) == {
+            "Messages": "110",
+            "Delivered": "98.0%",
+            "Half of them within": "15 s",
+            "Nearly all (95%) within": "15 s",
+            "Segments": "199",
+        }
+
+    def test_percentiles_are_bounds_that_so_many_keep(self):
+        times = Counter({5: 50, 10: 45, 3600: 5})
+        assert statistics.percentile(times, 0.5) == 5
+        assert statistics.percentile(times, 0.95) == 10
+        assert statistics.percentile(times, 0.951) == 3600
+        assert statistics.percentile(Counter(), 0.5) is None
+
+    def test_all_is_not_all_but_one(self):
+        make("delivered", 2000, after=1)
+        make("failed", after=1)
+        assert figures(statistics.page({}))["Delivered"] == "99.9%"
+
+    def test_the_range_and_the_provider_are_chosen(self):
+        make(number=1, after=1)
+        make(number=10, after=1, at=NOW - timedelta(days=7))
+        make(number=100, after=1, using="old")
+        for query, number in {
+            (("days", "7"),): "101",
+            (("days", "30"),): "111",
+            (("days", "7"), ("using", "default")): "1",
+            (("days", "30"), ("using", "old")): "100",
+            (("days", "x"), ("using", "nobody"), ("by", "year")): "111",
+        }.items():
+            assert figures(statistics.page(dict(query)))["Messages"] == number
+
+    def test_a_week_begins_on_monday_and_is_whole(self):
+        monday = NOW - timedelta(days=NOW.weekday() + 7)
+        make(number=3, after=1, at=monday)
+        make(number=4, after=1, at=monday + timedelta(days=6))
+        make(number=5, after=1)
+        page = statistics.page({"days": "7", "by": "week"})
+        lines = page["charts"][0].table.lines
+        assert [line[-1] for line in lines] == ["7", "5"]
+        assert lines[0][0] == "05/11/2026"
+
+    def test_each_day_of_the_range_has_its_bar(self):
+        make(after=1)
+        for days in ("7", "30", "90", "365"):
+            page = statistics.page({"days": days})
+            for chart in page["charts"]:
+                assert len(chart.table.lines) == int(days)
+                assert {len(layer.spans) for layer in chart.layers} == {int(days)}
+
+    def test_the_pictures_say_what_the_tables_say(self):
+        make("delivered", 6, after=12, segments=3)
+        make("failed", 2, after=1)
+        status, share, time, segments = statistics.page({"days": "7"})["charts"]
+        assert [layer.spans[-1] for layer in status.layers] == [
+            (0, 0.75),
+            (0.75, 0.75),
+            (0.75, 0.75),
+            (0.75, 1),
+            (1, 1),
+        ]
+        assert status.ticks == ["8", "4", "0"]
+        assert share.layers[0].spans[-1] == (0, 0.75)
+        assert time.ticks == ["20 s", "10 s", "0"]
+        assert [layer.spans[-1] for layer in time.layers] == [(0, 3 / 4)] * 2
+        assert segments.layers[0].spans[-1] == (0, 18 / 20)
+
+    def test_every_status_has_its_place(self):
+        marked = [status for _, statuses in statistics.MARKS.values() for status in statuses]
+        assert sorted(marked) == sorted(Status)
+
+    def test_failures_by_kind_in_plain_words(self):
+        make("failed", 2, after=1, error_code="-6")
+        make("failed", 1, after=1, error_code="number")
+        make("failed", 2, after=1, error_code="connect-timeout")
+        make("unconfirmed", 1, after=1)
+        make("delivered", 4, after=1)
+        (_, table), *_ = statistics.page({})["tables"]
+        assert [line[1:] for line in table.lines] == [
+            ["3", "30.0%"],
+            ["2", "20.0%"],
+            ["1", "10.0%"],
+        ]
+        assert table.lines[0][0] == "The gateway does not take the number"
+
+    @pytest.mark.parametrize("status", sorted(tally.FAILURES))
+    @pytest.mark.parametrize("code", ["", "-1", "-12", "http-429", "connect-refused", "\u2603"])
+    def test_every_failure_has_words(self, status, code):
+        assert str(statistics.kind_of(status, code))
+
+    def test_a_code_that_only_begins_alike_is_another_reason(self):
+        assert statistics.kind_of("failed", "-12") == statistics.kind_of("failed", "")
+
+    def test_by_provider_and_by_sender(self):
+        make("delivered", 3, after=1, sender="Shop", segments=2)
+        make("failed", 1, after=1, sender="Shop")
+        make("delivered", 2, after=1, using="bulk")
+        _, (_, by_provider), (_, by_sender) = statistics.page({})["tables"]
+        assert by_provider.lines == [
+            ["default", "4", "75.0%", "1", "6"],
+            ["bulk", "2", "100.0%", "0", "2"],
+        ]
+        assert by_sender.lines == [
+            ["Shop", "4", "75.0%", "1", "6"],
+            ["(the provider's own)", "2", "100.0%", "0", "2"],
+        ]
+
+    def test_days_that_wait_are_told(self, boss, monkeypatch):
+        make(at=NOW - timedelta(days=9), after=1)
+        monkeypatch.setattr(statistics, "PATIENCE", 0)
+        for left in ("9 days are", "8 days are"):
+            assert f"{left} not counted yet" in boss.get(PAGE).content.decode()
+
+    def test_what_was_pruned_is_still_told(self, clock):  # noqa: F811
+        """Also where no older message is left at all."""
+        make("delivered", 3, at=NOW - timedelta(days=20), after=7)
+        call_command("sms_prune", "--keep", "10", stdout=StringIO())
+        assert not SmsMessage.objects.exists()
+        clock.forward(minutes=5)
+        assert figures(statistics.page({}))["Messages"] == "3"
+
+    def test_what_people_wrote_is_escaped(self, boss):
+        make(after=1, sender="<b>Shop</b>", using="<i>")
+        page = boss.get(PAGE).content.decode()
+        assert "&lt;b&gt;Shop" in page and "<b>Shop" not in page and "<i>" not in page
+
+    def test_no_number_and_no_text_is_in_it(self, boss):
+        make("failed", after=1, error_text="the gateway's words", gateway_id="g17")
+        page = boss.get(PAGE).content.decode()
+        assert not any(word in page for word in ("4995", "Hello", "the gateway's words", "g17"))
+
+    def test_without_a_message_there_is_a_page(self, boss):
+        assert boss.get(PAGE, {"days": "365", "by": "week"}).status_code == 200
+
+    def test_the_queries_are_as_few_for_a_year_as_for_a_week(self, boss):
+        make(at=NOW - timedelta(days=400), after=1)
+        make(after=1)
+        tally.catch_up()
+
+        def queries(days):
+            with CaptureQueriesContext(connection) as context:
+                assert boss.get(PAGE, {"days": days}).status_code == 200
+            return len(context)
+
+        assert queries("7") == queries("365") <= 10
+
+
+@pytest.mark.parametrize(
+    "highest, top",
+    [(0, 2), (1, 2), (2, 2), (3, 4), (5, 6), (7, 8), (10, 10), (11, 20), (41, 60), (999, 1000)],
+)
+def test_the_scale_ends_on_a_round_number(highest, top):
+    assert charts.round_top(highest) == top
+
+
+def test_each_step_of_the_scale_is_a_bound_and_back():
+    bounds = [*tally.BOUNDS, 2 * tally.DAY, 3 * tally.DAY]
+    assert [statistics._step(bound) for bound in bounds] == list(range(1, len(bounds) + 1))
+    assert [statistics._bound(step) for step in range(1, len(bounds) + 1)] == bounds
