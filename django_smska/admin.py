@@ -254,6 +254,7 @@ class SmsMessageAdmin(MessageAdminBase):
         """Pages that the list leads to: address and words."""
         if self.has_add_permission(request) and self.has_send_permission(request):
             yield self._url("compose"), _("Write to one or many…")
+        yield self._url("statistics"), _("Statistics")
         if self.has_export_permission(request):
             yield self._url("export"), _("Export…")
 

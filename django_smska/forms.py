@@ -8,6 +8,7 @@ from django import forms
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .models import SmsMessage
@@ -63,6 +64,8 @@ class SmsMessageForm(ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for name in {"send_after", "expires_at"} & set(self.fields):
+            _label_both(self.fields[name])
         if "using" in self.fields and len(aliases()) == 1:
             self.initial["using"] = aliases()[0][0]
             self.fields["using"].widget = forms.HiddenInput()
@@ -84,6 +87,13 @@ class SmsMessageForm(ModelForm):
                 super().add_error(None, ValidationError(errors))
             elif name not in self.errors or name == NON_FIELD_ERRORS:
                 super().add_error(name, ValidationError(errors))
+
+
+def _label_both(field: Any) -> None:
+    """Name the two parts of a time for screen readers; Django does so from 6.0 on."""
+    parts = getattr(field.widget, "widgets", ())
+    for part, words in zip(parts, (_("date"), _("time")), strict=False):
+        part.attrs["aria-label"] = format_lazy("{}: {}", field.label, words)
 
 
 class SmsActionForm(ActionForm):
