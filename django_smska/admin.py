@@ -236,6 +236,15 @@ class SmsMessageAdmin(MessageAdminBase):
     def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
         return [name for name in ("to", "masked_number") if name in list_display]
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """What a user may not see cannot be guessed by an address such as ?body__contains=…"""
+        hidden = {
+            "to": not privacy.may_see_number(request.user),
+            "body": not privacy.may_see_text(request.user),
+        }
+        field = lookup.partition("__")[0]
+        return not hidden.get(field) and super().lookup_allowed(lookup, value, request)
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
