@@ -34,7 +34,7 @@ class CountedTextarea(AdminTextareaWidget):
         "data-short": _("Segments: {segments}. Alphabet: Latin (GSM-7)."),
         "data-long": _(
             "Segments: {segments}. Alphabet: all characters (UCS-2), and so less room in a "
-            "segment, because of {character}, character {position}."
+            "segment, because of “{character}”, character {position}."
         ),
     }
 

@@ -83,7 +83,7 @@ def test_the_counter_follows_the_typing(writing):
     assert "Segments: 2." in counter.inner_text()
     assert "because of “№”, character 7." in counter.inner_text()
     writing.fill("#id_body", "a\u00a0b")
-    assert "because of U+00A0, character 2." in counter.inner_text()
+    assert "because of “U+00A0”, character 2." in counter.inner_text()
 
 
 def test_the_counter_is_told_to_screen_readers(writing):

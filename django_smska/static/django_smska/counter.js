@@ -43,7 +43,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   function named(character) {
     const code = character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-    return VISIBLE.test(character) ? `“${character}”` : `U+${code}`;
+    return VISIBLE.test(character) ? character : `U+${code}`;
   }
 
   function put(element, words, values) {
