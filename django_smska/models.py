@@ -344,8 +344,9 @@ class SmsDay(models.Model):
     day = models.DateField(primary_key=True)
     counted_at = models.DateTimeField(null=True)
     settled = models.BooleanField(default=False)
-    numbers = models.JSONField(default=list)
-    pruned = models.JSONField(default=list)
+    # No JSONField: its system check opens the database whenever anything is checked.
+    numbers = models.TextField(default="[]")
+    pruned = models.TextField(default="[]")
 
     class Meta:
         default_permissions = ()

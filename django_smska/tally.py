@@ -6,9 +6,10 @@ never again. What is pruned is noted beforehand, so it stays in its day's number
 
 from __future__ import annotations
 
+import json
 import time as clock
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
 from math import inf
 from typing import Any, NamedTuple
@@ -87,14 +88,14 @@ def count_up(groups: Iterable[Group]) -> Numbers:
     return found
 
 
-def stored(numbers: Numbers) -> list[list[Any]]:
-    """As JSON takes them."""
-    return [[*words, number] for words, number in sorted(numbers.items())]
+def stored(numbers: Numbers) -> str:
+    """As a row keeps them: lists of words and a number, in JSON."""
+    return json.dumps([[*words, number] for words, number in sorted(numbers.items())])
 
 
-def read(found: Iterable[Sequence[Any]]) -> Numbers:
+def read(text: str) -> Numbers:
     """What :func:`stored` made."""
-    return Counter({tuple(words): number for *words, number in found})
+    return Counter({tuple(words): number for *words, number in json.loads(text)})
 
 
 # --- days -----------------------------------------------------------------------------------------

@@ -58,8 +58,8 @@ class Migration(migrations.Migration):
                 ("day", models.DateField(primary_key=True, serialize=False)),
                 ("counted_at", models.DateTimeField(null=True)),
                 ("settled", models.BooleanField(default=False)),
-                ("numbers", models.JSONField(default=list)),
-                ("pruned", models.JSONField(default=list)),
+                ("numbers", models.TextField(default="[]")),
+                ("pruned", models.TextField(default="[]")),
             ],
             options={
                 "default_permissions": (),
