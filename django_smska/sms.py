@@ -28,6 +28,7 @@ __all__ = ["outbox", "providers", "queue_sms", "send_mass_sms", "send_sms"]
 logger = logging.getLogger(__name__)
 
 BATCH = 1000  # rows an INSERT
+CHARACTERS = 1_000_000  # of texts a query, so that MariaDB takes them in one packet (16 MB)
 BAD_ROWS_KEPT = 1000
 
 
@@ -141,7 +142,8 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
         good = _good_rows(messages, using, bad)
         while batch := list(islice(good, BATCH)):
             batch = _without_known_keys(batch)
-            SmsMessage.objects.using(write_db()).bulk_create(batch)
+            longest = max([1, *(len(message.body) for message in batch)])
+            rows().bulk_create(batch, batch_size=max(CHARACTERS // longest, 1))
             stored += len(batch)
             if handover is not None:
                 handover.add(batch)

@@ -9,6 +9,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 from django.db.utils import OperationalError
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_smska import brakes, sending, sms
@@ -774,6 +775,13 @@ class TestMassSms:
             assert send_mass_sms((NUMBER, f"text {n}") for n in range(2500)) == 2500
         assert SmsMessage.objects.filter(status="queued", segments=1).count() == 2500
         assert provider.requests == []
+
+    def test_long_texts_are_stored_in_smaller_queries(self, provider, monkeypatch):
+        """MariaDB refuses a query above 16 MB: a thousand texts of ten thousand characters."""
+        monkeypatch.setattr(sms, "CHARACTERS", 40)
+        with CaptureQueriesContext(connection) as queries:
+            assert send_mass_sms((NUMBER, "x" * 20) for _ in range(6)) == 6
+        assert sum("INSERT" in query["sql"] for query in queries) == 3
 
     def test_messages_are_taken_with_what_they_carry(self, provider, settings):
         settings.SMS_PROVIDERS["bulk"] = settings.SMS_PROVIDERS["default"]
