@@ -13,7 +13,7 @@ from django import forms
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.functional import cached_property
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, ngettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from . import tally
@@ -32,16 +32,19 @@ RANGES = {
     "90": _("90 days"),
     "365": _("a year"),
 }
-STEPS = {"day": _("day"), "week": _("week")}
+STEPS = {
+    "day": pgettext_lazy("SMS statistics", "day"),
+    "week": pgettext_lazy("SMS statistics", "week"),
+}
 
 #: What a picture tells apart; the tables have each status.
 MARKS: dict[str, tuple[Any, tuple[Status, ...]]] = {
-    "good": (_("delivered"), (Status.DELIVERED,)),
+    "good": (pgettext_lazy("SMS status", "delivered"), (Status.DELIVERED,)),
     "moving": (
         _("on their way"),
         (Status.QUEUED, Status.CLAIMED, Status.SENDING, Status.SENT),
     ),
-    "doubt": (_("not known"), (Status.UNCONFIRMED, Status.UNKNOWN)),
+    "doubt": (pgettext_lazy("SMS statistics", "not known"), (Status.UNCONFIRMED, Status.UNKNOWN)),
     "bad": (
         _("not delivered"),
         (Status.FAILED, Status.REJECTED, Status.EXPIRED, Status.DELETED),
@@ -84,15 +87,17 @@ KINDS: dict[str, Mapping[str, Any]] = {
 class RangeForm(forms.Form):
     """Which messages, by what steps. ``seen``: providers that messages went through."""
 
-    days = forms.ChoiceField(label=_("Last"), choices=[*RANGES.items()])
-    by = forms.ChoiceField(label=_("By"), choices=[*STEPS.items()])
+    days = forms.ChoiceField(
+        label=pgettext_lazy("SMS statistics", "Last"), choices=[*RANGES.items()]
+    )
+    by = forms.ChoiceField(label=pgettext_lazy("SMS statistics", "By"), choices=[*STEPS.items()])
     using = forms.ChoiceField(label=_("Provider"), required=False)
 
     def __init__(self, asked: Mapping[str, Any], seen: Iterable[str]) -> None:
         usual = {"days": "30", "by": "day", "using": ""}
         super().__init__({name: asked.get(name, value) for name, value in usual.items()})
         names = sorted({*dict(aliases()), *seen})
-        choices = [("", _("all")), *((name, name) for name in names)]
+        choices = [("", pgettext_lazy("SMS statistics", "all")), *((name, name) for name in names)]
         self.fields["using"].choices = choices  # type: ignore[attr-defined]
 
 
@@ -168,7 +173,9 @@ def page(asked: Mapping[str, Any]) -> dict[str, Any]:
         "form": form,
         "uncounted": uncounted,
         "summary": _summary(whole),
-        "charts": _charts(periods, whole, gettext("Week from") if by_week else gettext("Day")),
+        "charts": _charts(
+            periods, whole, gettext("Week from") if by_week else pgettext("SMS statistics", "Day")
+        ),
         "tables": _tables(whole) if whole.numbers else [],
     }
 
@@ -203,10 +210,10 @@ def _summary(whole: Period) -> list[tuple[Any, str]]:
     """The most wanted numbers of the whole range."""
     return [
         (_("Messages"), _number(whole.statuses.total())),
-        (_("Delivered"), _percent(share(whole.statuses))),
+        (pgettext_lazy("SMS statistics", "Delivered"), _percent(share(whole.statuses))),
         (_("Half of them within"), _within(percentile(whole.times, 0.5))),
         (_("Nearly all (95%) within"), _within(percentile(whole.times, 0.95))),
-        (_("Segments"), _number(whole.segments)),
+        (pgettext_lazy("SMS", "Segments"), _number(whole.segments)),
     ]
 
 
@@ -258,7 +265,11 @@ def _by_status(periods: list[Period], whole: Period, head: str, dates: list[str]
         [_number(top), _number(top // 2), "0"],
         dates,
         Table(
-            [head, *(status.label.capitalize() for status in occurring), _("All")],
+            [
+                head,
+                *(status.label.capitalize() for status in occurring),
+                pgettext_lazy("SMS statistics", "All"),
+            ],
             [
                 [
                     period.name,
@@ -282,11 +293,22 @@ def _shares(periods: list[Period], whole: Period, head: str, dates: list[str]) -
             "not counted; those of which nobody knows count as not delivered."
         ),
         gettext("In all: %s") % _percent(share(whole.statuses)),
-        [Layer("good", _("delivered"), [(0.0, part or 0.0) for part in parts])],
+        [
+            Layer(
+                "good",
+                pgettext_lazy("SMS status", "delivered"),
+                [(0.0, part or 0.0) for part in parts],
+            )
+        ],
         ["100%", "50%", "0%"],
         dates,
         Table(
-            [head, _("Finished"), _("Delivered"), _("Share delivered")],
+            [
+                head,
+                pgettext_lazy("SMS statistics", "Finished"),
+                pgettext_lazy("SMS statistics", "Delivered"),
+                _("Share delivered"),
+            ],
             [
                 [
                     period.name,
@@ -329,7 +351,12 @@ def _times(periods: list[Period], whole: Period, head: str, dates: list[str]) ->
         [_within(_bound(top)), _within(_bound(top // 2)), "0"],
         dates,
         Table(
-            [head, _("Delivered"), _("Half of them within"), _("Nearly all (95%) within")],
+            [
+                head,
+                pgettext_lazy("SMS statistics", "Delivered"),
+                _("Half of them within"),
+                _("Nearly all (95%) within"),
+            ],
             [
                 [period.name, _number(period.times.total()), _within(half), _within(end)]
                 for period, half, end in zip(periods, halves, most, strict=True)
@@ -362,14 +389,20 @@ def _segments(periods: list[Period], whole: Period, head: str, dates: list[str])
     top = round_top(max(found))
     return Chart(
         "segments",
-        _("Segments"),
+        pgettext_lazy("SMS", "Segments"),
         _("Of the messages that the gateway took: about what you pay for."),
         gettext("In all: %s") % _number(whole.segments),
-        [Layer("moving", _("segments"), [(0.0, number / top) for number in found])],
+        [
+            Layer(
+                "moving",
+                pgettext_lazy("SMS statistics", "segments"),
+                [(0.0, number / top) for number in found],
+            )
+        ],
         [_number(top), _number(top // 2), "0"],
         dates,
         Table(
-            [head, _("Segments")],
+            [head, pgettext_lazy("SMS", "Segments")],
             [[period.name, _number(number)] for period, number in zip(periods, found, strict=True)],
         ),
     )
@@ -382,7 +415,7 @@ def _tables(whole: Period) -> list[tuple[Any, Table]]:
     return [
         (_("What failed"), _failures(whole)),
         (_("By provider"), _split(whole, 1, _("Provider"))),
-        (_("By sender"), _split(whole, 2, _("Sender"))),
+        (_("By sender"), _split(whole, 2, pgettext_lazy("SMS statistics", "Sender"))),
     ]
 
 
@@ -423,7 +456,13 @@ def _split(whole: Period, place: int, head: Any) -> Table:
             segments[words[place]] += number
     ordered = sorted(statuses.items(), key=lambda item: -item[1].total())
     return Table(
-        [head, _("Messages"), _("Delivered"), _("Failed or not known"), _("Segments")],
+        [
+            head,
+            _("Messages"),
+            pgettext_lazy("SMS statistics", "Delivered"),
+            _("Failed or not known"),
+            pgettext_lazy("SMS", "Segments"),
+        ],
         [
             [
                 name or gettext("(the provider's own)"),

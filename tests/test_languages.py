@@ -183,7 +183,7 @@ def test_the_page_of_a_message_is_in_russian(russian, status):
 def left_in_english(page):
     """English words; those of a product, a protocol, the user and the settings are none."""
     page = page.replace("Select an option", "")  # Django 6.1 leaves it so itself
-    known = r"SMS|CSV|XLSX|Excel|ID|boss|default|GSM|UCS|lease|sms_worker|Django"
+    known = r"SMS|CSV|XLSX|Excel|ID|boss|default|GSM|UCS|lease|sms_worker|Django|Europe|Moscow"
     return re.findall(rf"\b(?!(?:{known})\b)[A-Za-z][a-z]{{2,}}\b", page)
 
 

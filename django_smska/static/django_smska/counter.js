@@ -67,7 +67,8 @@ document.addEventListener("DOMContentLoaded", () => {
     function show() {
       const text = textarea.value;
       const counted = globalThis.smskaCount(text);
-      const character = counted.foreign < 0 ? "" : named(Array.from(text)[counted.foreign]);
+      const first = Array.from(text)[counted.foreign];
+      const character = counted.foreign < 0 ? "" : named(first);
       const values = {...counted, character, position: counted.foreign + 1};
       put(size, words.size, values);
       put(price, counted.foreign < 0 ? words.short : words.long, values);
