@@ -43,15 +43,6 @@ def _new_nonce() -> str:
     return secrets.token_hex(16)
 
 
-class DateAndTime(AdminSplitDateTime):
-    """Django 5.2 does not label the two fields."""
-
-    def __init__(self, attrs: Any = None) -> None:
-        super().__init__(attrs)
-        for widget, label in zip(self.widgets, (_("Date"), _("Time")), strict=True):
-            widget.attrs["aria-label"] = label
-
-
 class ComposeForm(SmsMessageForm):
     """One text and whom it goes to.
 
@@ -76,7 +67,9 @@ class ComposeForm(SmsMessageForm):
         widget=forms.FileInput(attrs={"accept": ".csv,.txt,.xlsx"}),
         help_text=_("A table, as CSV or XLSX; the column with the numbers is found by itself."),
     )
-    send_at = forms.SplitDateTimeField(label=_("Send at"), required=False, widget=DateAndTime)
+    send_at = forms.SplitDateTimeField(
+        label=_("Send at"), required=False, widget=AdminSplitDateTime
+    )
     # Pressed twice, a form must not send twice: all that a form sends is tied to its nonce.
     nonce = forms.CharField(max_length=64, widget=forms.HiddenInput, initial=_new_nonce)
 

@@ -64,8 +64,9 @@ class SmsMessageForm(ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in {"send_after", "expires_at"} & set(self.fields):
-            _label_both(self.fields[name])
+        for field in self.fields.values():
+            if isinstance(field, forms.SplitDateTimeField):
+                _label_both(field)
         if "using" in self.fields and len(aliases()) == 1:
             self.initial["using"] = aliases()[0][0]
             self.fields["using"].widget = forms.HiddenInput()
@@ -91,8 +92,7 @@ class SmsMessageForm(ModelForm):
 
 def _label_both(field: Any) -> None:
     """Name the two parts of a time for screen readers; Django does so from 6.0 on."""
-    parts = getattr(field.widget, "widgets", ())
-    for part, words in zip(parts, (_("date"), _("time")), strict=False):
+    for part, words in zip(field.widget.widgets, (_("date"), _("time")), strict=True):
         part.attrs["aria-label"] = format_lazy("{}: {}", field.label, words)
 
 
