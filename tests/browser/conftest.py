@@ -20,9 +20,10 @@ def missing(what):
     pytest.skip(f"{what}: the browser tests are left out")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium():
-    """The browser, one for all tests."""
+    """The browser, one for these tests: Playwright's loop, which runs in this thread, would
+    disturb others."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

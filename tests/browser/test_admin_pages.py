@@ -40,8 +40,7 @@ def fits(page):
     return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 360])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 360)])
 def test_list_and_messages_are_accessible_and_fit(
     look, superuser, messages, accessible, theme, width
 ):

@@ -14,8 +14,7 @@ def draft(transactional_db):
     return draft
 
 
-@pytest.mark.parametrize("language", ["en", "ru"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("theme", "language"), [("light", "en"), ("dark", "ru")])
 def test_it_is_accessible_and_fits_a_phone(
     look, superuser, draft, accessible, settings, language, theme
 ):

@@ -78,8 +78,7 @@ def tab_to(page, selector, back=False):
     raise AssertionError(f"sixty times Tab, and no {selector}")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 360])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 360)])
 @pytest.mark.parametrize("path", ["send/?pks={}", "cancel/?pks={}", "export/", "add/"])
 def test_pages_are_accessible_and_fit(look, superuser, drafts, accessible, path, width, theme):
     page = look(superuser, theme=theme, width=width)

@@ -37,8 +37,7 @@ def messages(transactional_db):
     tally.catch_up()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 360])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 360)])
 def test_the_page_is_accessible_and_fits(look, superuser, messages, accessible, theme, width):
     page = look(superuser, theme=theme, width=width)
     page.goto(PAGE)
