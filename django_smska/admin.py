@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -28,8 +29,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from . import conf, desk, export, life, privacy, statistics
-from .compose import compose
+from . import conf, desk, life, privacy
 from .deeds import (
     CANCEL,
     CONFIRM_SENT,
@@ -139,6 +139,11 @@ _SHOWN = (
     "error",
     "resent_as_link",
 )
+
+
+def _page(name: str) -> Any:
+    """The module of a page, imported when somebody opens it: most of what starts shows no page."""
+    return import_module(f".{name}", __package__)
 
 
 def _has(obj: SmsMessage, name: Any) -> bool:
@@ -308,15 +313,16 @@ class SmsMessageAdmin(MessageAdminBase):
     def export_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         every = request.POST.get("select_across") == "1"  # then the list's filter says it all
         keys = [] if every else queryset.values_list("pk", flat=True)
-        return export.ask(self, request, ",".join(map(str, keys)))
+        asked: HttpResponse = _page("export").ask(self, request, ",".join(map(str, keys)))
+        return asked
 
     def export_view(self, request: HttpRequest) -> Any:
         """GET shows what a file of the filtered list would hold; POST answers with the file."""
         if not self.has_export_permission(request):
             raise PermissionDenied
         if request.method != "POST":
-            return export.ask(self, request, request.GET.get("pks", ""))
-        return export.download(self, request, request.POST.get("pks", ""))
+            return _page("export").ask(self, request, request.GET.get("pks", ""))
+        return _page("export").download(self, request, request.POST.get("pks", ""))
 
     # --- one message
 
@@ -448,7 +454,7 @@ class SmsMessageAdmin(MessageAdminBase):
             path(f"{deed.name}/", self._view(deed), name=f"django_smska_smsmessage_{deed.name}")
             for deed in DEEDS
         ]
-        write = self._wrap(partial(compose, model_admin=self))
+        write = self._wrap(lambda request: _page("compose").compose(request, model_admin=self))
         own.append(path("compose/", write, name="django_smska_smsmessage_compose"))
         view = self.admin_site.admin_view(self.export_view)
         own.append(path("export/", view, name="django_smska_smsmessage_export"))
@@ -473,7 +479,7 @@ class SmsMessageAdmin(MessageAdminBase):
             **self.admin_site.each_context(request),
             "title": gettext("Statistics of SMS messages"),
             "list_url": self._url("changelist"),
-            **statistics.page(request.GET),
+            **_page("statistics").page(request.GET),
         }
         request.current_app = self.admin_site.name
         name = "admin/django_smska/smsmessage/statistics.html"
