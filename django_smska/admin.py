@@ -26,7 +26,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.text import Truncator
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from . import conf, desk, life, privacy
@@ -160,8 +160,8 @@ class SmsMessageAdmin(MessageAdminBase):
     list_display: Any = (
         "status_badge",
         "to",
-        "text_start",
         "times",
+        "text_start",
         "segments",
         "sender",
         "using",
@@ -285,7 +285,7 @@ class SmsMessageAdmin(MessageAdminBase):
         text = Truncator(" ".join(obj.body.split())).chars(50)
         return format_html('<span class="smska-start">{}</span>', text)
 
-    @admin.display(description=_("created, sent, finished"))
+    @admin.display(description=pgettext_lazy("SMS list", "when"))
     def times(self, obj: SmsMessage) -> str:
         return life.times(obj)
 

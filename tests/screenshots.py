@@ -28,6 +28,7 @@ PAGES = {
     "add": f"{LIST}add/",
     "compose": f"{LIST}compose/",
     "confirm": f"{LIST}send/?pks={{draft}},{{queued}},{{sent}}",
+    "statistics": f"{LIST}statistics/",
     "export": f"{LIST}export/",
     "providers": "/admin/django_smska/providerstate/",
 }
