@@ -40,14 +40,21 @@ def needing_a_person(messages: SmsMessageQuerySet) -> SmsMessageQuerySet:
 
 
 def _needing(status: Status, most: int | None = None) -> list[Any]:
-    """The keys of those of this status; a failure's time has no index, so that comes last."""
+    """The keys of those of this status, among the newest ``most``.
+
+    Each condition that an index cannot serve comes after the limit: in one query, PostgreSQL joins
+    whole tables first.
+    """
     since = timezone.now() - RECENT
-    left = SmsMessage.objects.filter(status=status, resent_as=None).order_by("-id")
-    return [
+    newest = SmsMessage.objects.filter(status=status).order_by("-id")
+    found = [
         pk
-        for pk, finished in left.values_list("pk", "finished_at")[: most or LOOKED_AT]
+        for pk, finished in newest.values_list("pk", "finished_at")[: most or LOOKED_AT]
         if status == Status.UNKNOWN or (finished is not None and finished >= since)
     ]
+    again = SmsMessage.objects.filter(resend_of__in=found).order_by()
+    resent = set(again.values_list("resend_of_id", flat=True)) if found else set()
+    return [pk for pk in found if pk not in resent]
 
 
 def lines() -> list[Line]:
