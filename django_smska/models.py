@@ -150,6 +150,8 @@ class SmsMessage(models.Model):
     sent_at = models.DateTimeField(_("sent"), null=True, editable=False)
     finished_at = models.DateTimeField(_("finished"), null=True, editable=False)
 
+    #: The caller waits for it: when this claim ends unsent, no worker sends it.
+    immediate = models.BooleanField(default=False, editable=False)
     token = models.CharField(max_length=32, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, editable=False)
     next_status_at = models.DateTimeField(_("next status question"), null=True, editable=False)
@@ -291,9 +293,9 @@ class SmsMessage(models.Model):
     def send(self) -> None:
         """Send this draft or queued message now.
 
-        Inside a transaction it is sent right after the commit. Raises ``SmsError`` if it could not
-        be sent, ``WrongStatus`` if it is neither draft nor queued. After a failure that is none of
-        the message's, it stays queued for the worker: do not send another in its place.
+        Inside a transaction it is sent right after the commit. Raises ``SmsNotSent`` if it was
+        not sent: it is *failed* then, and no worker sends it later. Raises ``SmsOutcomeUnknown``
+        if it may have been sent, ``WrongStatus`` if it is neither draft nor queued.
         """
         from .sending import send
 

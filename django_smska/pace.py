@@ -1,56 +1,169 @@
 """At most so many messages a second, over all workers on all hosts.
 
-One row a provider holds the time at which the next message may leave. Who wants to send moves it
-on by a conditional UPDATE, and so owns the times in between; time that has passed unused is lost,
-so there are no bursts. The workers' clocks must agree.
+One row a provider holds the time at which the next message may leave, by the database's clock. Who
+wants to send books the next times by a conditional UPDATE that moves it on. Time that has passed
+unused is lost, so there are no bursts. A worker books only what it sends within half a second, and
+a caller who waits for a page up to ten seconds ahead: so the caller goes first.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from datetime import timedelta
+from collections import deque
+from datetime import datetime, timedelta
 
 from django.db.models import QuerySet
-from django.utils import timezone
 
+from . import clock
 from .exceptions import TemporaryFailure, gettext_noop
 from .models import ProviderState, write_db
 
-PATIENCE = timedelta(seconds=10)
+AHEAD = 0.5  # seconds that a worker books ahead
+PATIENCE = 10.0  # seconds that a caller waits for a time
+#: Times are a little further apart than the rate asks, so that delays on the way to the gateway do
+#: not put one message too many into a second (minute, hour).
+SLOWER = 1.02
+LATE = 0.03  # share of that second (minute, hour) by which a time may be used late
 
 
-def reserve(alias: str, rate: float, number: int = 1) -> list[float]:
-    """Reserve the next ``number`` times to send at; return them as seconds from now.
-
-    ``rate``: messages a second.
-    """
-    step = timedelta(seconds=1 / rate)
-    while True:
-        state, _ = _states().get_or_create(alias=alias)
-        now = timezone.now()
-        start = max(state.next_send_at or now, now)
-        unchanged = _states().filter(alias=alias, next_send_at=state.next_send_at)
-        if unchanged.update(next_send_at=start + number * step):
-            return [(start - now + n * step).total_seconds() for n in range(number)]
-        time.sleep(random.uniform(0, 0.01))  # somebody was faster: out of each other's step
+def step_of(rate: float) -> timedelta:
+    """The time between two messages. ``rate``: messages a second."""
+    return timedelta(seconds=SLOWER / rate)
 
 
 def wait(alias: str, rate: float | None) -> None:
     """Wait until one message may leave; return at once where there is no limit.
 
-    Raises ``TemporaryFailure`` where that would take longer than anybody waits for a page.
+    Raises ``TemporaryFailure`` where that would take longer than ``PATIENCE``.
     """
     if rate is None:
         return
-    state = _states().filter(alias=alias).first()
-    if state and state.next_send_at and state.next_send_at > timezone.now() + PATIENCE:
+    times, _ = _book(alias, rate, 1, PATIENCE)
+    if not times:
         raise TemporaryFailure(
             gettext_noop("More messages wait than the provider's rate allows. Queue this one."),
             alias=alias,
             code="rate",
         )
-    time.sleep(reserve(alias, rate)[0])
+    time.sleep(times[0])
+
+
+class Times:
+    """The times at which a worker may send through a provider. ``rate``: messages a second, or
+    ``None`` for no limit."""
+
+    def __init__(self, alias: str, rate: float | None) -> None:
+        self.alias, self.rate = alias, rate
+        self._booked: deque[float] = deque()  # monotonic
+        self._last = 0  # of them, those of the last booking
+        self._end: datetime | None = None  # what the last booking left in the row
+        self._look_at: float | None = None  # monotonic; before it there is nothing to book
+        # Until when each of the last ones counts: as many as may leave in a second (minute, hour).
+        self._counts = 1.005 * _window(rate) if rate else 0.0
+        self._left: deque[float] = deque(maxlen=round(rate * _window(rate)) if rate else 1)
+
+    def take(self, most: int) -> int:
+        """Use up to ``most`` times that have come, booking more where needed; return how many."""
+        if self.rate is None:
+            return most
+        self._drop_late()
+        # In groups, and not while a request waits for the answer.
+        if not self._due() and 2 * len(self._booked) < most and self.near():
+            self._book(self.rate, most - len(self._booked))
+        used = 0
+        while used < most and self._booked and self._usable_at(self.rate) <= time.monotonic():
+            self._booked.popleft()
+            self._left.append(time.monotonic() + self._counts)
+            used += 1
+        return used
+
+    def until_next(self) -> float:
+        """Seconds until :meth:`take` may find a time; 0 where it may now."""
+        if self.rate is None:
+            return 0.0
+        return max(self._usable_at(self.rate) - time.monotonic(), 0.0)
+
+    def _usable_at(self, rate: float) -> float:
+        """When the next message may leave, or when there may be a time to book."""
+        if not self._booked:
+            return self._looked_at(rate)
+        full = len(self._left) == self._left.maxlen
+        return max(self._booked[0], self._left[0]) if full else self._booked[0]
+
+    def _due(self) -> bool:
+        return bool(self._booked) and self._booked[0] <= time.monotonic()
+
+    def near(self) -> bool:
+        """True where a worker should have a message ready: a time is booked, or can be."""
+        if self.rate is None or self._booked:
+            return True
+        return time.monotonic() >= self._looked_at(self.rate)
+
+    def give_back(self) -> None:
+        """Let others have what was booked and has not come, where they booked nothing behind it."""
+        if self.rate is None:
+            return
+        now = time.monotonic()
+        unused = min(sum(at > now for at in self._booked), self._last)
+        self._booked.clear()
+        if unused and self._end is not None:
+            row = _states().filter(alias=self.alias, next_send_at=self._end)
+            row.update(next_send_at=self._end - unused * step_of(self.rate))
+
+    def _book(self, rate: float, number: int) -> None:
+        now = time.monotonic()
+        times, free = _book(self.alias, rate, number, AHEAD)
+        self._booked.extend(now + after for after in times)
+        if times:
+            self._last, self._end = len(times), free
+        self._expect(free)
+
+    def _looked_at(self, rate: float) -> float:
+        if self._look_at is None:
+            state = _states().filter(alias=self.alias).first()
+            self._expect(_free_from(state, clock.now(), rate))
+        assert self._look_at is not None
+        return self._look_at
+
+    def _expect(self, free: datetime) -> None:
+        self._look_at = time.monotonic() + (free - clock.now()).total_seconds() - AHEAD
+
+    def _drop_late(self) -> None:
+        assert self.rate is not None
+        oldest = time.monotonic() - LATE * _window(self.rate)
+        while self._booked and self._booked[0] < oldest:
+            self._booked.popleft()
+
+
+def _window(rate: float) -> float:
+    """Seconds in which people count a rate: a second, a minute or an hour."""
+    return next((window for window in (1.0, 60.0) if rate * window >= 1), 3600.0)
+
+
+def _book(alias: str, rate: float, number: int, ahead: float) -> tuple[list[float], datetime]:
+    """Book up to ``number`` times that begin within ``ahead`` seconds; return them as seconds from
+    now, and the time from which on the next is free."""
+    step = step_of(rate)
+    while True:
+        state, _ = _states().get_or_create(alias=alias)
+        now = clock.now()
+        start = _free_from(state, now, rate)
+        room = (now + timedelta(seconds=ahead) - start) // step + 1
+        number = min(number, max(room, 0))
+        end = start + number * step
+        unchanged = _states().filter(alias=alias, next_send_at=state.next_send_at)
+        if not number or unchanged.update(next_send_at=end):
+            return [(start - now + n * step).total_seconds() for n in range(number)], end
+        time.sleep(random.uniform(0, 0.01))  # lost the race: retry with jitter
+
+
+def _free_from(state: ProviderState | None, now: datetime, rate: float) -> datetime:
+    """When the next time begins. Further ahead than anybody books, the row is wrong: it was
+    written under a slower rate, or by a clock that stood ahead."""
+    at = state.next_send_at if state is not None else None
+    furthest = now + step_of(rate) + timedelta(seconds=PATIENCE + 1)
+    return at if at is not None and now < at <= furthest else now
 
 
 def _states() -> QuerySet[ProviderState]:

@@ -12,16 +12,19 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import partial
+from functools import partial, reduce
 from itertools import chain
+from operator import or_
 from typing import Any, TypeVar
 
 from django.db import (
     DatabaseError,
+    Error,
     IntegrityError,
     InterfaceError,
     InternalError,
@@ -29,12 +32,11 @@ from django.db import (
     connections,
     transaction,
 )
-from django.db.models import Case, DateTimeField, ExpressionWrapper, F, Value, When
+from django.db.models import Case, DateTimeField, ExpressionWrapper, F, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 
-from . import brakes, conf, pace, states, wakeup
+from . import brakes, clock, conf, pace, states, wakeup
 from .backends.base import BaseSmsBackend
 from .exceptions import (
     SmsError,
@@ -54,6 +56,9 @@ logger = logging.getLogger(__name__)
 
 Outcome = Receipt | SmsError
 
+#: Errors of a database that cannot answer, as opposed to one that refuses.
+AWAY = (OperationalError, InterfaceError, InternalError)
+
 
 class ClaimLost(Exception):
     """The row is no longer this process's to send; nothing was written to the network."""
@@ -69,45 +74,96 @@ class Result:
 
 # --- one message, while the caller waits ----------------------------------------------------------
 
+NO_DATABASE = gettext_noop("The database did not answer. Nothing was sent.")
+UNRECORDED = gettext_noop(
+    "The gateway accepted the SMS, but the database did not store that. Do not send it again."
+)
+LEASE_PASSED = gettext_noop("It was not sent in time: its process stopped before the request.")
+STILL_OPEN = gettext_noop("A transaction was still open when it was to be sent. Nothing was sent.")
+
 
 def send(message: SmsMessage) -> None:
     """Send one draft or queued message now, or right after the commit of the open transaction.
 
-    Raises ``SmsError`` if it was not sent, ``WrongStatus`` where another worker was faster.
+    Raises ``SmsNotSent`` if it was not sent, and then it is *failed*; ``SmsOutcomeUnknown`` if it
+    may have been sent; ``WrongStatus`` where it is neither draft nor queued, or another worker
+    was faster. No worker sends it later.
     """
     backend = providers[message.using]
     waits = backend.uses_network and in_transaction()
     if message._state.adding:
         message.save()
     if waits:
-        _into_queue(rows([message.pk]))
-        message.refresh_from_db(using=write_db())
+        _claim_one(message)
         send_after_commit(message)
         return
     brakes.refuse_locked_out(message.using)
-    _claim_one(message)
-    _send_claimed(backend, message, last=False)
+    with nothing_sent_without_database(message):
+        pace.wait(message.using, backend.rate)
+        _claim_one(message)
+    _send_claimed(backend, message, last=True)
 
 
-def send_new(message: SmsMessage) -> None:
+def send_new(message: SmsMessage, *, may_wait: bool = False) -> None:
     """Send a message that this process has just stored as claimed, for a caller who waits.
 
-    Raises ``SmsError`` if it was not sent; then nothing of it follows. Returns without an error,
-    too, if the lease ran out meanwhile and another worker has it.
+    Raises ``SmsError`` if it was not sent; then nothing of it follows. With ``may_wait`` it is
+    left in the queue instead, where it was definitely not accepted and may be later.
     """
-    _send_claimed(providers[message.using], message, last=True)
+    backend = providers[message.using]
+    try:
+        with nothing_sent_without_database(message):
+            pace.wait(message.using, backend.rate)
+    except SmsNotSent as error:
+        error.sms = message.pk
+        _end(message, error, last=not may_wait)
+    else:
+        _send_claimed(backend, message, last=not may_wait)
 
 
 def _send_claimed(backend: BaseSmsBackend, message: SmsMessage, *, last: bool) -> None:
-    outcome = _paced_attempt(backend, message)
+    try:
+        outcome = attempt(backend, message, lambda one: bool(mark_sending([one])))
+    finally:
+        backend.close()
     if outcome is None:
-        message.refresh_from_db(using=write_db())
-        return
-    asked = message.using
-    record([Result(message, outcome)], last=last)
-    tell_brakes(asked, outcome)
-    if isinstance(outcome, SmsError):
+        reread(message)
+        outcome = SmsNotSent(LEASE_PASSED, alias=message.using, code="lease", sms=message.pk)
+        if not last and message.status != Status.FAILED:
+            return  # a worker has it
         raise outcome
+    _end(message, outcome, last=last)
+
+
+def _end(message: SmsMessage, outcome: Outcome, *, last: bool) -> None:
+    """Store the outcome and raise it where it is an error that ends the message."""
+    asked = message.using
+    try:
+        record([Result(message, outcome)], last=last)
+    except Error:  # it is in the log, and the row's lease ends it
+        if isinstance(outcome, Receipt):
+            outcome = SmsOutcomeUnknown(UNRECORDED, alias=asked, code="database", sms=message.pk)
+            raise outcome from None
+    tell_brakes(asked, outcome)
+    if isinstance(outcome, SmsError) and not (message.status == Status.QUEUED and not last):
+        raise outcome
+
+
+@contextmanager
+def nothing_sent_without_database(message: SmsMessage) -> Iterator[None]:
+    """Turn a failure of the database before the request into ``SmsNotSent``: the caller may send
+    again, because no worker sends this message, even if it was stored."""
+    failed = False
+    try:
+        yield
+    except AWAY as error:
+        if in_atomic_block():
+            raise
+        # These errors are about the connection or the table, and repeat no values.
+        logger.error("no database for message %s: %s", message.pk, error)
+        failed = True
+    if failed:  # raised here, so that no frame with the query's values hangs on it
+        raise TemporaryFailure(NO_DATABASE, alias=message.using, code="database", sms=message.pk)
 
 
 def tell_brakes(alias: str, outcome: Outcome) -> None:
@@ -119,41 +175,43 @@ def tell_brakes(alias: str, outcome: Outcome) -> None:
         logger.error("the brakes of %s took no note: %s", alias, type(error).__name__)
 
 
-def _paced_attempt(backend: BaseSmsBackend, message: SmsMessage) -> Outcome | None:
-    try:
-        pace.wait(message.using, backend.rate)
-        return attempt(backend, message, lambda one: bool(mark_sending([one])))
-    except TemporaryFailure as error:
-        error.sms = message.pk
-        return error
-    finally:
-        backend.close()
+def send_after_commit(message: SmsMessage, *, may_wait: bool = False) -> None:
+    """Send a message that is stored as claimed when the open transaction commits.
 
-
-def send_after_commit(message: SmsMessage) -> None:
-    """Send when the open transaction commits; an error is logged, for there is nobody to hear it:
-    the message stays queued for the worker, or has failed with a word."""
+    An error is logged, because there is no caller to raise it to: the message has failed with an
+    error text, or waits in the queue with ``may_wait``.
+    """
+    waits_for = open_transaction()
     # A lambda: Django 5.2 asks a failing callback for its name, which a partial has not.
-    transaction.on_commit(lambda: _send_quietly(message), using=open_transaction(), robust=True)
+    transaction.on_commit(
+        lambda: _send_committed(message, waits_for, may_wait), using=waits_for, robust=True
+    )
 
 
-def _send_quietly(message: SmsMessage) -> None:
-    if in_transaction():  # another database's, or a test's that only plays a commit
-        logger.warning("message %s is left to the worker: a transaction is open", message.pk)
-        return
+def _send_committed(message: SmsMessage, waited_for: str | None, may_wait: bool) -> None:
     try:
-        send(message)
-    except SmsError as error:
-        logger.error("message %s was not sent after the commit: %s", message.pk, error)
+        still_open = open_transaction()
+        if still_open is not None and still_open != waited_for:
+            send_after_commit(message, may_wait=may_wait)  # another database's transaction
+        elif still_open is not None:  # a test only plays the commit
+            error = SmsNotSent(STILL_OPEN, alias=message.using, code="transaction", sms=message.pk)
+            _end(message, error, last=True)
+        elif renew(message):
+            send_new(message, may_wait=may_wait)
+        else:
+            raise SmsNotSent(LEASE_PASSED, alias=message.using, code="lease", sms=message.pk)
+    except (SmsError, Error) as error:
+        why = error if isinstance(error, SmsError) else type(error).__name__
+        logger.error("message %s was not sent after the commit: %s", message.pk, why)
 
 
 def _claim_one(message: SmsMessage) -> None:
-    """Claim a draft or queued message, whatever its time, for sending while somebody waits."""
+    """Claim a draft or queued message, whatever its time, for sending while the caller waits."""
     _into_queue(rows([message.pk]))
-    claimed = claim(rows([message.pk]), timezone.now())
+    claimed = claim(rows([message.pk]), clock.now(), immediate=True)
     if not claimed:
         fail_overdue(rows([message.pk]))
-        message.refresh_from_db(using=write_db())
+        reread(message)
         if message.error_code == "expired":
             raise SmsNotSent(
                 message.error_text, alias=message.using, code="expired", sms=message.pk
@@ -166,6 +224,15 @@ def _claim_one(message: SmsMessage) -> None:
     # As claimed: what the row holds a moment later may be another's claim.
     for field in SmsMessage._meta.concrete_fields:
         setattr(message, field.attname, getattr(claimed[0], field.attname))
+
+
+def reread(message: SmsMessage) -> bool:
+    """Show what is stored now; return False, and change nothing, where the row was deleted."""
+    try:
+        message.refresh_from_db(using=write_db())
+    except SmsMessage.DoesNotExist:
+        return False
+    return True
 
 
 def in_transaction() -> bool:
@@ -212,7 +279,7 @@ def enqueue(messages: SmsMessageQuerySet) -> int:
 def _into_queue(messages: SmsMessageQuerySet) -> int:
     """Put drafts into the queue; those without an expiry get one. Nobody is woken: who calls this
     claims them next."""
-    now = timezone.now()
+    now = clock.now()
     start = Case(When(send_after__gt=now, then=F("send_after")), default=Value(now))
     expiry = ExpressionWrapper(start + conf.expires_after(), output_field=DateTimeField())
     return move(
@@ -222,17 +289,29 @@ def _into_queue(messages: SmsMessageQuerySet) -> int:
 
 def cancel(messages: SmsMessageQuerySet) -> int:
     """Take drafts and queued messages out for good; return how many."""
-    return move(
-        messages, [Status.DRAFT, Status.QUEUED], Status.CANCELLED, finished_at=timezone.now()
-    )
+    return move(messages, [Status.DRAFT, Status.QUEUED], Status.CANCELLED, finished_at=clock.now())
+
+
+#: A row's key and the mark of one claim of it. Permission to send belongs to this pair.
+Claim = tuple[Any, str]
+
+
+def claim_of(message: SmsMessage) -> Claim:
+    """The claim under which this process holds the message."""
+    return message.pk, message.token
 
 
 def claim(
-    candidates: SmsMessageQuerySet, now: datetime, token: str | None = None
+    candidates: SmsMessageQuerySet,
+    now: datetime,
+    token: str | None = None,
+    *,
+    immediate: bool = False,
 ) -> list[SmsMessage]:
     """Claim queued messages for this process; return those that it got, in their order.
 
-    A caller that claims again under the same ``token`` must leave out what it still has in hand.
+    ``token``: the mark of this claim, never used before. ``immediate``: the caller waits for the
+    outcome, so that no worker may send them after this claim.
     """
     pks = list(candidates.values_list("pk", flat=True))
     if not pks:
@@ -243,6 +322,7 @@ def claim(
         [Status.QUEUED],
         Status.CLAIMED,
         **claim_marks(token, now),
+        immediate=immediate,
         attempts=F("attempts") + 1,
     )
     if not claimed:
@@ -256,22 +336,33 @@ def claim_marks(token: str, now: datetime) -> dict[str, Any]:
     return {"token": token, "claimed_at": now, "lease_until": now + conf.lease()}
 
 
-def mark_sending(messages: Sequence[SmsMessage]) -> set[Any]:
-    """Mark claimed messages as *sending*; return the keys of those that may now be written to the
-    network: all others are no longer this process's."""
-    marked: set[Any] = set()
-    for token, group in _by_token(messages).items():
-        marked |= _persist(partial(_turn, token, [], group, timezone.now()), [])
-    return marked
+def renew(message: SmsMessage) -> bool:
+    """Let the lease of a claim begin now; return False where the claim is lost."""
+    lease_until = clock.now() + conf.lease()
+    held = _held([message]).filter(status=Status.CLAIMED)
+    return bool(held.update(lease_until=lease_until))
 
 
-def release(messages: Iterable[SmsMessage]) -> int:
-    """Give back what is claimed and not begun, as when a worker is told to stop."""
-    given_back = 0
-    for token, group in _by_token(messages).items():
-        ours = rows(message.pk for message in group).filter(token=token)
-        given_back += move(ours, [Status.CLAIMED], Status.QUEUED, **_UNTRIED)
-    return given_back
+def mark_sending(messages: Sequence[SmsMessage]) -> set[Claim]:
+    """Mark claimed messages as *sending*; return the claims whose messages may now be written to
+    the network: all others are no longer this process's."""
+    return _persist(partial(_turn, [], messages, clock.now()), []) if messages else set()
+
+
+def release(messages: Iterable[SmsMessage], *, tokens: Collection[str] = ()) -> int:
+    """Give back what is claimed and not begun, as when a worker is stopped; return how many.
+
+    ``tokens``: claims whose messages this process never saw, because the database failed before
+    it answered.
+    """
+    ours = Q(token__in=tokens) | _claims_filter(messages)
+    return move(rows().filter(ours), [Status.CLAIMED], Status.QUEUED, **_UNTRIED)
+
+
+def take_back(messages: Iterable[SmsMessage]) -> int:
+    """Queue messages that were marked as *sending* and then got no permission: not a byte of
+    their requests was written."""
+    return move(_held(messages), [Status.SENDING], Status.QUEUED, **_UNTRIED)
 
 
 _NOBODYS = {"token": "", "lease_until": None}
@@ -279,10 +370,21 @@ _NOBODYS = {"token": "", "lease_until": None}
 _UNTRIED = {**_NOBODYS, "attempts": F("attempts") - 1}
 
 
-def _by_token(messages: Iterable[SmsMessage]) -> dict[str, list[SmsMessage]]:
-    groups: dict[str, list[SmsMessage]] = defaultdict(list)
-    for message in messages:
-        groups[message.token].append(message)
+def _held(messages: Iterable[SmsMessage]) -> SmsMessageQuerySet:
+    """The rows that are still under these messages' claims."""
+    return rows().filter(_claims_filter(messages))
+
+
+def _claims_filter(messages: Iterable[SmsMessage]) -> Q:
+    groups = _by_token(map(claim_of, messages))
+    none = Q(pk__in=[])
+    return reduce(or_, (Q(token=token, pk__in=pks) for token, pks in groups.items()), none)
+
+
+def _by_token(claims: Iterable[Claim]) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for pk, token in claims:
+        groups[token].append(pk)
     return groups
 
 
@@ -337,11 +439,10 @@ def _call(backend: BaseSmsBackend, message: SmsMessage, step: _Step) -> Outcome:
         raise
     except SmsError as error:
         return error
-    except DatabaseError as error:
+    except Error as error:
         if not step.begun:
             logger.error("no database for message %s: %s", message.pk, type(error).__name__)
-            text = gettext_noop("The database did not answer. Nothing was sent.")
-            return TemporaryFailure(text, code="database")
+            return TemporaryFailure(NO_DATABASE, code="database")
         return _crash(type(error).__name__, begun=True)
     except Exception as error:
         # The text of a foreign exception may hold the request: only its class is kept.
@@ -377,73 +478,61 @@ def _crash(name: str, begun: bool) -> SmsError:
 def record(results: Sequence[Result], *, last: bool = False) -> None:
     """Write down what became of attempts: the status first, then the words, which may fail."""
     accepted = [result for result in results if isinstance(result.outcome, Receipt)]
-    deeds: list[tuple[Callable[[], Any], list[Result]]] = [
-        (partial(_turn, token, group, [], timezone.now()), group)
-        for token, group in _results_by_token(accepted).items()
-    ] + [
+    steps: list[tuple[Callable[[], Any], list[Result]]] = [
         (partial(_record_error, result, result.outcome, last), [result])
         for result in results
         if isinstance(result.outcome, SmsError)
     ]
+    if accepted:
+        steps.insert(0, (partial(_turn, accepted, [], clock.now()), accepted))
     failure: Exception | None = None
-    for deed, concerned in deeds:
+    for step, concerned in steps:
         try:
-            _persist(deed, concerned)
+            _persist(step, concerned)
         except Exception as error:
             failure = failure or error
     if failure is not None:
         raise failure
 
 
-def _results_by_token(results: Iterable[Result]) -> dict[str, list[Result]]:
-    groups: dict[str, list[Result]] = defaultdict(list)
-    for result in results:
-        groups[result.message.token].append(result)
-    return groups
+def turn(accepted: Sequence[Result], going: Sequence[SmsMessage]) -> set[Claim]:
+    """Do :func:`record` and :func:`mark_sending` in one UPDATE, since requests wait for it."""
+    keys = {result.message.pk for result in accepted}
+    if not (accepted and going) or any(message.pk in keys for message in going):
+        record(accepted)
+        return mark_sending(going)
+    return _persist(partial(_turn, accepted, going, clock.now()), list(accepted))
 
 
-def turn(taken: Sequence[Result], messages: Sequence[SmsMessage]) -> set[Any]:
-    """Do :func:`record` and :func:`mark_sending` for a worker, whose messages all have one token:
-    what was taken and what goes in its place share one UPDATE, since requests wait for it."""
-    if not (taken and messages):
-        record(taken)
-        return mark_sending(messages)
-    token = messages[0].token
-    return _persist(partial(_turn, token, taken, messages, timezone.now()), list(taken))
-
-
-def _turn(
-    token: str, taken: Sequence[Result], going: Sequence[SmsMessage], now: datetime
-) -> set[Any]:
-    """Move ``taken`` from *sending* to *sent*, and ``going`` from *claimed* to *sending*; return
-    the keys of those that may go."""
-    aliases = {_taken_by(result) for result in taken}
-    first = {alias: _first_question(providers[alias], now) for alias in aliases}
-    sent = {result.message.pk: _sent_marks(result, now, first) for result in taken}
+def _turn(accepted: Sequence[Result], going: Sequence[SmsMessage], now: datetime) -> set[Claim]:
+    """Move ``accepted`` from *sending* to *sent*, and ``going`` from *claimed* to *sending*; return
+    the claims that may go."""
+    aliases = {_taken_by(result) for result in accepted}
+    first = {alias: _first_question(alias, now) for alias in aliases}
+    sent = {claim_of(one.message): _sent_marks(one, now, first) for one in accepted}
     marks = {"sending_at": now, "lease_until": now + conf.lease()}
-    marked = {message.pk for message in going}
+    marked = set(map(claim_of, going))
     winners = set(sent)
-    if _turn_rows(token, sent, marked, marks) < len(sent) + len(marked):
-        # Some were lost; or an earlier try of this very UPDATE went through, which its time tells.
-        ours = rows([*sent, *marked]).filter(token=token)
-        winners &= set(ours.filter(status=Status.SENT).values_list("pk", flat=True))
+    if _turn_rows(sent, marked, marks) < len(sent) + len(marked):
+        # Some were lost; or an earlier try of this very UPDATE went through, which its time shows.
+        ours = _held([*(result.message for result in accepted), *going])
+        recorded = ours.filter(status=Status.SENT, sent_at=now)
+        winners &= set(recorded.values_list("pk", "token"))
         begun = ours.filter(status=Status.SENDING, sending_at=now)
-        marked &= set(begun.values_list("pk", flat=True))
+        marked &= set(begun.values_list("pk", "token"))
     for message in going:
-        if message.pk in marked:
+        if claim_of(message) in marked:
             _reflect(message, Status.SENDING, **marks)
-    for result in taken:
-        if result.message.pk in winners:
-            _reflect(result.message, Status.SENT, **sent[result.message.pk])
+    for result in accepted:
+        if claim_of(result.message) in winners:
+            _reflect(result.message, Status.SENT, **sent[claim_of(result.message)])
             announce(result.message, Status.SENDING)
         else:
             _record_late(result)
     return marked
 
 
-def _turn_rows(
-    token: str, sent: dict[Any, dict[str, Any]], going: set[Any], marks: dict[str, Any]
-) -> int:
+def _turn_rows(sent: dict[Claim, dict[str, Any]], going: set[Claim], marks: dict[str, Any]) -> int:
     """The conditional UPDATE of :func:`_turn`, as :func:`move` does one; how many rows moved.
 
     Written out: a worker's database does little else, and the ORM takes longer to compose this
@@ -464,7 +553,7 @@ def _turn_rows(
         return field(name).get_db_prep_save(value, connection)  # type: ignore[union-attr]
 
     for name in next(iter(sent.values()), {}):
-        values = {key: ready(name, changes[name]) for key, changes in sent.items()}
+        values = {key: ready(name, changes[name]) for (key, _), changes in sent.items()}
         one, *others = set(values.values())
         if others:
             each = chain.from_iterable(values.items())
@@ -473,20 +562,23 @@ def _turn_rows(
             assign(name, f"WHEN {status} = %s THEN %s", (Status.SENDING.value, one))
     for name, value in marks.items() if going else ():
         assign(name, f"WHEN {status} = %s THEN %s", (Status.CLAIMED.value, ready(name, value)))
-    params += [Status.CLAIMED.value, Status.SENDING.value, Status.SENT.value, token]
+    params += [Status.CLAIMED.value, Status.SENDING.value, Status.SENT.value]
     sets.append(f"{status} = CASE {status} WHEN %s THEN %s ELSE %s END")
     which: list[str] = []
-    if sent:
-        which.append(f"({pk} IN ({_places(sent)}) AND {status} = %s)")
-        params += [*sent, Status.SENDING.value]
-    if going:
-        in_time = f"{quote('lease_until')} > %s"
-        which.append(f"({pk} IN ({_places(going)}) AND {status} = %s AND {in_time})")
-        params += [*going, Status.CLAIMED.value, ready("lease_until", marks["sending_at"])]
+
+    def where(claims: Iterable[Claim], old: Status, condition: str = "", *values: Any) -> None:
+        for token, keys in _by_token(claims).items():
+            held = f"{pk} IN ({_places(keys)}) AND {quote('token')} = %s AND {status} = %s"
+            which.append(f"({held}{condition})")
+            params.extend([*keys, token, old.value, *values])
+
+    where(sent, Status.SENDING)
+    in_time = ready("lease_until", marks["sending_at"])
+    where(going, Status.CLAIMED, f" AND {quote('lease_until')} > %s", in_time)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {quote(SmsMessage._meta.db_table)} SET {', '.join(sets)}"
-            f" WHERE {quote('token')} = %s AND ({' OR '.join(which)})",
+            f" WHERE {' OR '.join(which)}",
             params,
         )
         return int(cursor.rowcount)
@@ -518,11 +610,16 @@ def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]
     }
 
 
-def _first_question(backend: BaseSmsBackend, now: datetime) -> datetime | None:
+def _first_question(alias: str, now: datetime) -> datetime | None:
     """When to ask for a report: soon, or never."""
-    if not backend.gives_reports:
-        return None
-    return now + timedelta(seconds=states.ask_again_in(0))
+    try:
+        asks = providers[alias].gives_reports
+    except Exception as error:  # an outcome must be stored, whatever a provider's settings are
+        logger.error(
+            "provider %s: %s when asked whether it gives reports", alias, type(error).__name__
+        )
+        asks = True
+    return now + timedelta(seconds=states.ask_again_in(0)) if asks else None
 
 
 def per_row(name: str, values: dict[Any, Any]) -> Any:
@@ -541,7 +638,7 @@ def per_row(name: str, values: dict[Any, Any]) -> Any:
 
 
 def _record_error(result: Result, error: SmsError, last: bool) -> None:
-    message, now = result.message, timezone.now()
+    message, now = result.message, clock.now()
     decision = states.decide(
         error.kind, attempts=message.attempts, most=conf.max_attempts(), last=last
     )
@@ -557,18 +654,17 @@ def _record_error(result: Result, error: SmsError, last: bool) -> None:
     elif decision.status == Status.FAILED:
         changes["finished_at"] = now
     words = {"error_code": str(error.code)[:32], "error_text": error.words}
-    before = rows([message.pk]).filter(token=message.token)
-    if not move(before, old, decision.status, **changes):
-        after = rows([message.pk]).filter(token=message.token, status=decision.status)
-        if not after.exists():  # else the first try of this very UPDATE went through
-            _record_late(result)
-            return
+    held = _held([message])
+    # Where it exists, an earlier try of this very UPDATE went through.
+    if not (move(held, old, decision.status, **changes) or held.filter(status=decision.status)):
+        _record_late(result)
+        return
     _write_words(message, words)
     was = Status(message.status)
-    if decision.status == Status.QUEUED:
-        message.refresh_from_db(using=write_db())
-    else:
+    if decision.status != Status.QUEUED:
         _reflect(message, decision.status, **changes, **words)
+    elif not reread(message):
+        return
     announce(message, was, decision.status)
 
 
@@ -586,19 +682,27 @@ TAKEN = gettext_noop("it was taken.")
 
 
 def _record_late(result: Result) -> None:
-    """The row was given up meanwhile: keep what is known for the person who decides."""
+    """The row became *unknown* in the meantime, or a person has said that it was sent. Keep this
+    outcome for whoever decides, and the gateway's id to ask with."""
     message, outcome = result.message, result.outcome
+    held = _held([message])
     if isinstance(outcome, Receipt):
-        words = {"gateway_id": outcome.gateway_id, "error_text": f"{LATE}{TAKEN}"}
+        ask_at = _first_question(_taken_by(result), clock.now())
+        known: dict[str, Any] = {"gateway_id": outcome.gateway_id, "using": _taken_by(result)}
+        words = {"error_text": f"{LATE}{TAKEN}"}
+        confirmed = known | {"next_status_at": ask_at} if outcome.gateway_id else {}
     else:
+        known, confirmed = {}, {}
         words = {"error_text": f"{LATE}{outcome.words}"}
-    unknown = rows([message.pk]).filter(token=message.token, status=Status.UNKNOWN)
-    if not unknown.update(**words):
-        if isinstance(outcome, SmsNotSent):
-            logger.warning("message %s was not sent, and its row had moved on", message.pk)
-        else:
-            _cry(result, "its row had moved on")
-    message.refresh_from_db(using=write_db())
+    if held.filter(status=Status.UNKNOWN).update(**known, **words):
+        pass
+    elif held.filter(status=Status.SENT, gateway_id="").update(**confirmed, **words):
+        logger.warning("message %s: a late answer, after a person said it was sent", message.pk)
+    elif isinstance(outcome, SmsNotSent):
+        logger.warning("message %s was not sent, and its row had moved on", message.pk)
+    else:
+        _cry(result, "its row had moved on" if held.exists() else "its row was deleted or claimed")
+    reread(message)
 
 
 def _cry(result: Result, why: str) -> None:
@@ -610,22 +714,33 @@ def _cry(result: Result, why: str) -> None:
 _T = TypeVar("_T")
 
 
-def _persist(deed: Callable[[], _T], results: list[Result]) -> _T:
-    """Do a write that must not be lost: over new connections, again and again, for a lease."""
-    give_up = time.monotonic() + conf.lease().total_seconds()
+PATIENCE = 10.0  # seconds for a write without which nothing is lost
+
+
+def _persist(operation: Callable[[], _T], results: list[Result]) -> _T:
+    """Do a write over new connections, again and again: for a lease where it says what became of
+    a request."""
+    begun = any(result.message.status == Status.SENDING for result in results)
+    lease = conf.lease().total_seconds()
+    give_up = time.monotonic() + (lease if begun else min(lease, PATIENCE))
     pause = 0.05
     while True:
         try:
-            return deed()
+            return operation()
         except Exception as error:
-            passing = isinstance(error, (OperationalError, InterfaceError, InternalError))
-            if not passing or in_atomic_block() or time.monotonic() > give_up:
+            if not isinstance(error, AWAY) or in_atomic_block() or time.monotonic() > give_up:
                 for result in results:
                     _cry(result, f"the database did not take it ({type(error).__name__})")
                 raise
         connections[write_db()].close()
         time.sleep(pause)
         pause = min(pause * 2, 5)
+
+
+def reconnect() -> None:
+    """Make the next query use a new connection: this one may be cut."""
+    if not in_atomic_block():
+        connections[write_db()].close()
 
 
 def in_atomic_block() -> bool:
@@ -660,31 +775,37 @@ AT_MOST = 1000  # rows a pass: the rest is the next pass's
 
 
 def recover() -> dict[str, int]:
-    """Take up what dead workers left: *claimed* goes back to the queue, *sending* is unknown."""
-    now = timezone.now()
+    """Take up what dead workers left: *claimed* goes back to the queue, or has failed where the
+    caller waited for it; *sending* is unknown."""
+    now = clock.now()
     stale = rows().stale(now)
-    back = move(stale, [Status.CLAIMED], Status.QUEUED, **_UNTRIED) if stale.exists() else 0
-    lost = 0
-    for message in stale.filter(status=Status.SENDING)[:AT_MOST]:
-        ours = rows([message.pk]).filter(token=message.token, lease_until__lte=now)
-        words = {"error_code": "lease", "error_text": LEASE_ENDED}
-        if move(ours, [Status.SENDING], Status.UNKNOWN, **words):
-            lost += 1
-            _reflect(message, Status.UNKNOWN, **words)
-            announce(message, Status.SENDING)
-    return {"queued": back, "unknown": lost, "failed": fail_overdue(rows())}
+    claimed, begun = stale.filter(status=Status.CLAIMED), stale.filter(status=Status.SENDING)
+    waited_for, others = claimed.filter(immediate=True), claimed.filter(immediate=False)
+    back = move(others, [Status.CLAIMED], Status.QUEUED, **_UNTRIED) if others.exists() else 0
+    lost = _end_each(begun, Status.UNKNOWN, error_code="lease", error_text=LEASE_ENDED)
+    failed = _end_each(
+        waited_for, Status.FAILED, error_code="lease", error_text=LEASE_PASSED, finished_at=now
+    )
+    return {"queued": back, "unknown": lost, "failed": failed + fail_overdue(rows())}
 
 
 def fail_overdue(messages: SmsMessageQuerySet) -> int:
     """Fail queued messages whose expiry has passed; return how many."""
-    now, failed = timezone.now(), 0
-    for message in messages.overdue(now)[:AT_MOST]:
-        changes = {"error_code": "expired", "error_text": EXPIRED_UNSENT, "finished_at": now}
-        if move(rows([message.pk]).overdue(now), [Status.QUEUED], Status.FAILED, **changes):
-            failed += 1
-            _reflect(message, Status.FAILED, **changes)
-            announce(message, Status.QUEUED)
-    return failed
+    now = clock.now()
+    changes = {"error_code": "expired", "error_text": EXPIRED_UNSENT, "finished_at": now}
+    return _end_each(messages.overdue(now), Status.FAILED, **changes)
+
+
+def _end_each(messages: SmsMessageQuerySet, new: Status, **changes: Any) -> int:
+    """Move those that are still as they were found, each with its signals; return how many."""
+    ended = 0
+    for message in messages[:AT_MOST]:
+        old = Status(message.status)
+        if move(messages.filter(pk=message.pk, token=message.token), [old], new, **changes):
+            ended += 1
+            _reflect(message, new, **changes)
+            announce(message, old)
+    return ended
 
 
 # --- a person's word ------------------------------------------------------------------------------
@@ -692,7 +813,7 @@ def fail_overdue(messages: SmsMessageQuerySet) -> int:
 
 def confirm_sent(message: SmsMessage) -> None:
     """A person says that an *unknown* message was sent. Raises ``WrongStatus`` for any other."""
-    now = timezone.now()
+    now = clock.now()
     ask_at = now if message.gateway_id else now + conf.status_window()
     reports = providers[message.using].gives_reports
     moved = move(
@@ -702,9 +823,10 @@ def confirm_sent(message: SmsMessage) -> None:
         sent_at=F("sending_at"),
         next_status_at=ask_at if reports else None,
     )
-    message.refresh_from_db(using=write_db())
+    there = reread(message)
     if not moved:
-        raise WrongStatus(f"It is {message.status}, not unknown.", sms=message.pk)
+        status = message.status if there else "deleted"
+        raise WrongStatus(f"It is {status}, not unknown.", sms=message.pk)
     announce(message, Status.UNKNOWN)
 
 

@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from . import brakes, conf, sending, wakeup
+from . import brakes, clock, conf, sending, wakeup
 from .backends.locmem import outbox
 from .models import SmsMessage, rows, write_db
 from .providers import DEFAULT_ALIAS, providers
@@ -42,11 +42,16 @@ def send_sms(
     priority: int = 0,
     idempotency_key: str | None = None,
     created_by: Any = None,
+    may_wait: bool = False,
 ) -> SmsMessage:
     """Store a message and send it before returning.
 
     Inside a transaction it is stored, and sent right after the commit; a failure is then seen in
     its status, in the log and by the signals. A backend that touches no network acts at once.
+
+    No worker sends it later: it ends as *sent*, *failed* or *unknown*, also where its process is
+    killed. With ``may_wait`` it is left in the queue, and no error is raised, where it was
+    definitely not accepted and may be accepted later.
 
     ``to``: a number in any spelling of :func:`django_smska.numbers.normalize`. ``sender``: the
     sender ID, empty for the provider's. ``using``: an alias of ``SMS_PROVIDERS``.
@@ -60,18 +65,20 @@ def send_sms(
     message = SmsMessage(
         to=to, body=body, sender=sender, using=using, expires_at=expires_at, priority=priority,
         idempotency_key=idempotency_key, created_by=created_by, status=Status.QUEUED,
+        immediate=not may_wait,
     )  # fmt: skip
     del to, body  # a debug page shows the local variables of every frame
     waits = providers[using].uses_network and sending.in_transaction()
     _check(message)
     if not waits:
         brakes.refuse_locked_out(using)
+    with sending.nothing_sent_without_database(message):
         _claim_unstored(message)
-    stored, is_new = _store(message)
+        stored, is_new = _store(message)
     if is_new and waits:
-        sending.send_after_commit(stored)
+        sending.send_after_commit(stored, may_wait=may_wait)
     elif is_new:
-        sending.send_new(stored)
+        sending.send_new(stored, may_wait=may_wait)
     return stored
 
 
@@ -234,7 +241,7 @@ def _check(message: SmsMessage) -> None:
 
 def _claim_unstored(message: SmsMessage) -> None:
     """Store it as claimed by us at once, so that no worker takes it from under the caller."""
-    marks = sending.claim_marks(uuid.uuid4().hex, timezone.now())
+    marks = sending.claim_marks(uuid.uuid4().hex, clock.now())
     for name, value in {**marks, "status": Status.CLAIMED, "attempts": 1}.items():
         setattr(message, name, value)
 

@@ -7,6 +7,7 @@ groups. So many sends in the air cost few queries, and SQLite has one writer.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -17,10 +18,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import Error
 from django.db.models import Exists, OuterRef, Subquery
-from django.utils import timezone
 
-from . import brakes, delivery, pace, sending
+from . import brakes, clock, delivery, pace, sending
 from .backends.base import BaseSmsBackend
 from .exceptions import InvalidProvider, SmsError
 from .models import SmsMessage, SmsMessageQuerySet, rows
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 REPORTS_A_PASS = 200
 SHIFT = 10.0  # seconds for one provider, before others have their turn
+PATIENCE_FOR_RATE = 60.0  # seconds that a pass with an end waits for times under a ``rate``
 TELL_EVERY = 1.0  # seconds between two good news to the brakes
 LINGER = 0.004  # seconds, at most, that a letter waits for others
 PATIENCE = 0.06  # and no more than this share of what a request takes
@@ -54,6 +56,11 @@ class Worker:
         self.concurrency = concurrency
         self.progress = progress
         self.stopping = threading.Event()
+        #: Seconds until a message may leave that a provider's ``rate`` held back; None for none.
+        self.next_in: float | None = None
+        self.proven: set[str] = set()  # providers that answered as they should in this pass
+        self._tokens: set[str] = set()  # the claims of a pass that is not ended, or failed
+        self._refused: list[SmsMessage] = []  # marked in a failure, and not written
 
     def stop(self) -> None:
         """Finish what is in the air, give back what is only claimed, and end."""
@@ -63,6 +70,8 @@ class Worker:
         """Do one pass; return how many messages it left in which status, and the number of
         ``reports`` that were due."""
         done: Counter[str] = Counter()
+        self.next_in = None
+        self.proven.clear()
         if not self._anything_to_do():
             return done
         while not self.stopping.is_set():
@@ -77,7 +86,7 @@ class Worker:
 
     def _anything_to_do(self) -> bool:
         """One cheap query, all that a sleeping worker costs; and once a minute, be seen."""
-        now, aliases = timezone.now(), list(self._aliases())
+        now, aliases = clock.now(), list(self._aliases())
         every = rows().order_by()
         mine = every.filter(using=OuterRef("alias")).next_time()
         found = brakes.states_of(aliases).values_list(
@@ -117,7 +126,8 @@ class Worker:
 
     def _send_all(self, messages: SmsMessageQuerySet, aliases: list[str]) -> Counter[str]:
         done, more = self._send(messages, aliases)
-        while more and not self.stopping.is_set():
+        end = time.monotonic() + PATIENCE_FOR_RATE
+        while not self.stopping.is_set() and (more or self.wait_for_rate(end)):
             sent, more = self._send(messages, aliases)
             done += sent
         return done
@@ -126,8 +136,10 @@ class Worker:
         self, messages: SmsMessageQuerySet, aliases: Iterable[str]
     ) -> tuple[Counter[str], bool]:
         """Work for each provider in turn, for a while; tell whether there is more."""
+        self._give_back()
         done: Counter[str] = Counter()
         more = False
+        held_back: list[float] = []
         for alias in aliases:
             try:
                 crew = self._send_through(alias, messages.filter(using=alias))
@@ -137,17 +149,48 @@ class Worker:
             if crew is not None:
                 done += crew.done
                 more = more or crew.out_of_time
+                held_back += crew.held_back()
+        self.next_in = min(held_back, default=None)
         return done, more
+
+    def wait_for_rate(self, end: float) -> bool:
+        """Wait until a message may leave that a ``rate`` held back; return False at once where
+        there is none, or its time comes after ``end`` (monotonic)."""
+        if self.next_in is None or time.monotonic() + self.next_in > end:
+            return False
+        return not self.stopping.wait(self.next_in)
+
+    def claiming(self) -> str:
+        """A new token, remembered until the pass has ended well."""
+        token = uuid.uuid4().hex
+        self._tokens.add(token)
+        return token
+
+    def _give_back(self) -> None:
+        """Queue again what a failed pass had claimed and not begun; its threads have ended."""
+        if self._tokens:
+            sending.take_back(self._refused)
+            sending.release([], tokens=self._tokens)
+            self._tokens.clear()
+            self._refused.clear()
 
     def _send_through(self, alias: str, messages: SmsMessageQuerySet) -> _Crew | None:
         first = messages.next_time().values_list("send_after", flat=True).first()
-        if first is None or first > timezone.now():
+        if first is None or first > clock.now():
             return None
         with providers[alias] as backend:
             if not brakes.may_send(backend):
                 return None
             crew = _Crew(self, backend, messages)
-            crew.work()
+            try:
+                crew.work()
+            except Exception:
+                self._refused += crew.refused
+                sending.reconnect()
+                with contextlib.suppress(Error):
+                    self._give_back()
+                raise
+            self._tokens.clear()
             return crew
 
 
@@ -175,7 +218,6 @@ class _Crew:
         self.messages = messages
         self.alias = str(backend.alias)
         self.width = worker.concurrency
-        self.token = uuid.uuid4().hex
         # No SimpleQueue: up to CPython 3.12 it may wait for ever where the timeout is short.
         self.desk: queue.Queue[_Letter] = queue.Queue()
         self.tray: queue.SimpleQueue[SmsMessage | None] = queue.SimpleQueue()
@@ -185,27 +227,41 @@ class _Crew:
         self.asking: deque[_Letter] = deque()
         self.in_the_air: dict[Any, float] = {}  # key: when it was given leave
         self.ended: list[Result] = []
-        self.times: deque[float] = deque()  # at which one each may leave, where there is a rate
+        self.refused: list[SmsMessage] = []
+        self.times = pace.Times(self.alias, backend.rate)
         self.usual = 0.0  # seconds that a request takes
         self.done: Counter[str] = Counter()
         self.open = self.open_to_the_end = True
-        self.proven = False  # one goes alone, until the gateway has answered as it should
-        self.until = time.monotonic() + SHIFT
+        # One goes alone, until the gateway has answered as it should.
+        self.proven = self.alias in worker.proven
+        self.begun = False  # whatever the time, a pass sends one
+        self.until = 0.0
         self.tell_at = 0.0  # when the brakes hear of a success again
 
     def work(self) -> None:
         try:
             self._claim()
+            self.until = time.monotonic() + SHIFT
             self._hand_out()
             while self.out:
                 self._serve()
         finally:
             self._drain()
+            if self.proven and self.open_to_the_end:
+                self.worker.proven.add(self.alias)
+            else:
+                self.worker.proven.discard(self.alias)
 
     @property
     def out_of_time(self) -> bool:
         """True where this ended for others' sake: there may be more to do."""
-        return self.open_to_the_end and time.monotonic() >= self.until
+        return self.open_to_the_end and self.begun and time.monotonic() >= self.until
+
+    def held_back(self) -> list[float]:
+        """The seconds until the next message may leave, where the rate ended this."""
+        if not self.open_to_the_end or self.times.near() or not self.messages.due(clock.now()):
+            return []
+        return [self.times.until_next()]
 
     # --- at the desk
 
@@ -225,7 +281,7 @@ class _Crew:
         """
         letters: list[_Letter] = []
         try:
-            letters.append(self.desk.get(timeout=min(1.0, self._until_next_time())))
+            letters.append(self.desk.get(timeout=self._longest_wait()))
             end = time.monotonic() + min(self.usual * PATIENCE, LINGER)
             while len(letters) < self.width:
                 letters.append(self.desk.get(timeout=max(end - time.monotonic(), 0)))
@@ -248,7 +304,7 @@ class _Crew:
             self.proven = self.proven or kind in ("taken", "message", "sender")
 
     def _may_go_on(self) -> bool:
-        in_time = time.monotonic() < self.until
+        in_time = not self.begun or time.monotonic() < self.until
         return self.open and in_time and not self.worker.stopping.is_set()
 
     def _turn(self) -> None:
@@ -260,52 +316,56 @@ class _Crew:
             sending.record(errors)
             self._tell(errors)
         going = self._may_go_on()
-        room = self._room() if going else len(self.asking)
-        letters = [self.asking.popleft() for _ in range(min(room, len(self.asking)))]
-        messages = [letter.message for letter in letters]
+        let_go = self._pop(self._room() if going else 0)
+        # Under a rate, one that would wait for long gives its place in the queue back, too.
+        refused = self._pop(0 if going and self.times.near() else len(self.asking))
+        messages = [letter.message for letter in let_go]
         taken, self.ended = self.ended, []
-        marked: set[Any] = set()
+        marked: set[sending.Claim] = set()
         try:
-            marked = sending.turn(taken, messages if going else [])
-            if not going:
-                sending.release(messages)
+            marked = sending.turn(taken, messages)
+            sending.release(letter.message for letter in refused)
+        except Exception:
+            self.refused += [one for one in messages if sending.claim_of(one) not in marked]
+            raise
         finally:
-            self.in_the_air |= dict.fromkeys(marked, time.monotonic())
-            for letter in letters:
+            self.begun = self.begun or bool(marked)
+            self.in_the_air |= dict.fromkeys((pk for pk, _ in marked), time.monotonic())
+            for letter in (*let_go, *refused):
                 assert letter.answer is not None
-                letter.answer.put(letter.message.pk in marked)
+                letter.answer.put(sending.claim_of(letter.message) in marked)
         if taken:
             self._tell(taken)
 
+    def _pop(self, number: int) -> list[_Letter]:
+        return [self.asking.popleft() for _ in range(min(number, len(self.asking)))]
+
     def _room(self) -> int:
         """How many more may be in the air now."""
-        room = (self.width if self.proven else 1) - len(self.in_the_air)
-        if self.backend.rate is None:
-            return room
-        room = min(room, len(self.asking))
-        if room > len(self.times):
-            self._reserve_times(self.backend.rate, room - len(self.times))
-        due = sum(at <= time.monotonic() for at in self.times)
-        for _ in range(min(room, due)):
-            self.times.popleft()
-        return min(room, due)
+        return self.times.take(min(self._free_places(), len(self.asking)))
 
-    def _reserve_times(self, rate: float, number: int) -> None:
-        """Not more than for a second, so that another worker's need not wait for ours."""
-        number = min(number, max(1, int(rate)))
-        now = time.monotonic()
-        self.times += [now + after for after in pace.reserve(self.alias, rate, number)]
+    def _free_places(self) -> int:
+        return (self.width if self.proven else 1) - len(self.in_the_air)
 
-    def _until_next_time(self) -> float:
-        """Seconds until one that asks for leave has its time."""
-        if not (self.asking and self.times):
+    def _longest_wait(self) -> float:
+        """Seconds to wait for a letter: until one that asks for leave has its time."""
+        if self.times.rate is None or not self.asking or not self._free_places():
             return 1.0
-        return max(self.times[0] - time.monotonic(), 0.0)
+        return min(1.0, self.times.until_next())
+
+    def _ready(self) -> int:
+        """How many messages the threads should have beside those in the air."""
+        if self.times.rate is None:
+            return self.width // 4 if self.proven else 0
+        # Enough to connect before their times come, and no more: a connection grows stale.
+        return min(self.width, max(1, round(self.times.rate * 2 * pace.AHEAD)))
 
     def _hand_out(self) -> None:
         """Give the threads what they have room for."""
-        room = self.width + self.width // 4 if self.proven else 1
-        while self.claimed and len(self.out) < room and self._may_go_on():
+        ready, room = self._ready(), self.width if self.proven else 1
+        if self.times.rate is not None:
+            room = min(room, len(self.in_the_air)) if self.times.near() else -ready
+        while self.claimed and len(self.out) < room + ready and self._may_go_on():
             message = self.claimed.popleft()
             self.out.add(message.pk)
             if len(self.threads) < len(self.out):
@@ -314,13 +374,15 @@ class _Crew:
 
     def _claim(self) -> None:
         """Keep a small stock, so that a thread never waits for a claim."""
-        if not self._may_go_on():
+        stock = self.width if self.times.rate is None else self._ready()
+        if not (self._may_go_on() and self.times.near()):
             sending.release(self.claimed)
             self.claimed.clear()
-        elif len(self.claimed) < (self.width if self.desk.empty() else self.width // 4 + 1):
-            now = timezone.now()
-            due = self.messages.due(now).exclude(pk__in=self.out)[: 3 * self.width]
-            self.claimed += sending.claim(due, now, self.token)
+        elif len(self.claimed) < (stock if self.desk.empty() else stock // 4 + 1):
+            now = clock.now()
+            in_hand = self.out.union(message.pk for message in self.claimed)
+            due = self.messages.due(now).exclude(pk__in=in_hand)[: 3 * stock]
+            self.claimed += sending.claim(due, now, self.worker.claiming())
 
     def _tell(self, results: list[Result]) -> None:
         self.done.update(str(result.message.status) for result in results)
@@ -344,6 +406,8 @@ class _Crew:
         """Whatever happened at the desk: no thread waits for leave for ever, and no outcome that
         came is lost."""
         self.open_to_the_end, self.open = self.open, False
+        with contextlib.suppress(Error):
+            self.times.give_back()
         failure: Exception | None = None
         while self.out or self.ended or self.claimed:
             try:

@@ -29,6 +29,7 @@ PLANTS = (
     "mark_without_token",
     "record_without_token",
     "leave_to_all",
+    "leave_to_a_key",
     "mark_after_the_send",
     "living_taken_for_dead",
     "doubt_counts_as_failed",
@@ -54,10 +55,10 @@ def plant(name, patch=setattr):
     attempt, call, decide = sending.attempt, sending._call, states.decide
     turn, record, save = sending._turn, sending.record, SmsMessage.save
 
-    def claim_without_condition(candidates, now, token=None):
+    def claim_without_condition(candidates, now, token=None, *, immediate=False):
         pks = list(candidates.values_list("pk", flat=True))
         token = token or uuid.uuid4().hex
-        marks = sending.claim_marks(token, now)
+        marks = sending.claim_marks(token, now) | {"immediate": immediate}
         rows(pks).update(status=Status.CLAIMED, **marks, attempts=F("attempts") + 1)
         mine = rows(pks).filter(token=token).in_bulk()
         return [mine[pk] for pk in pks if pk in mine]
@@ -83,10 +84,10 @@ def plant(name, patch=setattr):
         whole = save if message._state.adding else models.Model.save
         whole(message, *args, **kwargs)
 
-    def mark_without_token(token, taken, going, now):
-        turn(token, taken, [], now) if taken else None
-        group = {message.pk for message in going}
-        claimed = rows(group).filter(status=Status.CLAIMED)
+    def mark_without_token(taken, going, now):
+        turn(taken, [], now) if taken else None
+        group = set(map(sending.claim_of, going))
+        claimed = rows(pk for pk, _ in group).filter(status=Status.CLAIMED)
         moved = claimed.update(status=Status.SENDING, sending_at=now)
         return group if moved == len(group) else set()
 
@@ -96,9 +97,13 @@ def plant(name, patch=setattr):
             result.message.token = held.get()
         record(results, **kwargs)
 
-    def leave_to_all(token, taken, going, now):
-        turn(token, taken, going, now)
-        return {message.pk for message in going}
+    def leave_to_all(taken, going, now):
+        turn(taken, going, now)
+        return set(map(sending.claim_of, going))
+
+    def leave_to_a_key(taken, going, now):
+        keys = {pk for pk, _ in turn(taken, going, now)}
+        return {sending.claim_of(message) for message in going if message.pk in keys}
 
     def mark_after_the_send(backend, message, mark):
         outcome = attempt(backend, message, lambda message: True)
@@ -125,6 +130,7 @@ def plant(name, patch=setattr):
         "mark_without_token": (sending, "_turn", mark_without_token),
         "record_without_token": (sending, "record", record_without_token),
         "leave_to_all": (sending, "_turn", leave_to_all),
+        "leave_to_a_key": (sending, "_turn", leave_to_a_key),
         "mark_after_the_send": (sending, "attempt", mark_after_the_send),
         "living_taken_for_dead": (sending, "recover", recover_the_living),
         "doubt_counts_as_failed": (states, "decide", decide_doubt(Status.FAILED)),

@@ -54,10 +54,10 @@ class Stage:
         [claimed] = sending.claim(rows().due(timezone.now()), timezone.now())
         return claimed
 
-    def attempt(self, message):
+    def attempt(self, message, mark=lambda one: bool(sending.mark_sending([one]))):
         """Let the message go, if it has leave; return what became of it."""
         with providers["default"] as backend:
-            return sending.attempt(backend, message, lambda one: bool(sending.mark_sending([one])))
+            return sending.attempt(backend, message, mark)
 
     def send(self, message):
         outcome = self.attempt(message)
@@ -92,6 +92,19 @@ def two_people_press_send(stage, bug):
     first.send()
     with contextlib.suppress(WrongStatus):
         second.send()
+
+
+def taken_back_and_claimed_again(stage, bug):
+    """By a worker whose clock is ahead; the first still holds its old copy."""
+    stage.queue()
+    old = stage.claim()
+    rows([old.pk]).update(status="queued", token="", lease_until=None)
+    new = stage.claim()
+    marked = sending.mark_sending([old, new])
+    for message in (old, new):
+        outcome = stage.attempt(message, lambda one: sending.claim_of(one) in marked)
+        if outcome is not None:
+            sending.record([Result(message, outcome)])
 
 
 def one_edits_what_the_other_sends(stage, bug):
@@ -184,6 +197,7 @@ FOUND_BY = {
     "mark_without_token": (stood_still_before_it_asked_leave, "unknown without a fault"),
     "record_without_token": (stood_still_before_it_recorded, "taken twice"),
     "leave_to_all": (stood_still_before_it_asked_leave, "taken twice"),
+    "leave_to_a_key": (taken_back_and_claimed_again, "taken twice"),
     "mark_after_the_send": (killed_before_it_could_mark, "taken twice"),
     "living_taken_for_dead": (another_recovers_meanwhile, "unknown without a fault"),
     "doubt_counts_as_failed": (taken_without_an_answer, "called unsent, but taken"),

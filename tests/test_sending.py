@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import threading
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 
@@ -33,6 +34,7 @@ from django_smska.signals import sms_failed, sms_sent, sms_status_changed
 from django_smska.sms import outbox, queue_sms, send_mass_sms, send_sms
 from django_smska.states import Status
 from django_smska.testing.gateway import Fault, StandInGateway, answer, closed_port
+from django_smska.worker import Worker
 
 from .conftest import options
 
@@ -228,7 +230,7 @@ class TestInsideATransaction:
     def test_it_is_sent_right_after_the_commit(self, provider):
         with transaction.atomic():
             message = send_sms(NUMBER, "text")
-            assert message.status == "queued" and provider.sends == 0
+            assert message.status == "claimed" and provider.sends == 0
         assert message.status == stored(message.pk).status == "sent"
         assert len(provider.taken) == 1
 
@@ -242,7 +244,7 @@ class TestInsideATransaction:
         provider.script(1, Fault("no_credit"))
         with transaction.atomic():
             message = send_sms(NUMBER, "secret text")
-        assert stored(message.pk).status == "queued"
+        assert message.status == stored(message.pk).status == "failed"
         assert "was not sent after the commit" in caplog.text
         assert "secret" not in caplog.text and "1764995" not in caplog.text
 
@@ -250,7 +252,7 @@ class TestInsideATransaction:
         draft = SmsMessage.objects.create(to=NUMBER, body="text")
         with transaction.atomic():
             draft.send()
-            assert draft.status == "queued" and provider.sends == 0
+            assert draft.status == "claimed" and provider.sends == 0
         assert draft.status == "sent"
 
     def test_autocommit_switched_off_is_refused_before_anything_is_stored(self, provider):
@@ -263,7 +265,7 @@ class TestInsideATransaction:
             transaction.set_autocommit(True)
         assert not SmsMessage.objects.exists()
 
-    def test_a_commit_that_is_only_played_leaves_it_to_the_worker(self, provider, caplog):
+    def test_a_commit_that_is_only_played_sends_nothing_and_fails_with_a_word(self, provider):
         """As TestCase.captureOnCommitCallbacks(execute=True) does."""
         with transaction.atomic():
             with transaction.atomic():
@@ -271,8 +273,9 @@ class TestInsideATransaction:
             callbacks, connection.run_on_commit = connection.run_on_commit, []
             for _, callback, _ in callbacks:
                 callback()
-            assert connection.run_on_commit == []
-        assert stored(message.pk).status == "queued" and "left to the worker" in caplog.text
+        row = stored(message.pk)
+        assert (row.status, row.error_code) == ("failed", "transaction")
+        assert provider.sends == 0
 
     @pytest.mark.django_db
     def test_a_backend_without_network_acts_at_once(self, db):
@@ -309,7 +312,7 @@ class TestSendOfAStoredMessage:
             with pytest.raises(WrongStatus, match="this one is claimed"):
                 message.send()
         assert provider.sends == 0
-        assert sending.mark_sending([claimed]) == {claimed.pk}
+        assert sending.mark_sending([claimed]) == {sending.claim_of(claimed)}
         assert sending.mark_sending([stored(claimed.pk)]) == set()
 
     def test_a_copy_of_a_row_has_no_past(self, provider):
@@ -364,22 +367,17 @@ class TestSendOfAStoredMessage:
         assert stored(message.pk).status == status
 
     @pytest.mark.parametrize("name", ["no_credit", "wrong_login", "sent_error"])
-    def test_what_is_not_its_fault_leaves_it_in_the_queue(self, provider, name):
+    @pytest.mark.parametrize("make", [queue_sms, SmsMessage.objects.create])
+    def test_whatever_the_reason_no_worker_sends_it_later(self, provider, name, make):
+        """The caller got the error, and may send another one in its place."""
         provider.script(1, Fault(name))
-        message = queue_sms(NUMBER, "text")
+        message = make(to=NUMBER, body="text")
         with pytest.raises(SmsNotSent):
             message.send()
-        row = stored(message.pk)
-        assert (row.status, row.token, row.lease_until, row.attempts) == ("queued", "", None, 1)
-        message.send()
-        assert stored(message.pk).status == "sent" and len(provider.taken) == 1
-
-    def test_not_now_is_tried_again_later(self, provider):
-        provider.script(1, Fault("sent_error"))
-        message = queue_sms(NUMBER, "text")
-        with pytest.raises(TemporaryFailure):
-            message.send()
-        assert stored(message.pk).send_after >= timezone.now() + timedelta(seconds=10)
+        assert stored(message.pk).status == message.status == "failed"
+        ProviderState.objects.all().delete()  # whatever it was, it is over
+        Worker().run_once()
+        assert provider.taken == []
 
     def test_an_expired_one_fails_with_a_word(self, provider):
         message = queue_sms(NUMBER, "text")
@@ -433,7 +431,7 @@ class TestClaim:
             queue_sms(NUMBER, text)
         claimed = sending.claim(SmsMessage.objects.all(), timezone.now())
         SmsMessage.objects.filter(pk=claimed[1].pk).update(token="another")
-        assert sending.mark_sending(claimed) == {claimed[0].pk, claimed[2].pk}
+        assert sending.mark_sending(claimed) == set(map(sending.claim_of, [claimed[0], claimed[2]]))
         assert stored(claimed[1].pk).status == "claimed"
 
     def test_released_rows_are_queued_again_and_only_the_claimed_ones(self, provider):
@@ -448,6 +446,234 @@ class TestClaim:
     def test_a_move_that_is_not_in_the_table_is_refused(self, provider):
         with pytest.raises(ValueError, match="not in the table"):
             sending.move(SmsMessage.objects.all(), [Status.UNKNOWN], Status.QUEUED)
+
+
+class TestNow:
+    """What was asked as "now" is sent, failed or unknown; no worker sends it later."""
+
+    @pytest.fixture
+    def others(self):
+        """What other workers do when the lease of what this process held has ended."""
+
+        def work():
+            SmsMessage.objects.exclude(lease_until=None).update(lease_until=timezone.now())
+            ProviderState.objects.all().delete()
+            Worker().run_once()
+
+        return work
+
+    def test_a_database_that_goes_away_before_the_mark(self, provider, others, monkeypatch):
+        monkeypatch.setattr(sending, "PATIENCE", 0)
+        with connection.execute_wrapper(Away("UPDATE")), pytest.raises(SmsNotSent) as refused:
+            send_sms(NUMBER, "text")
+        assert refused.value.code == "database" and provider.sends == 0
+        assert stored(refused.value.sms).status == "claimed"
+        others()
+        row = stored(refused.value.sms)
+        assert (row.status, row.error_code) == ("failed", "lease")
+        assert provider.sends == 0
+
+    def test_a_commit_whose_answer_is_lost(self, provider, others):
+        """The row is stored, and the caller may send another in its place."""
+        with (
+            connection.execute_wrapper(Away("INSERT INTO", after=True)),
+            pytest.raises(SmsNotSent) as refused,
+        ):
+            send_sms(NUMBER, "text")
+        assert refused.value.code == "database"
+        others()
+        assert SmsMessage.objects.get().status == "failed" and provider.sends == 0
+
+    def test_a_database_that_fails_between_request_and_record(
+        self, provider, settings, monkeypatch, caplog
+    ):
+        settings.SMSKA_LEASE = 0.5
+        monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
+        marked = Away("UPDATE", first=2)  # the mark passes
+        with connection.execute_wrapper(marked), pytest.raises(SmsOutcomeUnknown) as lost:
+            send_sms(NUMBER, "text")
+        assert stored(lost.value.sms).status == "sending" and len(provider.taken) == 1
+        assert "CRITICAL" in caplog.text
+
+    def test_its_process_is_killed_after_the_commit(self, provider, others, monkeypatch):
+        """The callback never runs."""
+        monkeypatch.setattr(sending, "send_after_commit", lambda *args, **kwargs: None)
+        with transaction.atomic():
+            message = send_sms(NUMBER, "text")
+        others()
+        assert stored(message.pk).status == "failed" and provider.sends == 0
+
+    def test_a_transaction_longer_than_the_lease(self, provider):
+        with transaction.atomic():
+            message = send_sms(NUMBER, "text")
+            SmsMessage.objects.update(lease_until=timezone.now() - timedelta(hours=1))
+        assert stored(message.pk).status == "sent" and len(provider.taken) == 1
+
+    def test_a_claim_that_was_given_up_is_not_sent(self, provider, monkeypatch):
+        begin = sending.attempt
+
+        def stalled(*args):
+            SmsMessage.objects.update(lease_until=timezone.now())
+            sending.recover()
+            return begin(*args)
+
+        monkeypatch.setattr(sending, "attempt", stalled)
+        with pytest.raises(SmsNotSent, match="It was not sent in time") as refused:
+            send_sms(NUMBER, "text")
+        assert stored(refused.value.sms).status == "failed" and provider.sends == 0
+
+    @pytest.mark.parametrize("name", ["no_credit", "wrong_login", "sent_error"])
+    def test_in_a_transaction_a_refusal_is_its_end(self, provider, others, name):
+        provider.script(1, Fault(name))
+        with transaction.atomic():
+            message = send_sms(NUMBER, "text")
+        assert stored(message.pk).status == "failed"
+        others()
+        assert provider.taken == []
+
+    @pytest.mark.parametrize("name", ["no_credit", "sent_error"])
+    def test_what_may_wait_waits_in_the_queue_and_raises_nothing(self, provider, others, name):
+        provider.script_all(Fault(name))
+        message = send_sms(NUMBER, "text", may_wait=True)
+        with transaction.atomic():
+            second = send_sms(NUMBER, "text", may_wait=True)
+        assert message.status == stored(second.pk).status == "queued"
+        provider.unscript()
+        SmsMessage.objects.update(send_after=timezone.now())
+        others()
+        assert stored(message.pk).status == stored(second.pk).status == "sent"
+
+    def test_what_may_wait_and_is_refused_for_itself_fails(self, provider):
+        provider.script_all(Fault("bad_number"))
+        with pytest.raises(InvalidRecipient) as refused:
+            send_sms(NUMBER, "text", may_wait=True)
+        assert stored(refused.value.sms).status == "failed"
+
+    def test_what_may_wait_is_a_workers_after_its_process_is_killed(self, provider, others):
+        message = queue_sms(NUMBER, "text")
+        sending.claim(SmsMessage.objects.all(), timezone.now())
+        others()
+        assert stored(message.pk).status == "sent"
+
+
+class Away:
+    """Queries of this kind fail, before or ``after`` they are done, from the ``first`` on."""
+
+    def __init__(self, kind, *, first=1, after=False):
+        self.kind, self.left, self.after = kind, first - 1, after
+
+    def __call__(self, execute, sql, *args):
+        if not sql.startswith(self.kind):
+            return execute(sql, *args)
+        self.left -= 1
+        if self.left >= 0:
+            return execute(sql, *args)
+        if self.after:
+            execute(sql, *args)
+        raise OperationalError("server closed the connection")
+
+
+class TestDeletedInFlight:
+    def test_it_ends_neither_the_record_nor_the_others(self, provider, caplog):
+        for text in "abc":
+            queue_sms(NUMBER, text)
+        first, second, third = sending.claim(SmsMessage.objects.order_by("pk"), timezone.now())
+        sending.mark_sending([first])
+        SmsMessage.objects.filter(pk=first.pk).delete()
+        marked = sending.turn([sending.Result(first, Receipt("id-1"))], [second, third])
+        assert marked == set(map(sending.claim_of, [second, third]))
+        assert f"message {first.pk}: taken as 'id-1', but its row was deleted" in caplog.text
+
+    @pytest.mark.parametrize(
+        "outcome", [InvalidRecipient(code="-6"), TemporaryFailure(), SmsOutcomeUnknown()]
+    )
+    def test_an_error_of_it_ends_nothing(self, provider, outcome):
+        queue_sms(NUMBER, "text")
+        (claimed,) = sending.claim(SmsMessage.objects.all(), timezone.now())
+        sending.mark_sending([claimed])
+        SmsMessage.objects.all().delete()
+        sending.record([sending.Result(claimed, outcome)])
+
+    def test_a_worker_goes_on(self, provider):
+        """The gateway is late until the row is gone."""
+        for text in "abcdef":
+            queue_sms(NUMBER, text)
+        release = threading.Event()
+        provider.script(2, Fault("late", until=release))
+
+        def delete():
+            provider.wait_for(lambda: provider.sends == 2, timeout=30)
+            try:
+                SmsMessage.objects.filter(status="sending").delete()
+            finally:
+                connection.close()
+                release.set()
+
+        other = threading.Thread(target=delete)
+        other.start()
+        Worker(concurrency=1).run_once()
+        other.join()
+        assert list(SmsMessage.objects.values_list("status", flat=True)) == ["sent"] * 5
+
+
+class TestOneClaimOneLeave:
+    def test_two_copies_of_a_row_do_not_both_go(self, provider):
+        """Taken back by a worker whose clock is ahead, and claimed again by the first."""
+        queue_sms(NUMBER, "text")
+        (old,) = sending.claim(SmsMessage.objects.all(), timezone.now())
+        SmsMessage.objects.update(status="queued", token="", lease_until=None)
+        (new,) = sending.claim(SmsMessage.objects.all(), timezone.now())
+        assert old.token != new.token
+        assert sending.mark_sending([old, new]) == {sending.claim_of(new)}
+
+    def test_nor_where_the_old_one_is_recorded_in_the_same_turn(self, provider):
+        queue_sms(NUMBER, "text")
+        (old,) = sending.claim(SmsMessage.objects.all(), timezone.now())
+        sending.mark_sending([old])
+        SmsMessage.objects.update(status="queued", token="", lease_until=None)
+        (new,) = sending.claim(SmsMessage.objects.all(), timezone.now())
+        marked = sending.turn([sending.Result(old, Receipt("id-1"))], [new])
+        assert marked == {sending.claim_of(new)}
+        assert stored(new.pk).gateway_id == ""
+
+    def test_a_worker_does_not_claim_again_what_it_holds(self, provider):
+        """Its stock is taken back under its hands, again and again."""
+        for n in range(30):
+            queue_sms(NUMBER, f"text {n}")
+
+        times = iter(range(20))
+
+        def take_back(execute, sql, *args):
+            result = execute(sql, *args)
+            if sql.startswith("SELECT") and next(times, None) is not None:
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        "UPDATE django_smska_smsmessage SET status = 'queued', token = ''"
+                        " WHERE status = 'claimed'"
+                    )
+            return result
+
+        with connection.execute_wrapper(Once(take_back)):
+            Worker(concurrency=4).run_once()
+        Worker(concurrency=4).run_once()
+        assert {taken.text for taken in provider.taken} <= {f"text {n}" for n in range(30)}
+        assert len(provider.taken) == len({taken.text for taken in provider.taken})
+
+
+class Once:
+    """Not for the queries that the wrapper itself makes."""
+
+    def __init__(self, wrapper):
+        self.wrapper, self.busy = wrapper, False
+
+    def __call__(self, execute, sql, *args):
+        if self.busy:
+            return execute(sql, *args)
+        self.busy = True
+        try:
+            return self.wrapper(execute, sql, *args)
+        finally:
+            self.busy = False
 
 
 class TestTurn:
@@ -472,7 +698,7 @@ class TestTurn:
     def test_it_is_one_query(self, six, django_assert_num_queries):
         with django_assert_num_queries(1):
             marked = sending.turn(self.taken(six[:3]), six[3:])
-        assert marked == {message.pk for message in six[3:]}
+        assert marked == set(map(sending.claim_of, six[3:]))
         sent = ["a sent id-a", "b sent id-b", "c sent id-c"]
         assert self.rows() == [*sent, "d sending", "e sending", "f sending"]
         for message in six:
@@ -494,12 +720,12 @@ class TestTurn:
     def test_what_was_lost_meanwhile_stays_as_it_is(self, six, lost, found):
         SmsMessage.objects.filter(pk__in=[six[1].pk, six[4].pk]).update(**lost)
         marked = sending.turn(self.taken(six[:3]), six[3:])
-        assert marked == {six[3].pk, six[5].pk}
+        assert marked == set(map(sending.claim_of, [six[3], six[5]]))
         expected = ["a sent id-a", found["b"], "c sent id-c", "d sending", found["e"], "f sending"]
         assert self.rows() == expected
 
     def test_others_under_the_token_are_left_alone(self, six):
-        assert sending.turn(self.taken(six[:1]), six[3:4]) == {six[3].pk}
+        assert sending.turn(self.taken(six[:1]), six[3:4]) == {sending.claim_of(six[3])}
         left = ["b sending", "c sending", "d sending", "e claimed", "f claimed"]
         assert self.rows() == ["a sent id-a", *left]
 
@@ -517,7 +743,7 @@ class TestTurn:
         monkeypatch.setattr(sending, "_turn_rows", committed_then_lost)
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
         marked = sending.turn(self.taken(six[:3]), six[3:])
-        assert marked == {message.pk for message in six[3:]}
+        assert marked == set(map(sending.claim_of, six[3:]))
         assert [message.status for message in six] == ["sent"] * 3 + ["sending"] * 3
         assert "CRITICAL" not in caplog.text
 
@@ -571,6 +797,17 @@ class TestRecord:
         row = stored(message.pk)
         assert (row.status, row.gateway_id) == ("unknown", gateway_id)
         assert row.error_text.startswith(words)
+
+    def test_after_a_person_said_that_it_was_sent_the_late_id_is_asked_with(self, provider, caplog):
+        (message,) = self.claimed("a")
+        SmsMessage.objects.update(lease_until=timezone.now())
+        sending.recover()
+        sending.confirm_sent(stored(message.pk))
+        sending.record([sending.Result(message, Receipt("late-1"))])
+        row = stored(message.pk)
+        assert (row.status, row.gateway_id) == ("sent", "late-1")
+        assert row.next_status_at <= timezone.now() + timedelta(minutes=1)
+        assert "after a person said it was sent" in caplog.text
 
     def test_an_answer_for_a_row_that_is_elsewhere_is_cried_out(self, provider, caplog):
         (message,) = self.claimed("a")

@@ -1,14 +1,16 @@
 """A worker's pass."""
 
+import io
 import threading
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
-from django.db import OperationalError
+from django.core.management import call_command
+from django.db import OperationalError, connection
 from django.utils import timezone
 
-from django_smska import brakes, pace, sending, worker
+from django_smska import brakes, clock, pace, sending, worker
 from django_smska.backends.base import parse_rate
 from django_smska.exceptions import GatewayUnreachable, TemporaryFailure
 from django_smska.models import ProviderState, SmsMessage
@@ -162,7 +164,7 @@ def test_a_database_that_goes_away_in_the_middle_hangs_nobody(provider, monkeypa
     assert statuses() == {"sent": 20}
 
 
-def away(*args):
+def away(*args, **kwargs):
     raise OperationalError("server closed the connection")
 
 
@@ -277,34 +279,128 @@ def test_never_more_rows_are_in_doubt_than_its_width(provider, monkeypatch):
     assert most[0] == 5 and statuses() == {"sent": 60}
 
 
+class Clock:
+    """Time that passes only where somebody waits."""
+
+    def __init__(self, monkeypatch):
+        self.time = 1000.0
+        self.ahead = 0.0  # of the database's clock
+        monkeypatch.setattr(pace.time, "monotonic", lambda: self.time)
+        monkeypatch.setattr(pace.time, "sleep", self.sleep)
+        monkeypatch.setattr(clock, "now", self.now)
+
+    def sleep(self, seconds):
+        self.time += seconds
+
+    def now(self):
+        return timezone.make_aware(datetime(2026, 1, 1)) + timedelta(seconds=self.time + self.ahead)
+
+
+def sent_at(times, clock, seconds, ask=4):
+    """When messages leave through one worker's times in so many seconds."""
+    end, left = clock.time + seconds, []
+    while clock.time < end:
+        left += [clock.time] * times.take(ask)
+        clock.sleep(max(times.until_next(), 0.001))
+    return left
+
+
+def most_within(left, seconds):
+    return max(sum(at <= one < at + seconds for one in left) for at in left)
+
+
 class TestPace:
     def at_rate(self, settings, rate):
         settings.SMS_PROVIDERS["default"]["OPTIONS"]["rate"] = rate
 
-    def test_the_times_are_a_step_apart_whoever_reserves_them(self, db):
-        now = timezone.now()
-        times = [*pace.reserve("default", 10, 3), *pace.reserve("default", 10, 2)]
-        gone = (timezone.now() - now).total_seconds()
-        assert times == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=0.001 + gone)
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        return Clock(monkeypatch)
 
-    def test_unused_time_is_lost_so_that_there_is_no_burst(self, db):
-        pace.reserve("default", 10)
-        ProviderState.objects.update(next_send_at=timezone.now() - timedelta(hours=1))
-        assert pace.reserve("default", 10, 2) == pytest.approx([0, 0.1], abs=0.001)
+    @pytest.mark.parametrize(
+        ("rate", "window", "seconds"),
+        [
+            ("50/s", 1, 20), ("7/s", 1, 60), ("1/s", 1, 120), ("100/m", 60, 600),
+            ("5/m", 60, 1800), ("1000/h", 3600, 4 * 3600), ("1/h", 3600, 100 * 3600),
+        ],
+    )  # fmt: skip
+    def test_nearly_all_of_it_is_used_and_never_more(self, db, clock, rate, window, seconds):
+        number = parse_rate(rate)
+        left = sent_at(pace.Times("default", number), clock, seconds)
+        assert len(left) >= 0.95 * number * seconds
+        assert most_within(left, window) <= round(number * window)
 
-    def test_of_two_who_reserve_at_once_one_goes_after_the_other(self, db, monkeypatch):
-        states, calls, others = pace._states, [], []
+    def test_several_workers_share_it(self, db, clock):
+        workers = [pace.Times("default", 10) for _ in range(3)]
+        end, left = clock.time + 60, []
+        while clock.time < end:
+            for times in workers:
+                left += [clock.time] * times.take(2)
+            clock.sleep(max(min(times.until_next() for times in workers), 0.001))
+        assert len(left) >= 0.95 * 10 * 60
+        assert most_within(left, 1) <= 10
 
-        def race():
-            calls.append(1)
-            if len(calls) == 2:  # between the look and the UPDATE
-                others.extend(pace.reserve("default", 10))
-            return states()
+    def test_unused_time_is_lost_so_that_there_is_no_burst(self, db, clock):
+        times = pace.Times("default", 10)
+        assert times.take(4) == 1
+        clock.sleep(60)
+        assert times.take(4) == 1
 
-        monkeypatch.setattr(pace, "_states", race)
-        monkeypatch.setattr(pace.time, "sleep", lambda seconds: None)
-        (mine,) = pace.reserve("default", 10)
-        assert mine == pytest.approx(others[0] + 0.1, abs=0.05)
+    def test_a_worker_that_stood_still_makes_no_burst(self, db, clock):
+        times = pace.Times("default", 10)
+        times.take(10)
+        clock.sleep(0.45)  # four booked times pass
+        assert times.take(10) <= 1
+
+    def test_what_is_booked_and_not_used_is_given_back(self, db, clock):
+        first, second = pace.Times("default", 10), pace.Times("default", 10)
+        assert first.take(5) == 1
+        first.give_back()
+        clock.sleep(0.11)
+        assert second.take(1) == 1
+
+    def test_what_others_booked_behind_it_is_left_to_them(self, db, clock):
+        first, second = pace.Times("default", 10), pace.Times("default", 10)
+        first.take(3)
+        second.take(3)
+        ends = ProviderState.objects.get().next_send_at
+        first.give_back()
+        assert ProviderState.objects.get().next_send_at == ends
+
+    @pytest.mark.parametrize("rate", [50, 1, 5 / 60])
+    def test_a_row_from_a_clock_that_stood_ahead_heals(self, db, clock, rate):
+        far = clock.now() + timedelta(hours=1)
+        ProviderState.objects.create(alias="default", next_send_at=far)
+        times = pace.Times("default", rate)
+        assert times.near() and times.take(1) == 1
+        pace.wait("default", 50)
+
+    def test_a_caller_who_waits_goes_before_the_queue(self, db, clock):
+        """The worker books half a second ahead, the caller ten."""
+        rate = parse_rate("20/m")
+        queue = pace.Times("default", rate)
+        assert queue.take(4) == 1
+        start = clock.time
+        pace.wait("default", rate)
+        assert clock.time - start == pytest.approx(3, rel=0.05)
+        assert queue.take(4) == 0
+        assert queue.until_next() == pytest.approx(3 - pace.AHEAD, rel=0.05)
+
+    def test_of_two_who_book_at_once_one_goes_after_the_other(self, db, clock):
+        """Another books between the look and the UPDATE."""
+        others = []
+
+        def race(execute, sql, *args):
+            if sql.startswith("UPDATE") and not others:
+                others.append(pace.Times("default", 10))
+                others[0].take(1)
+            return execute(sql, *args)
+
+        ProviderState.objects.create(alias="default")
+        mine = pace.Times("default", 10)
+        with connection.execute_wrapper(race):
+            assert mine.take(1) == 0
+        assert mine.until_next() == pytest.approx(0.1, rel=0.5)
 
     def test_a_worker_sends_each_at_its_own_time(self, provider, settings):
         self.at_rate(settings, "50/s")
@@ -312,19 +408,31 @@ class TestPace:
         Worker(concurrency=4).run_once()
         times = [SmsMessage.objects.get(body=taken.text).sending_at for taken in provider.taken]
         assert statuses() == {"sent": 10}
-        assert (max(times) - min(times)).total_seconds() >= 9 / 50 - 0.02
+        assert (max(times) - min(times)).total_seconds() >= 9 / 50 - 0.05
 
-    def test_stopped_while_it_waits_for_a_time_it_gives_back(self, provider, settings):
-        self.at_rate(settings, "1/h")
+    def test_a_pass_sends_what_may_leave_and_says_when_the_next_may(self, provider, settings):
+        self.at_rate(settings, "5/m")
         queue(3)
         one = Worker(concurrency=2)
-        stopper = threading.Thread(
-            target=lambda: (provider.wait_for(lambda: provider.sends == 1), one.stop())
-        )
-        stopper.start()
         one.run_once()
-        stopper.join()
         assert statuses() == {"sent": 1, "queued": 2}
+        assert 0 < one.next_in <= 12.5
+        assert not SmsMessage.objects.exclude(token="", status="queued").filter(lease_until=None)
+
+    def test_once_from_cron_waits_for_the_next_time(self, provider, settings):
+        self.at_rate(settings, "90/m")
+        queue(3)
+        call_command("sms_worker", once=True, concurrency=1, stdout=io.StringIO())
+        assert statuses() == {"sent": 3}
+
+    def test_a_slow_rate_is_left_to_the_next_run(self, provider, settings):
+        self.at_rate(settings, "1/h")
+        queue(3)
+        call_command("sms_worker", once=True, stdout=io.StringIO())
+        assert statuses() == {"sent": 1, "queued": 2}
+        ProviderState.objects.update(next_send_at=timezone.now())
+        call_command("sms_worker", once=True, stdout=io.StringIO())
+        assert statuses() == {"sent": 2, "queued": 1}
 
     def test_who_waits_for_a_page_is_told_and_not_kept_waiting(self, provider, settings):
         self.at_rate(settings, "1/m")
@@ -334,6 +442,14 @@ class TestPace:
             send_sms(NUMBER, "text")
         assert SmsMessage.objects.get(pk=refused.value.sms).status == "failed"
         assert provider.sends == 1
+
+    def test_a_stored_message_that_the_rate_refuses_stays_as_it_was(self, provider, settings):
+        self.at_rate(settings, "1/m")
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        send_sms(NUMBER, "text")
+        with pytest.raises(TemporaryFailure, match="provider's rate"):
+            draft.send()
+        assert SmsMessage.objects.get(pk=draft.pk).status == "draft"
 
     @pytest.mark.parametrize(
         ("rate", "number"), [("20/s", 20), ("90/m", 1.5), ("36/h", 0.01), (5, 5), (None, None)]

@@ -22,14 +22,14 @@ def plant(sending):
 
     claim, turn, record_error = sending.claim, sending._turn, sending._record_error
 
-    def dying_claim(*args):
-        claimed = claim(*args)
+    def dying_claim(*args, **kwargs):
+        claimed = claim(*args, **kwargs)
         die("claimed")
         return claimed
 
-    def dying_turn(token, taken, going, now):
+    def dying_turn(taken, going, now):
         die(taken and "answered", going and "connected", taken and going and "before_both")
-        marked = turn(token, taken, going, now)
+        marked = turn(taken, going, now)
         die(taken and "recorded", going and "marked", taken and going and "after_both")
         return marked
 

@@ -203,6 +203,7 @@ class Migration(migrations.Migration):
                     "finished_at",
                     models.DateTimeField(editable=False, null=True, verbose_name="finished"),
                 ),
+                ("immediate", models.BooleanField(default=False, editable=False)),
                 ("token", models.CharField(blank=True, editable=False, max_length=32)),
                 ("lease_until", models.DateTimeField(editable=False, null=True)),
                 (

@@ -8,6 +8,7 @@ import math
 import signal
 import sys
 import threading
+import time
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from django_smska.exceptions import InvalidProvider
 from django_smska.models import rows, write_db
 from django_smska.sms import providers
 from django_smska.wakeup import Alarm
-from django_smska.worker import REPORTS_A_PASS, Worker
+from django_smska.worker import PATIENCE_FOR_RATE, REPORTS_A_PASS, Worker
 
 try:
     from tqdm import tqdm
@@ -89,8 +90,11 @@ class Command(BaseCommand):
                 self._for_ever(options["interval"])
 
     def _once(self) -> None:
+        end = time.monotonic() + PATIENCE_FOR_RATE
         try:
             done = self._pass()
+            while self.worker.wait_for_rate(end):
+                self._pass()
         except AWAY as error:
             raise CommandError(f"{_away(error)} Nothing is lost: run this again.") from error
         if not +done and not self.worker.stopping.is_set():
@@ -101,7 +105,8 @@ class Command(BaseCommand):
         alarm = Alarm()
         while not self.worker.stopping.is_set():
             if self._guarded_pass()["reports"] < REPORTS_A_PASS:
-                self._rest(alarm, interval)
+                next_in = self.worker.next_in
+                self._rest(alarm, interval if next_in is None else min(interval, next_in))
         self._say("Stopped.")
 
     def _rest(self, alarm: Alarm, interval: float) -> None:
