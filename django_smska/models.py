@@ -19,6 +19,7 @@ from django.utils.translation import pgettext_lazy
 
 from . import conf
 from .exceptions import WrongStatus
+from .fields import ExactField
 from .numbers import mask, normalize
 from .providers import DEFAULT_ALIAS
 from .segments import count
@@ -122,7 +123,7 @@ class SmsMessage(models.Model):
         blank=True,
         help_text=_("Not sent after this time. Empty: a day after it may be sent."),
     )
-    idempotency_key = models.CharField(
+    idempotency_key = ExactField(
         _("idempotency key"), max_length=128, unique=True, null=True, blank=True, default=None
     )
     resend_of = models.OneToOneField(
@@ -235,10 +236,15 @@ class SmsMessage(models.Model):
         Raises ``ValidationError`` with the field's name, never with its value.
         """
         errors: dict[str, Any] = {}
-        if isinstance(self.body, Promise):
-            self.body = str(self.body)  # a lazy translation
-        elif isinstance(self.body, str):
-            self.body = str.__str__(self.body)  # no subclass with an encode() of its own
+        for name in ("body", "sender"):
+            value = getattr(self, name)
+            if isinstance(value, Promise):
+                value = str(value)  # a lazy translation
+            if isinstance(value, str):
+                setattr(self, name, str.__str__(value))  # no subclass with its own encode()
+        if isinstance(self.body, str):
+            # As browsers and files end their lines. The GSM alphabet has CR, so each would be paid.
+            self.body = self.body.replace("\r\n", "\n").replace("\r", "\n")
         try:
             self.to = normalize(self.to)
         except ValidationError as error:

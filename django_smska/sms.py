@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -31,6 +32,8 @@ BATCH = 1000  # rows an INSERT
 CHARACTERS = 1_000_000  # of texts a query, so that MariaDB takes them in one packet (16 MB)
 BAD_ROWS_KEPT = 1000
 
+Row = tuple[int, SmsMessage]  # number of the row from 0, and its message
+
 
 def send_sms(
     to: Any,
@@ -50,7 +53,8 @@ def send_sms(
 
     ``to``: a number in any spelling of :func:`django_smska.numbers.normalize`. ``sender``: the
     sender ID, empty for the provider's. ``using``: an alias of ``SMS_PROVIDERS``.
-    ``idempotency_key``: the same key again returns the first message and sends nothing.
+    ``idempotency_key``: the same key again returns the first message and sends nothing; with
+    another number or text it raises ``ValidationError``.
 
     Raises ``ValidationError`` and ``InvalidProvider`` before anything is stored; ``SmsNotSent``
     where it was surely not sent (the stored message is then *failed*: sending anew is safe);
@@ -125,10 +129,11 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     ``messages``: ``(number, text)`` pairs or unsaved ``SmsMessage`` objects, from any iterable; no
     more than a batch of it is held in memory. ``using``: the provider for all of them.
 
-    A row that is not valid is passed over, logged, and told in the result; the others are stored.
-    Of messages with an idempotency key that is stored already, nothing is stored again. All is
-    stored in one transaction: if the iterable or the database fails on the way, nothing is, and
-    the whole can be run again without a double.
+    A row that is not valid is passed over, logged, and listed in ``errors`` of the result; the
+    others are stored. Of messages with an idempotency key that is stored already, nothing is stored
+    again; one with another number or text is not valid. All is stored in one transaction: if the
+    iterable or the database fails on the way, nothing is, and the whole can be run again without a
+    double.
     """
     if isinstance(messages, (str, bytes)):
         raise TypeError("send_mass_sms takes an iterable of (number, text) or SmsMessage.")
@@ -141,19 +146,18 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     with transaction.atomic(using=write_db()):
         good = _good_rows(messages, using, bad)
         while batch := list(islice(good, BATCH)):
-            batch = _without_known_keys(batch)
-            longest = max([1, *(len(message.body) for message in batch)])
-            rows().bulk_create(batch, batch_size=max(CHARACTERS // longest, 1))
-            stored += len(batch)
+            new = _store_batch(batch, bad)
+            stored += len(new)
             if handover is not None:
-                handover.add(batch)
+                handover.add(new)
         if handover is not None:
             handover.on_commit()
         wakeup.ring()
     result = Stored(stored)
-    result.errors, result.bad = bad.errors, bad.number
+    result.errors, result.bad = sorted(bad.errors, key=itemgetter(0)), bad.number
     if bad.number:
-        logger.warning("%s of %s messages were not valid", bad.number, bad.number + stored)
+        words = "%s of %s messages were not valid: see 'errors' of what send_mass_sms returned"
+        logger.warning(words, bad.number, bad.number + stored)
     return result
 
 
@@ -180,7 +184,7 @@ class _BadRows:
             self.errors.append((index, error))
 
 
-def _good_rows(messages: Iterable[Any], using: str | None, bad: _BadRows) -> Iterator[SmsMessage]:
+def _good_rows(messages: Iterable[Any], using: str | None, bad: _BadRows) -> Iterator[Row]:
     for index, row in enumerate(messages):
         try:
             message = _queued(row, using)
@@ -189,21 +193,54 @@ def _good_rows(messages: Iterable[Any], using: str | None, bad: _BadRows) -> Ite
             continue
         finally:
             del row
-        yield message
+        yield index, message
 
 
-def _without_known_keys(batch: list[SmsMessage]) -> list[SmsMessage]:
-    """Leave out messages whose idempotency key is stored already, or stands twice in the batch."""
-    keyed = {one.idempotency_key: one for one in reversed(batch) if one.idempotency_key}
-    if not keyed:
-        return batch
-    known = set(rows().filter(idempotency_key__in=keyed).values_list("idempotency_key", flat=True))
-    return [
-        one
-        for one in batch
-        if not one.idempotency_key
-        or (one.idempotency_key not in known and keyed[one.idempotency_key] is one)
-    ]
+def _store_batch(batch: list[Row], bad: _BadRows) -> list[SmsMessage]:
+    """Insert the messages whose idempotency key is new; return them."""
+    new, refused = _with_new_keys(batch)
+    longest = max([1, *(len(message.body) for _, message in new)])
+    try:
+        with transaction.atomic(using=write_db()):
+            rows().bulk_create(
+                [message for _, message in new], batch_size=max(CHARACTERS // longest, 1)
+            )
+    except IntegrityError as error:
+        _require_key_conflict(error)
+        return list(_store_each(batch, bad))  # another process was faster with one of the keys
+    for index in refused:
+        bad.add(index, _reused())
+    return [message for _, message in new]
+
+
+def _with_new_keys(batch: list[Row]) -> tuple[list[Row], list[int]]:
+    """Leave out messages whose idempotency key is stored already, or stands twice in the batch;
+    return the others, and the row numbers of those that have another number or text."""
+    keys = [message.idempotency_key for _, message in batch if message.idempotency_key]
+    stored = rows().filter(idempotency_key__in=keys).values_list("idempotency_key", "to", "body")
+    known = {key: content for key, *content in stored} if keys else {}
+    new, refused = [], []
+    for index, message in batch:
+        key, content = message.idempotency_key, [message.to, message.body]
+        if not key or key not in known:
+            new.append((index, message))
+        elif known[key] != content:
+            refused.append(index)
+        if key:
+            known.setdefault(key, content)
+    return new, refused
+
+
+def _store_each(batch: list[Row], bad: _BadRows) -> Iterator[SmsMessage]:
+    for index, message in batch:
+        message.pk, message._state.adding = None, True  # the INSERT that failed may have set them
+        try:
+            stored, is_new = _store(message)
+        except ValidationError as error:
+            bad.add(index, error)
+            continue
+        if is_new:
+            yield stored
 
 
 def _queued(row: Any, using: str | None) -> SmsMessage:
@@ -240,27 +277,58 @@ def _claim_unstored(message: SmsMessage) -> None:
 
 
 def _store(message: SmsMessage) -> tuple[SmsMessage, bool]:
-    """Insert the message, or find the one with its idempotency key; tell whether it is new."""
-    if message.idempotency_key is None:
+    """Insert the message, or find the one with its key; return it, and whether it is new.
+
+    Raises ``ValidationError`` where the one with the key has another number or text.
+    """
+    key = message.idempotency_key
+    if key is None:
         message.save(using=write_db())
         return message, True
-    if (first := _first_with(message.idempotency_key)) is not None:
-        return first, False
+    first = _first_with(key)
+    if first is None and _insert(message):
+        return message, True
+    first = first or _first_with(key) or _latest_with(key)
+    if first is None:  # a transaction that is SERIALIZABLE sees no more than at its beginning
+        words = _("Another transaction has just stored a message with this key. Run yours again.")
+        raise ValidationError({"idempotency_key": ValidationError(words, code="conflict")})
+    if (first.idempotency_key, first.to, first.body) != (key, message.to, message.body):
+        raise _reused()
+    return first, False
+
+
+def _insert(message: SmsMessage) -> bool:
+    """Return False, with nothing stored, where the idempotency key is another message's."""
     try:
         with transaction.atomic(using=write_db()):
             message.save(using=write_db())
-    except IntegrityError:
-        first = _first_with(message.idempotency_key)
-        if first is None:
-            raise
-        return first, False
-    return message, True
+    except IntegrityError as error:
+        _require_key_conflict(error)
+        return False
+    return True
+
+
+def _require_key_conflict(error: IntegrityError) -> None:
+    """Raise the error again unless it is about the key. Its text quotes the key, so that it must
+    not be the context of an error of ours."""
+    if "idempotency_key" not in str(error):
+        raise error
+
+
+def _reused() -> ValidationError:
+    words = _(
+        "A message with this key and another number or text is stored already. Use another key "
+        "for another message."
+    )
+    error = ValidationError(words, code="idempotency_key_reused")
+    return ValidationError({"idempotency_key": error})
 
 
 def _first_with(key: str) -> SmsMessage | None:
-    first = rows().filter(idempotency_key=key).first()
-    if first is not None and first.idempotency_key != key:
-        # MariaDB compares text without regard to case and accents.
-        words = _("Another message has this key in another spelling (case, accent).")
-        raise ValidationError({"idempotency_key": words})
-    return first
+    return rows().filter(idempotency_key=key).first()
+
+
+def _latest_with(key: str) -> SmsMessage | None:
+    """Look past the snapshot of a transaction on MariaDB that is REPEATABLE READ."""
+    with transaction.atomic(using=write_db()):
+        return rows().select_for_update().filter(idempotency_key=key).first()

@@ -2,7 +2,8 @@
 
 import logging
 import pickle
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timedelta
 
 import pytest
@@ -184,14 +185,73 @@ def test_arguments_after_the_text_are_keyword_only():
             function(NUMBER, "text", "sender")
 
 
+@contextmanager
+def blind_once():
+    """The first look for a key finds nothing, as where another process inserts right after it."""
+    looks = []
+
+    def look(execute, sql, params, many, context):
+        if (
+            not looks
+            and sql.startswith("SELECT")
+            and "idempotency_key" in sql.partition("WHERE")[2]
+        ):
+            looks.append(sql)
+            sql = sql.partition("ORDER BY")[0].partition("LIMIT")[0] + " LIMIT 0"
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(look):
+        yield looks
+
+
+def keyed(key, body="text", to=NUMBER):
+    return SmsMessage(to=to, body=body, idempotency_key=key)
+
+
+#: What collations of MariaDB, and PostgreSQL's nondeterministic ones, count as one.
+LOOKALIKES = [
+    ("Key", "kEY"),
+    ("заказ-всё", "заказ-все"),
+    ("café", "cafe"),
+    ("cafe\u0301", "caf\u00e9"),
+    ("key", "key "),
+    ("straße", "strasse"),
+    ("key", "k\u200bey"),
+    ("№1", "№\u00ad1"),
+    ("a😀", "a🎁"),
+]
+
+
 class TestIdempotencyKey:
     def test_the_same_key_again_returns_the_first_message_and_sends_nothing(self, provider):
         first = send_sms(NUMBER, "text", idempotency_key="order-42")
-        again = send_sms(NUMBER, "another text", idempotency_key="order-42")
-        queued = queue_sms(NUMBER, "a third", idempotency_key="order-42")
+        again = send_sms("8 904 176-49-95", "text", idempotency_key="order-42", sender="Other")
+        queued = queue_sms(NUMBER, "text", idempotency_key="order-42")
         assert first == again == queued
-        assert again.body == "text"
         assert len(provider.taken) == 1 and SmsMessage.objects.count() == 1
+
+    def test_a_text_with_the_line_ends_of_a_browser_is_the_same_text(self, provider):
+        first = queue_sms(NUMBER, "a\r\nb", idempotency_key="k")
+        assert queue_sms(NUMBER, "a\nb", idempotency_key="k") == first
+
+    @pytest.mark.parametrize(
+        "other", [("+79041764996", "первый"), (NUMBER, "Первый"), (NUMBER, "первый ")]
+    )
+    @pytest.mark.parametrize("function", [send_sms, queue_sms])
+    @pytest.mark.parametrize("looked", [nullcontext, blind_once])
+    def test_with_another_number_or_text_it_is_refused(self, provider, function, other, looked):
+        """Otherwise the second customer would get nothing, and the caller would hear of success."""
+        first = send_sms(NUMBER, "первый", idempotency_key="order-8642")
+        with pytest.raises(ValidationError) as refused, looked():
+            function(*other, idempotency_key="order-8642")
+        (error,) = refused.value.error_dict["idempotency_key"]
+        assert error.code == "idempotency_key_reused"
+        assert "Use another key" in str(refused.value)
+        # Nor does what it came from: the database's words quote the key.
+        assert refused.value.__context__ is None
+        for secret in ("8642", "первый", "1764995", "4996"):
+            assert secret not in str(refused.value)
+        assert list(SmsMessage.objects.all()) == [first] and len(provider.taken) == 1
 
     def test_a_failed_one_is_returned_and_not_sent_again(self, provider):
         provider.script(1, Fault("bad_number"))
@@ -200,28 +260,87 @@ class TestIdempotencyKey:
         assert send_sms(NUMBER, "text", idempotency_key="k").status == "failed"
         assert provider.sends == 1
 
-    def test_the_loser_of_a_race_returns_the_winners_message(self, provider, monkeypatch):
-        """The first look finds nothing, as where another process inserts right after it."""
+    def test_the_loser_of_a_race_returns_the_winners_message(self, provider):
         first = queue_sms(NUMBER, "text", idempotency_key="k")
-        answers = [None]
-        look = sms._first_with
-        monkeypatch.setattr(sms, "_first_with", lambda key: answers.pop() if answers else look(key))
-        assert queue_sms(NUMBER, "text", idempotency_key="k") == first
-        assert not answers
+        with blind_once() as looks:
+            assert queue_sms(NUMBER, "text", idempotency_key="k") == first
+        assert looks
 
     def test_it_works_inside_a_transaction(self, provider):
         with transaction.atomic():
             first = queue_sms(NUMBER, "text", idempotency_key="k")
             assert queue_sms(NUMBER, "text", idempotency_key="k") == first
 
-    def test_keys_that_differ_in_case_are_two_or_an_error_never_silence(self, db):
-        queue_sms(NUMBER, "text", idempotency_key="Key")
-        try:
-            queue_sms(NUMBER, "text", idempotency_key="kEY")
-        except ValidationError as error:
-            assert connection.vendor == "mysql" and "idempotency_key" in error.message_dict
-        else:
-            assert SmsMessage.objects.count() == 2
+    @pytest.mark.parametrize(("one", "other"), LOOKALIKES)
+    def test_keys_that_look_alike_are_two(self, transactional_db, one, other):
+        queue_sms(NUMBER, "text", idempotency_key=one)
+        queue_sms(NUMBER, "text", idempotency_key=other)
+        assert send_mass_sms([keyed(one), keyed(other), keyed(f"{one}!"), keyed(f"{other}!")]) == 2
+        assert SmsMessage.objects.count() == 4
+
+
+class TestIdempotencyKeysOfMany:
+    def test_one_that_is_stored_is_not_stored_again(self, provider):
+        queue_sms(NUMBER, "a", idempotency_key="a")
+        result = send_mass_sms(keyed(key, body=key) for key in ["a", "b", "b", "c"])
+        assert (result, result.bad) == (2, 0)
+        bodies = SmsMessage.objects.order_by("pk").values_list("body", flat=True)
+        assert list(bodies) == ["a", "b", "c"]
+
+    @pytest.mark.parametrize("looked", [nullcontext, blind_once])
+    def test_another_number_or_text_is_one_bad_row(self, provider, looked, caplog):
+        queue_sms(NUMBER, "text", idempotency_key="stored-17")
+        every = [
+            keyed("new-17"),
+            keyed("stored-17", body="other"),
+            keyed("new-17", to="+79041764996"),
+            keyed("stored-17"),
+            (NUMBER, ""),
+            keyed("last-17"),
+        ]
+        with looked():
+            result = send_mass_sms(every)
+        assert (result, result.bad) == (2, 3)
+        assert [index for index, _ in result.errors] == [1, 2, 4]
+        assert result.errors[0][1].error_dict["idempotency_key"][0].code == "idempotency_key_reused"
+        assert "17" not in str(result.errors) + caplog.text
+        assert SmsMessage.objects.count() == 3 and every[0].pk and every[5].pk
+
+    def test_the_loser_of_a_race_stores_what_is_left(self, provider):
+        """In one batch of many INSERTs, some of which had been done before the conflict."""
+        stored = [queue_sms(NUMBER, "text", idempotency_key=f"k{n}") for n in (3, 998)]
+        every = [keyed(f"k{n}") for n in range(1000)]
+        with blind_once() as looks:
+            assert send_mass_sms(every) == 998
+        assert looks and SmsMessage.objects.count() == 1000
+        assert all(one.pk for n, one in enumerate(every) if n not in (3, 998))
+        assert {one.pk for one in stored} <= set(SmsMessage.objects.values_list("pk", flat=True))
+
+    def test_two_at_once_store_each_message_once(self, transactional_db):
+        """Each has looked before the other inserts; SQLite has one writer, which waits for none."""
+        results, barrier = [], threading.Barrier(2)
+
+        def look_together(execute, sql, params, many, context):
+            answer = execute(sql, params, many, context)
+            if connection.vendor != "sqlite" and sql.startswith("SELECT") and "IN (" in sql:
+                with suppress(threading.BrokenBarrierError):
+                    barrier.wait(timeout=20)
+            return answer
+
+        def send():
+            try:
+                with connection.execute_wrapper(look_together):
+                    results.append(send_mass_sms(keyed(f"k{n}") for n in range(200)))
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=send) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(results) == [0, 200] and [one.bad for one in results] == [0, 0]
+        assert SmsMessage.objects.count() == 200
 
 
 class TestInsideATransaction:
@@ -811,14 +930,6 @@ class TestMassSms:
             send_mass_sms(rows())
         assert not SmsMessage.objects.exists()
 
-    def test_a_known_idempotency_key_is_not_stored_again(self, provider):
-        queue_sms(NUMBER, "first", idempotency_key="a")
-        keys = ["a", "b", "b", "c"]
-        messages = [SmsMessage(to=NUMBER, body=key, idempotency_key=key) for key in keys]
-        assert send_mass_sms(messages) == 2
-        bodies = SmsMessage.objects.order_by("pk").values_list("body", flat=True)
-        assert list(bodies) == ["first", "b", "c"]
-
     def test_the_same_object_twice_is_one_message(self, provider):
         message = SmsMessage(to=NUMBER, body="text")
         result = send_mass_sms([message, message])
@@ -834,6 +945,15 @@ class TestMassSms:
 
 
 class TestModel:
+    @pytest.mark.parametrize("end", ["\r\n", "\r", "\n"])
+    def test_the_ends_of_lines_are_one_character(self, provider, end):
+        """A CR is in the GSM alphabet and would be sent: here the 161st character."""
+        text = "x" * 79 + end + "y" * 80
+        message = send_sms(NUMBER, text)
+        assert (message.segments, stored(message.pk).segments) == (1, 1)
+        assert [one.text for one in provider.taken] == ["x" * 79 + "\n" + "y" * 80]
+        assert stored(message.pk).body == message.body == provider.taken[0].text
+
     def test_an_edit_writes_what_a_person_may_edit_and_no_status(self, db):
         """Saving all columns would revert what a worker wrote meanwhile."""
         draft = SmsMessage.objects.create(to=NUMBER, body="text")

@@ -3,6 +3,8 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+import django_smska.fields
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -175,7 +177,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "idempotency_key",
-                    models.CharField(
+                    django_smska.fields.ExactField(
                         blank=True,
                         default=None,
                         max_length=128,
