@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning, register
@@ -23,6 +24,18 @@ def check_providers(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     for backend in backends:
         messages += backend.check() + _check_lease(backend)
     return messages
+
+
+@register(TAG)
+def check_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Django's runner checks before the first test."""
+    mark_test_run()
+    return []
+
+
+def mark_test_run(**kwargs: Any) -> None:
+    """Let the processes that a test starts know of the test run."""
+    conf.in_test_run()
 
 
 @register(TAG)
@@ -70,6 +83,22 @@ def _problem_of_tasks() -> str | None:
     except Exception as error:  # another party's backend may raise anything, with anything in it
         return f"its backend raised {type(error).__name__}."
     return None
+
+
+@register(TAG, deploy=True)
+def check_no_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A site that inherits the variable from whatever started it would send nothing."""
+    in_a_child = conf.in_test_run() and conf.test_environment() is None
+    if not (in_a_child and conf.locmem_in_tests()):
+        return []
+    return [
+        Warning(
+            f"This counts as a test run ({conf.TEST_RUN}={os.environ.get(conf.TEST_RUN)}): every "
+            "SMS is kept in memory, none is sent.",
+            hint=f"Remove {conf.TEST_RUN} from the environment of the site and its workers.",
+            id="smska.W016",
+        )
+    ]
 
 
 @register(TAG, deploy=True)

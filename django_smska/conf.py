@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -69,6 +72,36 @@ def uses_time_zones() -> bool:
 def locmem_in_tests() -> bool:
     """``SMSKA_LOCMEM_IN_TESTS``: whether a test run keeps all messages in memory, True."""
     return bool(getattr(settings, "SMSKA_LOCMEM_IN_TESTS", True))
+
+
+#: The environment variable that keeps a test run's child processes from sending: Django's own flag
+#: is in memory, and a process that is started anew has no part in it.
+TEST_RUN = "SMSKA_TEST_RUN"
+_TESTSERVER = "django.core.management.commands.testserver"
+
+
+def in_test_run() -> bool:
+    """Whether this process, or one that started it, runs tests; its child processes inherit that.
+
+    Tests run between ``setup_test_environment()`` and ``teardown_test_environment()``, in pytest,
+    and behind ``manage.py testserver``.
+    """
+    run, marked = test_environment(), os.environ.get(TEST_RUN, "") not in ("", "0")
+    if run is not None and not marked:
+        os.environ[TEST_RUN] = "1"
+        run.smska = _Flag()  # teardown_test_environment() drops it, and the variable with it
+        weakref.finalize(run.smska, os.environ.pop, TEST_RUN, None)
+    return run is not None or marked or _TESTSERVER in sys.modules
+
+
+def test_environment() -> Any:
+    """What setup_test_environment() keeps until teardown_test_environment(), or nothing."""
+    utils = sys.modules.get("django.test.utils")
+    return getattr(getattr(utils, "_TestState", None), "saved_data", None)
+
+
+class _Flag:
+    """Something that weakref can watch."""
 
 
 def _positive(name: str, default: float, *, or_zero: bool = False) -> float:

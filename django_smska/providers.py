@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,13 +20,13 @@ DEFAULT_BACKEND = "django_smska.backends.smska.SmsBackend"
 class ProvidersHandler:
     """``providers["alias"]`` makes a new backend instance.
 
-    In a test run (Django's or pytest's) every alias is the locmem backend, whatever the settings
-    say, so that a project's tests can never send a paid SMS.
+    In a test run (Django's or pytest's) and in the processes that it starts, every alias is the
+    locmem backend, whatever the settings say, so that a project's tests can never send a paid SMS.
     """
 
     def __getitem__(self, alias: str) -> BaseSmsBackend:
         self.require(alias)
-        if _in_test_run() and conf.locmem_in_tests():
+        if conf.in_test_run() and conf.locmem_in_tests():
             return locmem.in_test_run(alias)
         return self.configured(alias)
 
@@ -121,12 +120,6 @@ def _backend_class(alias: str, entry: Any) -> Any:
             check="E002",
             hint="Correct the dotted path of the backend class.",
         ) from None
-
-
-def _in_test_run() -> bool:
-    """True between setup_test_environment() and teardown_test_environment()."""
-    utils = sys.modules.get("django.test.utils")
-    return hasattr(getattr(utils, "_TestState", None), "saved_data")
 
 
 providers = ProvidersHandler()

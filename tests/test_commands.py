@@ -308,6 +308,7 @@ import json, os, sys
 from tests import settings
 settings.DATABASES["default"]["NAME"] = sys.argv[1]
 settings.SMS_PROVIDERS = json.loads(sys.argv[2])
+settings.SMSKA_LOCMEM_IN_TESTS = False  # it is a child of a test run
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", "sms_worker", *sys.argv[3:]])
