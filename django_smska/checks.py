@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
 
-from . import conf
+from . import conf, fields
 from .backends.base import BaseSmsBackend
 from .exceptions import InvalidProvider
+from .models import SmsMessage
 from .providers import DEFAULT_ALIAS, providers
 
 TAG = "sms"
@@ -36,6 +38,96 @@ def check_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def mark_test_run(**kwargs: Any) -> None:
     """Let the processes that a test starts know of the test run."""
     conf.in_test_run()
+
+
+@register(Tags.database)
+def check_charsets(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Each database can hold every character, and tells idempotency keys apart."""
+    messages: list[CheckMessage] = []
+    for alias in databases or []:
+        if router.allow_migrate_model(alias, SmsMessage):
+            connection = connections[alias]
+            messages += _check_charsets(connection) + _check_collation(connection)
+    return messages
+
+
+def _check_charsets(connection: Any) -> list[CheckMessage]:
+    found = fields.Charsets(connection)
+    common = found.common - fields.WHOLE
+    narrow = {table for (table, _), name in found.columns.items() if name not in fields.WHOLE}
+    messages: list[CheckMessage] = []
+    if common and connection.vendor == "postgresql":
+        hint = "Create the database anew with ENCODING 'UTF8' and load a dump of this one into it."
+        messages.append(_narrow(connection, f"is {', '.join(common)}", hint))
+    elif common:
+        hint = f"Set 'charset' to 'utf8mb4' in OPTIONS of DATABASES[{connection.alias!r}]."
+        messages.append(_narrow(connection, f"is talked to in {', '.join(common)}", hint))
+    if connection.vendor == "mysql" and not found.columns:
+        messages += _check_default_charset(connection)
+    for table in sorted(narrow):
+        sets = {name for (of, _), name in found.columns.items() if of == table} - fields.WHOLE
+        words = f"holds text of {table} as {', '.join(sorted(sets))}"
+        messages.append(_narrow(connection, words, f"Run: {_conversion(connection, table)}"))
+    return messages
+
+
+def _check_default_charset(connection: Any) -> list[CheckMessage]:
+    """What the tables will be made with."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@character_set_database")
+        charset = cursor.fetchone()[0]
+    if charset in fields.WHOLE:
+        return []
+    name = connection.settings_dict["NAME"]
+    hint = f"Before the first migrate, run: ALTER DATABASE {name} CHARACTER SET utf8mb4;"
+    return [_narrow(connection, f"makes tables in {charset}", hint)]
+
+
+def _narrow(connection: Any, words: str, hint: str) -> Warning:
+    return Warning(
+        f"The database {connection.alias!r} {words}: SMS with other characters (emoji, or letters "
+        "of other alphabets) are refused.",
+        hint=hint,
+        id="smska.W013",
+    )
+
+
+def _conversion(connection: Any, table: str) -> str:
+    """The SQL that makes a table hold every character. It gives each column the same collation, so
+    that the key needs its own again."""
+    convert = f"ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4;"
+    return f"{convert} {_exact_key(connection)}" if table == SmsMessage._meta.db_table else convert
+
+
+def _exact_key(connection: Any) -> str:
+    field = SmsMessage._meta.get_field("idempotency_key")
+    collation = fields.exact_collation(connection)
+    return (
+        f"ALTER TABLE {SmsMessage._meta.db_table} MODIFY {field.column} "
+        f"{field.db_type(connection)} COLLATE {collation} NULL;"
+    )
+
+
+def _check_collation(connection: Any) -> list[CheckMessage]:
+    if connection.vendor != "mysql":
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT collation_name FROM information_schema.columns WHERE table_schema = DATABASE()"
+            " AND table_name = %s AND column_name = 'idempotency_key'",
+            [SmsMessage._meta.db_table],
+        )
+        found = cursor.fetchone()
+    if found is None or found[0] == fields.exact_collation(connection):
+        return []
+    return [
+        Warning(
+            f"The database {connection.alias!r} counts idempotency keys as one that differ in case,"
+            f" accents or blanks ({found[0]}): the second message is refused.",
+            hint=f"Run: {_exact_key(connection)}",
+            id="smska.W014",
+        )
+    ]
 
 
 @register(TAG)

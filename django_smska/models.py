@@ -19,7 +19,7 @@ from django.utils.translation import pgettext_lazy
 
 from . import conf
 from .exceptions import WrongStatus
-from .fields import ExactField
+from .fields import UNSENDABLE, ExactField, WordField, WordsField, foreign_character
 from .numbers import mask, normalize
 from .providers import DEFAULT_ALIAS
 from .segments import count
@@ -102,11 +102,9 @@ class SmsMessage(models.Model):
     )
 
     gateway_id = models.CharField(_("gateway id"), max_length=64, blank=True, editable=False)
-    gateway_status = models.CharField(
-        _("gateway status"), max_length=64, blank=True, editable=False
-    )
-    error_code = models.CharField(_("error code"), max_length=32, blank=True, editable=False)
-    error_text = models.TextField(_("error"), blank=True, editable=False)
+    gateway_status = WordField(_("gateway status"), max_length=64, blank=True, editable=False)
+    error_code = WordField(_("error code"), max_length=32, blank=True, editable=False)
+    error_text = WordsField(_("error"), blank=True, editable=False)
 
     segments = models.PositiveSmallIntegerField(
         pgettext_lazy("SMS", "segments"), default=0, editable=False
@@ -255,6 +253,8 @@ class SmsMessage(models.Model):
                 continue
             if problem := _unstorable(value, one_line=name != "body"):
                 errors[name] = ValidationError(problem, code="invalid")
+            elif foreign := self._foreign_character(name):
+                errors[name] = foreign
         for name in ("send_after", "expires_at"):
             if problem := _no_time(getattr(self, name)):
                 errors[name] = ValidationError(problem, code="invalid")
@@ -265,6 +265,22 @@ class SmsMessage(models.Model):
         if errors:
             raise ValidationError(errors)
         self.clean_fields(exclude=self._unchecked())
+
+    def _foreign_character(self, name: str) -> ValidationError | None:
+        """The error about a character that the database's character set does not have."""
+        text = getattr(self, name)
+        field = self._meta.get_field(name)
+        foreign = foreign_character(text, field, connections[write_db()])
+        if foreign is None:
+            return None
+        return ValidationError(
+            _(
+                "The database cannot store character %(place)s (%(code)s), because it is not set "
+                "up for all characters (UTF-8). Remove the character, or ask your administrator."
+            ),
+            code="charset",
+            params={"place": text.index(foreign) + 1, "code": f"U+{ord(foreign):04X}"},
+        )
 
     def clean(self) -> None:
         self.prepare()
@@ -317,7 +333,7 @@ class ProviderState(models.Model):
 
     alias = models.CharField(_("provider"), max_length=64, primary_key=True)
     reason = models.CharField(_("reason"), max_length=16, blank=True)
-    detail = models.TextField(_("details"), blank=True)
+    detail = WordsField(_("details"), blank=True)
     strikes = models.PositiveIntegerField(_("failures in a row"), default=0)
     looks = models.PositiveIntegerField(_("looks since the pause"), default=0)
     paused_at = models.DateTimeField(_("paused since"), null=True)
@@ -390,8 +406,6 @@ def _later(start: datetime, wait: timedelta) -> datetime:
         return start.max.replace(tzinfo=start.tzinfo)
 
 
-# NUL, and halves of surrogate pairs: neither can be stored by every database nor sent as UTF-8.
-_UNSENDABLE = re.compile("[\0\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f]")
 
 
@@ -399,7 +413,7 @@ def _unstorable(value: Any, *, one_line: bool) -> Any:
     """Say why a text cannot be stored or sent, or nothing."""
     if not isinstance(value, str):
         return _("This must be text.")
-    if _UNSENDABLE.search(value):
+    if UNSENDABLE.search(value):
         return _("The text has a character that cannot be sent (NUL or half a surrogate pair).")
     if one_line and _CONTROL.search(value):
         return _("This must be one line.")
