@@ -32,8 +32,8 @@ def max_attempts() -> int:
 
 
 def max_segments() -> int:
-    """``SMSKA_MAX_SEGMENTS``: longest text in segments, 255 (all that TS 23.040 can number)."""
-    return int(_positive("SMSKA_MAX_SEGMENTS", 255))
+    """``SMSKA_MAX_SEGMENTS``: longest text in segments, 10 (TS 23.040 can number 255)."""
+    return int(_positive("SMSKA_MAX_SEGMENTS", 10))
 
 
 def status_window() -> timedelta:

@@ -6,18 +6,42 @@ import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from django.core.exceptions import ValidationError
 from django.db import models
+from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor
+from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
     CharField = models.CharField[Any, Any]
     TextField = models.TextField[Any, Any]
+    ForeignKey = models.ForeignKey[Any, Any]
+    ForeignKeyDescriptor = ForwardManyToOneDescriptor[Any]
 else:
-    CharField, TextField = models.CharField, models.TextField
+    CharField, TextField, ForeignKey = models.CharField, models.TextField, models.ForeignKey
+    ForeignKeyDescriptor = ForwardManyToOneDescriptor
 
 LONGEST = 4000  # characters of another party's words that are kept
 
 #: NUL, and halves of surrogate pairs: neither can be stored by every database nor sent as UTF-8.
 UNSENDABLE = re.compile("[\0\ud800-\udfff]")
+
+
+class UserDescriptor(ForeignKeyDescriptor):
+    """A user who is not logged in counts as no user."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        user_model = self.field.remote_field.model
+        if getattr(value, "is_anonymous", False):
+            value = None
+        elif value is not None and not isinstance(value, user_model):
+            words = _("This must be a user (%(model)s) or None, not %(type)s.")
+            params = {"model": user_model._meta.label, "type": type(value).__name__}
+            raise ValidationError({self.field.name: ValidationError(words, params=params)})
+        super().__set__(instance, value)
+
+
+class UserField(ForeignKey):
+    forward_related_accessor_class = UserDescriptor
 
 
 class ExactField(CharField):

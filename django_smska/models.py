@@ -19,11 +19,13 @@ from django.utils.translation import pgettext_lazy
 
 from . import conf
 from .exceptions import WrongStatus
-from .fields import UNSENDABLE, ExactField, WordField, WordsField, foreign_character
+from .fields import UNSENDABLE, ExactField, UserField, WordField, WordsField, foreign_character
 from .numbers import mask, normalize
 from .providers import DEFAULT_ALIAS
 from .segments import count
 from .states import Status
+
+PRIORITY = 32767  # the highest, which every database can store
 
 
 class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
@@ -58,6 +60,10 @@ class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
     def awaiting_report(self, now: datetime) -> SmsMessageQuerySet:
         """Sent messages whose next status question is due."""
         return self.filter(status=Status.SENT, next_status_at__lte=now).order_by("next_status_at")
+
+    def bulk_update(self, *args: Any, **kwargs: Any) -> int:
+        """Refuse: ``save()`` checks a draft, and that it still is one."""
+        raise TypeError("bulk_update() would write messages unchecked. Call save() on each draft.")
 
     def refresh_status(self) -> dict[str, int]:
         """Ask the gateways for the reports of these messages; return how many have which status.
@@ -133,7 +139,7 @@ class SmsMessage(models.Model):
         blank=True,
         editable=False,
     )
-    created_by = models.ForeignKey(
+    created_by = UserField(
         settings.AUTH_USER_MODEL,
         models.SET_NULL,
         verbose_name=_("created by"),
@@ -200,23 +206,64 @@ class SmsMessage(models.Model):
     def __repr__(self) -> str:
         return f"<SmsMessage {self.pk} {self.status} {mask(str(self.to))}>"
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
+    def save(
+        self,
+        *,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
         """Store a new message, or what a person edited in a draft.
 
-        An edit of a message that has left the state of a draft raises ``WrongStatus``.
+        Raises ``WrongStatus`` for a message that is no draft any more, and ``ValueError`` for
+        ``update_fields`` that no person may edit; then nothing is stored.
         """
         if self._state.adding:
             self._start_new()
-            super().save(*args, **{**kwargs, "force_insert": True})
+            super().save(
+                force_insert=force_insert or True,
+                force_update=force_update,
+                using=using,
+                update_fields=update_fields,
+            )
             return
-        fields = set(kwargs.pop("update_fields", None) or self.EDITABLE) & set(self.EDITABLE)
+        fields = self._editable(update_fields)
+        if not fields:
+            return
         self.prepare()
         if fields & {"to", "body"}:
             fields |= {"segments", "encoding"}
         with transaction.atomic(using=write_db()):
             if not rows().select_for_update().filter(pk=self.pk, status=Status.DRAFT).exists():
                 raise WrongStatus("Only a draft can be edited. Send a new message.", sms=self.pk)
-            super().save(*args, update_fields=sorted(fields), **kwargs)
+            super().save(
+                force_insert=force_insert,
+                force_update=force_update,
+                using=using,
+                update_fields=sorted(fields),
+            )
+
+    @classmethod
+    def _editable(cls, names: Iterable[str] | None) -> set[str]:
+        """The fields that are to be saved."""
+        if names is None:
+            return set(cls.EDITABLE)
+        fields = {"created_by" if name == "created_by_id" else name for name in names}
+        if cls._times() <= fields:
+            fields -= cls._times() - set(cls.EDITABLE)
+        if wrong := sorted(fields - set(cls.EDITABLE)):
+            raise ValueError(
+                f"save() cannot write {', '.join(wrong)}. A person may edit: "
+                f"{', '.join(cls.EDITABLE)}. The rest is written by sending alone."
+            )
+        return fields
+
+    @classmethod
+    def _times(cls) -> set[str]:
+        """All the fields that ``update_or_create()`` adds to those that it was given."""
+        fields = cls._meta.concrete_fields
+        return {one.name for one in fields if type(one).pre_save is not models.Field.pre_save}
 
     def _start_new(self) -> None:
         """What is stored anew has no past: neither a copy of a row nor a made-up one is sent."""
@@ -229,7 +276,7 @@ class SmsMessage(models.Model):
             setattr(self, name, None)
 
     def prepare(self) -> None:
-        """Put number, expiry and segments in order, and check every field without a query.
+        """Put number, line ends, expiry and segments in order, and check every field.
 
         Raises ``ValidationError`` with the field's name, never with its value.
         """
@@ -258,8 +305,10 @@ class SmsMessage(models.Model):
         for name in ("send_after", "expires_at"):
             if problem := _no_time(getattr(self, name)):
                 errors[name] = ValidationError(problem, code="invalid")
-        if not isinstance(self.priority, int):
-            errors["priority"] = ValidationError(_("This must be a whole number."), code="invalid")
+        if not (isinstance(self.priority, int) and abs(self.priority) <= PRIORITY):
+            words = _("This must be a whole number from %(least)s to %(most)s.")
+            params = {"least": -PRIORITY, "most": PRIORITY}
+            errors["priority"] = ValidationError(words, code="invalid", params=params)
         if not errors:
             self._measure(errors)
         if errors:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from . import brakes, conf, sending, wakeup
@@ -32,19 +33,21 @@ BATCH = 1000  # rows an INSERT
 CHARACTERS = 1_000_000  # of texts a query, so that MariaDB takes them in one packet (16 MB)
 BAD_ROWS_KEPT = 1000
 
+ROW = "(number, text) pairs or unsaved SmsMessage objects"
 Row = tuple[int, SmsMessage]  # number of the row from 0, and its message
 
 
 def send_sms(
     to: Any,
-    body: str,
+    body: str | Promise,
     *,
-    sender: str = "",
+    sender: str | Promise = "",
     using: str = DEFAULT_ALIAS,
     expires_at: datetime | None = None,
     priority: int = 0,
     idempotency_key: str | None = None,
     created_by: Any = None,
+    send_after: None = None,
 ) -> SmsMessage:
     """Store a message and send it before returning.
 
@@ -53,8 +56,14 @@ def send_sms(
 
     ``to``: a number in any spelling of :func:`django_smska.numbers.normalize`. ``sender``: the
     sender ID, empty for the provider's. ``using``: an alias of ``SMS_PROVIDERS``.
-    ``idempotency_key``: the same key again returns the first message and sends nothing; with
-    another number or text it raises ``ValidationError``.
+    ``body``, ``sender``: text, or a ``gettext_lazy`` text. ``priority``: a whole number from -32767
+    to 32767; higher goes first. ``created_by``: a user, such as ``request.user``; one who is not
+    logged in counts as ``None``. ``idempotency_key``: the same key again returns the first message
+    and sends nothing; with another number or text it raises ``ValidationError``. ``send_after`` is
+    refused: that is :func:`queue_sms`'s.
+
+    Two messages to one number may be in flight at once, so that they may arrive in either order.
+    Where the order matters, send the second when the first is *delivered* (``sms_status_changed``).
 
     Raises ``ValidationError`` and ``InvalidProvider`` before anything is stored; ``SmsNotSent``
     where it was surely not sent (the stored message is then *failed*: sending anew is safe);
@@ -62,10 +71,13 @@ def send_sms(
     primary key as ``sms``.
     """
     message = SmsMessage(
-        to=to, body=body, sender=sender, using=using, expires_at=expires_at, priority=priority,
-        idempotency_key=idempotency_key, created_by=created_by, status=Status.QUEUED,
+        to=to, body=cast(Any, body), sender=cast(Any, sender), using=using, expires_at=expires_at,
+        priority=priority, idempotency_key=idempotency_key, status=Status.QUEUED,
     )  # fmt: skip
     del to, body  # a debug page shows the local variables of every frame
+    if send_after is not None:
+        raise TypeError("send_sms() sends now. Use queue_sms(…, send_after=…) to send later.")
+    message.created_by = created_by
     waits = providers[using].uses_network and sending.in_transaction()
     _check(message)
     if not waits:
@@ -81,9 +93,9 @@ def send_sms(
 
 def queue_sms(
     to: Any,
-    body: str,
+    body: str | Promise,
     *,
-    sender: str = "",
+    sender: str | Promise = "",
     using: str = DEFAULT_ALIAS,
     send_after: datetime | None = None,
     expires_at: datetime | None = None,
@@ -95,15 +107,18 @@ def queue_sms(
     ``SMSKA_TASKS`` names) to send; never wait for the network.
 
     ``send_after``: not before this time. ``expires_at``: not after this time, by default
-    ``SMSKA_EXPIRES_AFTER`` after ``send_after``. ``priority``: higher goes first. The rest is as
-    with :func:`send_sms`.
+    ``SMSKA_EXPIRES_AFTER`` after ``send_after``. The rest is as with :func:`send_sms`.
+
+    Messages leave by priority and time, but the order to one number is not kept: two may be in
+    flight at once, and one that is tried again comes later.
     """
     message = SmsMessage(
-        to=to, body=body, sender=sender, using=using, send_after=send_after or timezone.now(),
-        expires_at=expires_at, priority=priority, idempotency_key=idempotency_key,
-        created_by=created_by, status=Status.QUEUED,
+        to=to, body=cast(Any, body), sender=cast(Any, sender), using=using,
+        send_after=send_after or timezone.now(), expires_at=expires_at, priority=priority,
+        idempotency_key=idempotency_key, status=Status.QUEUED,
     )  # fmt: skip
     del to, body
+    message.created_by = created_by
     providers.require(using)
     _check(message)
     stored, is_new = _store(message)
@@ -127,7 +142,8 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     """Store many messages for the workers; return how many, as an int with ``errors``.
 
     ``messages``: ``(number, text)`` pairs or unsaved ``SmsMessage`` objects, from any iterable; no
-    more than a batch of it is held in memory. ``using``: the provider for all of them.
+    more than a batch of it is held in memory. ``using``: the provider for all of them. Raises
+    ``TypeError`` where no row at all is of such a kind.
 
     A row that is not valid is passed over, logged, and listed in ``errors`` of the result; the
     others are stored. Of messages with an idempotency key that is stored already, nothing is stored
@@ -136,7 +152,7 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     double.
     """
     if isinstance(messages, (str, bytes)):
-        raise TypeError("send_mass_sms takes an iterable of (number, text) or SmsMessage.")
+        raise TypeError(f"send_mass_sms takes an iterable of {ROW}.")
     messages = iter(messages)  # and hides what it holds from a debug page
     if using is not None:
         providers.require(using)
@@ -153,6 +169,8 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
         if handover is not None:
             handover.on_commit()
         wakeup.ring()
+    if bad.wrong_kind and bad.wrong_kind == bad.rows:
+        raise TypeError(f"send_mass_sms takes an iterable of {ROW}; this one has {bad.first_kind}.")
     result = Stored(stored)
     result.errors, result.bad = sorted(bad.errors, key=itemgetter(0)), bad.number
     if bad.number:
@@ -177,6 +195,9 @@ class _BadRows:
     def __init__(self) -> None:
         self.errors: list[tuple[int, ValidationError]] = []
         self.number = 0
+        self.rows = 0  # in all, good ones too
+        self.wrong_kind = 0
+        self.first_kind = ""
 
     def add(self, index: int, error: ValidationError) -> None:
         self.number += 1
@@ -184,10 +205,27 @@ class _BadRows:
             self.errors.append((index, error))
 
 
+class _WrongKind(ValidationError):
+    """A row that is neither a pair nor a message; ``kind`` says what it is, never what it holds."""
+
+    def __init__(self, row: Any) -> None:
+        self.kind = type(row).__name__
+        if isinstance(row, (tuple, list)):
+            self.kind += f" of {len(row)}"
+        words = _("A row is (number, text) or an SmsMessage, not %(kind)s.")
+        super().__init__(words, code="invalid_row", params={"kind": self.kind})
+
+
 def _good_rows(messages: Iterable[Any], using: str | None, bad: _BadRows) -> Iterator[Row]:
     for index, row in enumerate(messages):
+        bad.rows += 1
         try:
             message = _queued(row, using)
+        except _WrongKind as error:
+            bad.wrong_kind += 1
+            bad.first_kind = bad.first_kind or error.kind
+            bad.add(index, error)
+            continue
         except ValidationError as error:
             bad.add(index, error)
             continue
@@ -254,8 +292,7 @@ def _queued(row: Any, using: str | None) -> SmsMessage:
     elif isinstance(row, (tuple, list)) and len(row) == 2:
         message = SmsMessage(to=row[0], body=row[1], using=using or DEFAULT_ALIAS)
     else:
-        words = _("A row is (number, text) or an SmsMessage.")
-        raise ValidationError(words, code="invalid_row")
+        raise _WrongKind(row)
     providers.require(message.using)
     message.status = Status.QUEUED
     _check(message)

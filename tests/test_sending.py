@@ -2,16 +2,23 @@
 
 import logging
 import pickle
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timedelta
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 from django.db.utils import OperationalError
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
+from django.utils.translation import gettext_lazy
 
 from django_smska import brakes, sending, sms
 from django_smska.exceptions import (
@@ -159,6 +166,11 @@ BAD_INPUT = [
     ({"expires_at": date(2100, 1, 1)}, ValidationError),
     ({"priority": 1.5}, ValidationError),
     ({"priority": None}, ValidationError),
+    ({"priority": 32768}, ValidationError),
+    ({"priority": -(10**12)}, ValidationError),
+    ({"created_by": 5}, ValidationError),
+    ({"created_by": "boss"}, ValidationError),
+    ({"body": "я" * 67 * 10 + "!"}, ValidationError),  # 11 segments
 ]
 
 
@@ -170,6 +182,66 @@ def test_bad_input_is_refused_before_anything_is_stored(provider, function, wron
         function(arguments.pop("to"), arguments.pop("body"), **arguments)
     assert not SmsMessage.objects.exists() and provider.requests == []
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("function", [send_sms, queue_sms])
+def test_a_user_is_kept_in_whatever_form_a_request_has_one(provider, function):
+    user = get_user_model().objects.create_user("boss")
+    for given, kept in [
+        (user, user),
+        (SimpleLazyObject(lambda: user), user),
+        (AnonymousUser(), None),
+        (SimpleLazyObject(AnonymousUser), None),
+        (None, None),
+    ]:
+        message = function(NUMBER, "text", created_by=given)
+        assert stored(message.pk).created_by == kept
+    with pytest.raises(ValidationError, match="must be a user .auth.User. or None, not int"):
+        SmsMessage(to=NUMBER, body="text").created_by = 5
+    assert SmsMessage(to=NUMBER, body="text", created_by=AnonymousUser()).created_by is None
+
+
+@pytest.mark.parametrize("function", [send_sms, queue_sms])
+def test_lazy_texts_are_stored_as_they_read_now(provider, function):
+    message = function(NUMBER, gettext_lazy("delivered"), sender=gettext_lazy("sent"))
+    assert (type(message.body), type(message.sender)) == (str, str)
+    assert (stored(message.pk).body, stored(message.pk).sender) == ("delivered", "sent")
+
+
+def test_lazy_texts_are_typed_as_accepted(tmp_path):
+    pytest.importorskip("mypy")
+    (tmp_path / "view.py").write_text(
+        "from django.utils.translation import gettext_lazy as _\n"
+        "from django_smska.sms import queue_sms, send_sms\n"
+        "send_sms('+79041764995', _('text'), sender=_('Shop'))\n"
+        "queue_sms('+79041764995', 'text', sender='Shop')\n"
+        "send_sms('+79041764995', 5)\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--no-incremental",
+        str(tmp_path / "view.py"),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert [line for line in run.stdout.splitlines() if "error:" in line] == [
+        line for line in run.stdout.splitlines() if "view.py:5:" in line
+    ]
+    assert "view.py:5:" in run.stdout
+
+
+def test_a_later_time_is_not_for_what_is_sent_now(provider):
+    with pytest.raises(TypeError, match=r"Use queue_sms\(…, send_after=…\)"):
+        send_sms(NUMBER, "text", send_after=timezone.now())
+    assert not SmsMessage.objects.exists()
+
+
+@pytest.mark.parametrize("priority", [-32767, 32767, True])
+def test_a_priority_of_the_range_is_stored_on_every_database(provider, priority):
+    message = queue_sms(NUMBER, "text", priority=priority)
+    assert stored(message.pk).priority == priority
 
 
 def test_a_wrong_provider_is_refused_before_anything_is_stored(provider, settings):
@@ -303,7 +375,7 @@ class TestIdempotencyKeysOfMany:
         assert (result, result.bad) == (2, 3)
         assert [index for index, _ in result.errors] == [1, 2, 4]
         assert result.errors[0][1].error_dict["idempotency_key"][0].code == "idempotency_key_reused"
-        assert "17" not in str(result.errors) + caplog.text
+        assert "-17" not in str(result.errors) + caplog.text
         assert SmsMessage.objects.count() == 3 and every[0].pk and every[5].pk
 
     def test_the_loser_of_a_race_stores_what_is_left(self, provider):
@@ -939,6 +1011,27 @@ class TestMassSms:
         with pytest.raises(TypeError, match="takes an iterable"):
             send_mass_sms("+79041764995")
 
+    @pytest.mark.parametrize(
+        ("wrong", "kind"),
+        [
+            ([{"to": NUMBER, "body": "secret"}] * 2, "dict"),
+            ([(NUMBER, "secret", "Shop")], "tuple of 3"),
+            ((NUMBER, "secret"), "str"),
+            ({NUMBER: "secret"}, "str"),
+            (iter([[], None]), "list of 0"),
+        ],
+    )
+    def test_rows_that_are_all_of_a_wrong_kind_are_the_callers_mistake(self, provider, wrong, kind):
+        with pytest.raises(TypeError, match=f"this one has {kind}") as refused:
+            send_mass_sms(wrong)
+        assert "secret" not in str(refused.value) and not SmsMessage.objects.exists()
+
+    def test_one_row_of_a_wrong_kind_is_a_bad_row(self, provider):
+        for right in ((NUMBER, "text"), ("no number", "text")):
+            result = send_mass_sms([{"to": NUMBER}, right])
+            assert "not dict" in str(result.errors[0][1])
+        assert send_mass_sms([]) == 0
+
     def test_a_stored_message_is_no_new_one(self, provider):
         message = queue_sms(NUMBER, "text")
         assert send_mass_sms([message]).bad == 1
@@ -962,6 +1055,43 @@ class TestModel:
         draft.save()
         row = stored(draft.pk)
         assert (row.body, row.segments, row.encoding, row.status) == ("я" * 71, 2, "UCS-2", "draft")
+
+    @pytest.mark.parametrize(
+        "fields",
+        [["gateway_id"], ["sent_at"], ["body", "status"], ["id"], ["nonsense"], {"error_text": 1}],
+    )
+    def test_what_no_person_may_edit_is_refused_and_nothing_is_stored(self, db, fields):
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        draft.body, draft.gateway_id = "changed", "made-up"
+        with pytest.raises(ValueError, match="save.. cannot write .*A person may edit: to, body"):
+            draft.save(update_fields=fields)
+        with pytest.raises(ValueError, match="cannot write"):
+            async_to_sync(draft.asave)(update_fields=fields)
+        row = stored(draft.pk)
+        assert (row.body, row.gateway_id, row.status) == ("text", "", "draft")
+
+    def test_what_django_offers_beside_save_is_no_way_around_it(self, db):
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        draft.gateway_id = "made-up"
+        with pytest.raises(TypeError, match="Call save"):
+            SmsMessage.objects.bulk_update([draft], ["gateway_id"])
+        with pytest.raises(ValueError, match="cannot write gateway_id"):
+            SmsMessage.objects.update_or_create(pk=draft.pk, defaults={"gateway_id": "made-up"})
+        with pytest.raises(ValueError, match="force"):
+            draft.save(force_insert=True)
+        assert stored(draft.pk).gateway_id == ""
+
+    def test_no_fields_to_update_store_nothing(self, db):
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        draft.body = "changed"
+        draft.save(update_fields=[])
+        assert stored(draft.pk).body == "text"
+        draft.save(update_fields=["priority", "created_by_id"])
+        assert stored(draft.pk).body == "text"
+        draft.save(update_fields=("body",))
+        assert (stored(draft.pk).body, SmsMessage.objects.count()) == ("changed", 1)
+        SmsMessage.objects.update_or_create(pk=draft.pk, defaults={"body": "again"})
+        assert stored(draft.pk).body == "again"
 
     def test_a_message_that_is_no_draft_cannot_be_edited(self, db):
         draft = SmsMessage.objects.create(to=NUMBER, body="text")

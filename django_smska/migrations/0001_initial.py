@@ -221,7 +221,7 @@ class Migration(migrations.Migration):
                 ("status_questions", models.PositiveSmallIntegerField(default=0, editable=False)),
                 (
                     "created_by",
-                    models.ForeignKey(
+                    django_smska.fields.UserField(
                         blank=True,
                         editable=False,
                         null=True,
