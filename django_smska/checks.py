@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
@@ -26,6 +27,28 @@ def check_providers(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     for backend in backends:
         messages += backend.check() + _check_lease(backend)
     return messages
+
+
+@register(TAG)
+def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Every setting of the app has a value that can be used, and none is misspelt."""
+    messages: list[CheckMessage] = []
+    for setting in conf.Setting.known.values():
+        try:
+            setting()
+        except ImproperlyConfigured as error:
+            hint = f"Correct {setting.name}, or remove it: the default is {setting.default!r}."
+            messages.append(Error(str(error), hint=hint, id="smska.E011"))
+    return messages + [_unknown(name) for name in conf.unknown_settings()]
+
+
+def _unknown(name: str) -> Warning:
+    known = ["SMS_PROVIDERS", *conf.Setting.known]
+    near = get_close_matches(name, known, n=1, cutoff=0.75)
+    hint = f"Did you mean {near[0]}?" if near else f"Remove it. Known: {', '.join(known)}."
+    return Warning(
+        f"{name} is no setting of django-smska: it does nothing.", hint=hint, id="smska.W011"
+    )
 
 
 @register(TAG)
@@ -165,6 +188,9 @@ def check_tasks(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def _problem_of_tasks() -> str | None:
     try:
         alias = conf.tasks()
+    except ImproperlyConfigured:
+        return None  # E011 says it
+    try:
         if alias is not None:
             from . import tasks
 
@@ -232,8 +258,8 @@ def _check_lease(backend: BaseSmsBackend) -> list[CheckMessage]:
         return []
     try:
         lease = conf.lease().total_seconds()
-    except ImproperlyConfigured as error:
-        return [Error(str(error), hint="Correct SMSKA_LEASE.", id="smska.E006")]
+    except ImproperlyConfigured:
+        return []  # E011 says it
     needed = backend.deadline + MARGIN
     if lease >= needed:
         return []
