@@ -6,6 +6,8 @@ import os
 from difflib import get_close_matches
 from typing import Any
 
+from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
@@ -61,6 +63,29 @@ def check_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def mark_test_run(**kwargs: Any) -> None:
     """Let the processes that a test starts know of the test run."""
     conf.in_test_run()
+
+
+@register(TAG)
+def check_user_table(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Messages and users are in one database: ``created_by`` is a foreign key."""
+    user = apps.get_model(settings.AUTH_USER_MODEL)
+    ours, users = (_where(router.db_for_write(model)) for model in (SmsMessage, user))
+    if ours[1] == users[1]:
+        return []
+    return [
+        Error(
+            f"The messages are in the database {ours[0]!r}, the users ({user._meta.label}) in "
+            f"{users[0]!r}: 'created_by' cannot point from one to the other.",
+            hint="Let the database router keep django_smska in the database of the users.",
+            id="smska.E012",
+        )
+    ]
+
+
+def _where(alias: str) -> tuple[str, list[Any]]:
+    """The alias, and what tells whether two aliases are one database."""
+    wanted = connections[alias].settings_dict
+    return alias, [wanted[name] for name in ("ENGINE", "HOST", "PORT", "NAME")]
 
 
 @register(Tags.database)

@@ -6,6 +6,7 @@ from decimal import Decimal
 import environ
 import pytest
 from django.core.checks import run_checks
+from django.db import connections
 from django.views.debug import ExceptionReporter
 
 from django_smska import conf, sms
@@ -145,6 +146,31 @@ def test_a_development_backend_as_default_is_a_deployment_error(settings, name):
     settings.SMS_PROVIDERS = {"default": entry, "other": entry}
     assert ids() == []
     assert ids(include_deployment_checks=True) == ["smska.E007"]
+
+
+class Apart:
+    """Keeps the messages in a database of their own."""
+
+    def db_for_write(self, model, **hints):
+        return "other" if model._meta.app_label == "django_smska" else None
+
+    db_for_read = db_for_write
+
+
+@pytest.mark.parametrize(("name", "found"), [("other.sqlite3", ["smska.E012"]), (None, [])])
+def test_a_database_without_the_users_is_an_error(settings, monkeypatch, name, found):
+    """Two aliases of one database are none."""
+    settings.SMS_PROVIDERS = {"default": {"OPTIONS": GOOD}}
+    settings.DATABASE_ROUTERS = ["tests.test_providers.Apart"]
+    usual = connections.settings["default"]
+    other = {**usual, "NAME": name or connections["default"].settings_dict["NAME"]}
+    monkeypatch.setitem(connections.settings, "other", other)
+    try:
+        errors = run_checks(tags=["sms"])
+        assert [error.id for error in errors] == found
+        assert all("'other'" in error.msg and "auth.User" in error.msg for error in errors)
+    finally:
+        del connections["other"]
 
 
 def test_a_lease_shorter_than_a_send_is_an_error(settings):

@@ -1101,6 +1101,13 @@ class TestModel:
             draft.save()
         assert stored(draft.pk).body == "text"
 
+    def test_sending_twice_is_not_the_fault_of_the_settings(self, provider):
+        message = send_sms(NUMBER, "text")
+        with pytest.raises(WrongStatus) as refused:
+            message.send()
+        assert str(refused.value).startswith("Only a draft or a queued message can be sent")
+        assert refused.value.alias == "default"
+
     def test_neither_str_nor_repr_shows_number_or_text(self, db):
         message = SmsMessage(to=NUMBER, body="secret")
         assert "+7904•••4995" in str(message) and "+7904•••4995" in repr(message)

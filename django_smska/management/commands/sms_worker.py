@@ -11,7 +11,7 @@ import threading
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from django_smska import brakes
 from django_smska.exceptions import InvalidProvider
+from django_smska.management.tables import require_tables
 from django_smska.models import rows, write_db
 from django_smska.sms import providers
 from django_smska.wakeup import Alarm
@@ -76,6 +77,8 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         _refuse_wrong(options)
+        with suppress(*AWAY):  # a daemon waits for its database
+            require_tables()
         self.json = options["json"]
         self.bar: Any = None
         self.worker = Worker(
