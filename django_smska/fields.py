@@ -101,13 +101,12 @@ def foreign_character(text: str, field: Any, connection: Any) -> str | None:
     """Return the first character that the column cannot hold on this database, or ``None``.
 
     MariaDB is asked once for each connection, and again before a text is refused: an administrator
-    may have converted the table.
+    may have converted the table. PostgreSQL's driver knows without a query.
     """
     if text.isascii() or connection.vendor not in ("mysql", "postgresql"):
         return None
-    foreign = _foreign(text, _charsets(connection).of(field))
-    if foreign is None or connection.vendor == "postgresql":
-        return foreign
+    if _charsets(connection).whole or not _foreign(text, _charsets(connection).of(field)):
+        return None
     _known.pop(connection.connection, None)
     return _foreign(text, _charsets(connection).of(field))
 
@@ -152,6 +151,7 @@ class Charsets:
                     ["django\\_smska\\_%"],
                 )
                 self.columns = {(table, column): name for table, column, name in cursor.fetchall()}
+        self.whole = {*self.common, *self.columns.values()} <= WHOLE
 
     def of(self, field: Any) -> set[str]:
         """Those that do not hold every character.
@@ -167,9 +167,8 @@ _known: WeakKeyDictionary[Any, Charsets] = WeakKeyDictionary()
 
 
 def _charsets(connection: Any) -> Charsets:
-    connection.ensure_connection()
-    if connection.vendor == "postgresql":  # its driver knows
-        return Charsets(connection)
+    if connection.connection is None:
+        connection.ensure_connection()
     if connection.connection not in _known:
         _known[connection.connection] = Charsets(connection)
     return _known[connection.connection]

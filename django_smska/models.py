@@ -318,6 +318,8 @@ class SmsMessage(models.Model):
     def _foreign_character(self, name: str) -> ValidationError | None:
         """The error about a character that the database's character set does not have."""
         text = getattr(self, name)
+        if text.isascii():
+            return None
         field = self._meta.get_field(name)
         foreign = foreign_character(text, field, connections[write_db()])
         if foreign is None:
