@@ -231,8 +231,7 @@ def _problem_of_tasks() -> str | None:
 @register(TAG, deploy=True)
 def check_no_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """A site that inherits the variable from whatever started it would send nothing."""
-    in_a_child = conf.in_test_run() and conf.test_environment() is None
-    if not (in_a_child and conf.locmem_in_tests()):
+    if not conf.sends_nothing():
         return []
     return [
         Warning(

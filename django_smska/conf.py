@@ -144,6 +144,11 @@ def test_environment() -> Any:
     return getattr(getattr(utils, "_TestState", None), "saved_data", None)
 
 
+def sends_nothing() -> bool:
+    """Whether a process that runs no tests itself keeps all messages in memory."""
+    return in_test_run() and test_environment() is None and locmem_in_tests()
+
+
 class _Flag:
     """Something that weakref can watch."""
 

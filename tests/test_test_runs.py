@@ -257,6 +257,20 @@ def test_a_site_with_the_variable_is_warned_of_at_deployment(gateway):
         assert "no issues" in ended(command, environment(gateway, **env)).stdout
 
 
+@pytest.mark.parametrize(("really", "said"), [("", True), ("1", False)])
+def test_a_worker_says_that_it_sends_nothing(tmp_path, gateway, really, said):
+    (tmp_path / "worker_settings.py").write_text(
+        "from tests.sending_process import *\n"
+        f"DATABASES['default']['NAME'] = {str(tmp_path / 'db.sqlite3')!r}\n"
+    )
+    env = environment(gateway, SMSKA_REALLY=really, DJANGO_SETTINGS_MODULE="worker_settings")
+    env["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    manage = [sys.executable, "-m", "django"]
+    ended([*manage, "migrate"], env)
+    run = ended([*manage, "sms_worker", "--once"], env)
+    assert ("SMSKA_TEST_RUN is set" in run.stdout) == said
+
+
 def test_outside_of_a_test_run_the_settings_decide():
     code = (
         "import django; django.setup()\n"

@@ -20,7 +20,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 from django.utils import timezone
 
-from django_smska import brakes
+from django_smska import brakes, conf
 from django_smska.exceptions import InvalidProvider
 from django_smska.management.tables import require_tables
 from django_smska.models import rows, write_db
@@ -85,6 +85,8 @@ class Command(BaseCommand):
             using=options["using"], concurrency=options["concurrency"], progress=self._progress
         )
         self.paused: dict[str, str] = {}
+        if conf.sends_nothing():
+            self._say(f"{conf.TEST_RUN} is set, as for tests: every message is kept in memory.")
         with _ended_by_signals(self._stop):
             if options["once"]:
                 self._once()
