@@ -408,7 +408,7 @@ class SmsMessageAdmin(MessageAdminBase):
 
     def save_model(self, request: HttpRequest, obj: SmsMessage, form: Any, change: bool) -> None:
         if not change:
-            obj.created_by = request.user  # type: ignore[assignment]
+            obj.created_by = request.user
         super().save_model(request, obj, form, change)
         if "_send" in request.POST:
             # The network is waited for after the commit, and yet before the page is answered.

@@ -8,4 +8,8 @@ class SmskaConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  (registers the system checks)
+        from django.db.backends.signals import connection_created
+
+        from . import checks  # and registers the system checks
+
+        connection_created.connect(checks.mark_test_run)

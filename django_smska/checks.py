@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from difflib import get_close_matches
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
 
-from . import conf
+from . import conf, fields
 from .backends.base import BaseSmsBackend
 from .exceptions import InvalidProvider
+from .models import SmsMessage
 from .providers import DEFAULT_ALIAS, providers
 
 TAG = "sms"
@@ -23,6 +29,153 @@ def check_providers(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     for backend in backends:
         messages += backend.check() + _check_lease(backend)
     return messages
+
+
+@register(TAG)
+def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Every setting of the app has a value that can be used, and none is misspelt."""
+    messages: list[CheckMessage] = []
+    for setting in conf.Setting.known.values():
+        try:
+            setting()
+        except ImproperlyConfigured as error:
+            hint = f"Correct {setting.name}, or remove it: the default is {setting.default!r}."
+            messages.append(Error(str(error), hint=hint, id="smska.E011"))
+    return messages + [_unknown(name) for name in conf.unknown_settings()]
+
+
+def _unknown(name: str) -> Warning:
+    known = ["SMS_PROVIDERS", *conf.Setting.known]
+    near = get_close_matches(name, known, n=1, cutoff=0.75)
+    hint = f"Did you mean {near[0]}?" if near else f"Remove it. Known: {', '.join(known)}."
+    return Warning(
+        f"{name} is no setting of django-smska: it does nothing.", hint=hint, id="smska.W011"
+    )
+
+
+@register(TAG)
+def check_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Django's runner checks before the first test."""
+    mark_test_run()
+    return []
+
+
+def mark_test_run(**kwargs: Any) -> None:
+    """Let the processes that a test starts know of the test run."""
+    conf.in_test_run()
+
+
+@register(TAG)
+def check_user_table(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Messages and users are in one database: ``created_by`` is a foreign key."""
+    user = apps.get_model(settings.AUTH_USER_MODEL)
+    ours, users = (_where(router.db_for_write(model)) for model in (SmsMessage, user))
+    if ours[1] == users[1]:
+        return []
+    return [
+        Error(
+            f"The messages are in the database {ours[0]!r}, the users ({user._meta.label}) in "
+            f"{users[0]!r}: 'created_by' cannot point from one to the other.",
+            hint="Let the database router keep django_smska in the database of the users.",
+            id="smska.E012",
+        )
+    ]
+
+
+def _where(alias: str) -> tuple[str, list[Any]]:
+    """The alias, and what tells whether two aliases are one database."""
+    wanted = connections[alias].settings_dict
+    return alias, [wanted[name] for name in ("ENGINE", "HOST", "PORT", "NAME")]
+
+
+@register(Tags.database)
+def check_charsets(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Each database can hold every character, and tells idempotency keys apart."""
+    messages: list[CheckMessage] = []
+    for alias in databases or []:
+        if router.allow_migrate_model(alias, SmsMessage):
+            connection = connections[alias]
+            messages += _check_charsets(connection) + _check_collation(connection)
+    return messages
+
+
+def _check_charsets(connection: Any) -> list[CheckMessage]:
+    found = fields.Charsets(connection)
+    common = found.common - fields.WHOLE
+    narrow = {table for (table, _), name in found.columns.items() if name not in fields.WHOLE}
+    messages: list[CheckMessage] = []
+    if common and connection.vendor == "postgresql":
+        hint = "Create the database anew with ENCODING 'UTF8' and load a dump of this one into it."
+        messages.append(_narrow(connection, f"is {', '.join(common)}", hint))
+    elif common:
+        hint = f"Set 'charset' to 'utf8mb4' in OPTIONS of DATABASES[{connection.alias!r}]."
+        messages.append(_narrow(connection, f"is talked to in {', '.join(common)}", hint))
+    if connection.vendor == "mysql" and not found.columns:
+        messages += _check_default_charset(connection)
+    for table in sorted(narrow):
+        sets = {name for (of, _), name in found.columns.items() if of == table} - fields.WHOLE
+        words = f"holds text of {table} as {', '.join(sorted(sets))}"
+        messages.append(_narrow(connection, words, f"Run: {_conversion(connection, table)}"))
+    return messages
+
+
+def _check_default_charset(connection: Any) -> list[CheckMessage]:
+    """What the tables will be made with."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@character_set_database")
+        charset = cursor.fetchone()[0]
+    if charset in fields.WHOLE:
+        return []
+    name = connection.settings_dict["NAME"]
+    hint = f"Before the first migrate, run: ALTER DATABASE {name} CHARACTER SET utf8mb4;"
+    return [_narrow(connection, f"makes tables in {charset}", hint)]
+
+
+def _narrow(connection: Any, words: str, hint: str) -> Warning:
+    return Warning(
+        f"The database {connection.alias!r} {words}: SMS with other characters (emoji, or letters "
+        "of other alphabets) are refused.",
+        hint=hint,
+        id="smska.W013",
+    )
+
+
+def _conversion(connection: Any, table: str) -> str:
+    """The SQL that makes a table hold every character. It gives each column the same collation, so
+    that the key needs its own again."""
+    convert = f"ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4;"
+    return f"{convert} {_exact_key(connection)}" if table == SmsMessage._meta.db_table else convert
+
+
+def _exact_key(connection: Any) -> str:
+    field = SmsMessage._meta.get_field("idempotency_key")
+    collation = fields.exact_collation(connection)
+    return (
+        f"ALTER TABLE {SmsMessage._meta.db_table} MODIFY {field.column} "
+        f"{field.db_type(connection)} COLLATE {collation} NULL;"
+    )
+
+
+def _check_collation(connection: Any) -> list[CheckMessage]:
+    if connection.vendor != "mysql":
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT collation_name FROM information_schema.columns WHERE table_schema = DATABASE()"
+            " AND table_name = %s AND column_name = 'idempotency_key'",
+            [SmsMessage._meta.db_table],
+        )
+        found = cursor.fetchone()
+    if found is None or found[0] == fields.exact_collation(connection):
+        return []
+    return [
+        Warning(
+            f"The database {connection.alias!r} counts idempotency keys as one that differ in case,"
+            f" accents or blanks ({found[0]}): the second message is refused.",
+            hint=f"Run: {_exact_key(connection)}",
+            id="smska.W014",
+        )
+    ]
 
 
 @register(TAG)
@@ -60,6 +213,9 @@ def check_tasks(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def _problem_of_tasks() -> str | None:
     try:
         alias = conf.tasks()
+    except ImproperlyConfigured:
+        return None  # E011 says it
+    try:
         if alias is not None:
             from . import tasks
 
@@ -70,6 +226,21 @@ def _problem_of_tasks() -> str | None:
     except Exception as error:  # another party's backend may raise anything, with anything in it
         return f"its backend raised {type(error).__name__}."
     return None
+
+
+@register(TAG, deploy=True)
+def check_no_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A site that inherits the variable from whatever started it would send nothing."""
+    if not conf.sends_nothing():
+        return []
+    return [
+        Warning(
+            f"This counts as a test run ({conf.TEST_RUN}={os.environ.get(conf.TEST_RUN)}): every "
+            "SMS is kept in memory, none is sent.",
+            hint=f"Remove {conf.TEST_RUN} from the environment of the site and its workers.",
+            id="smska.W016",
+        )
+    ]
 
 
 @register(TAG, deploy=True)
@@ -111,8 +282,8 @@ def _check_lease(backend: BaseSmsBackend) -> list[CheckMessage]:
         return []
     try:
         lease = conf.lease().total_seconds()
-    except ImproperlyConfigured as error:
-        return [Error(str(error), hint="Correct SMSKA_LEASE.", id="smska.E006")]
+    except ImproperlyConfigured:
+        return []  # E011 says it
     needed = backend.deadline + MARGIN
     if lease >= needed:
         return []

@@ -1,10 +1,14 @@
-"""The app-wide settings, one function each, read when called; and SMS providers as URLs."""
+"""The app-wide settings, each read when it is called; and SMS providers as URLs."""
 
 from __future__ import annotations
 
+import os
+import sys
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from math import isfinite
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from django.conf import settings
@@ -12,53 +16,101 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .exceptions import InvalidProvider
 
-
-def lease() -> timedelta:
-    """``SMSKA_LEASE``: seconds that a claim holds, 120. It must outlast one send."""
-    return timedelta(seconds=_positive("SMSKA_LEASE", 120))
+T = TypeVar("T")
+LONGEST = timedelta(days=36525)  # added to any time of today, it is still in the calendar
 
 
-def expires_after() -> timedelta:
-    """``SMSKA_EXPIRES_AFTER``: seconds after which an unsent message is not sent, 24 hours."""
-    return timedelta(seconds=_positive("SMSKA_EXPIRES_AFTER", 24 * 3600))
+class Setting(Generic[T]):
+    """A setting of this app: called, it returns the value, or the default where there is none.
+
+    Raises ``ImproperlyConfigured`` for a value that cannot be used; a system check calls them all.
+    """
+
+    known: ClassVar[dict[str, Setting[Any]]] = {}
+
+    def __init__(self, name: str, default: Any, read: Callable[[Any], T], wanted: str) -> None:
+        self.name, self.default, self.read, self.wanted = name, default, read, wanted
+        self.known[name] = self
+
+    def __call__(self) -> T:
+        value = getattr(settings, self.name, self.default)
+        try:
+            return self.read(value)
+        except (TypeError, ValueError, OverflowError):
+            words = f"{self.name} must be {self.wanted}, not {repr(value)[:50]}."
+            raise ImproperlyConfigured(words) from None
 
 
-def max_attempts() -> int:
-    """``SMSKA_MAX_ATTEMPTS``: attempts when the gateway says "not now" (-3), 5."""
-    return int(_positive("SMSKA_MAX_ATTEMPTS", 5))
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise TypeError
+    return value
 
 
-def max_segments() -> int:
-    """``SMSKA_MAX_SEGMENTS``: longest text in segments, 255 (all that TS 23.040 can number)."""
-    return int(_positive("SMSKA_MAX_SEGMENTS", 255))
+def _seconds(value: Any) -> timedelta:
+    wait = value if isinstance(value, timedelta) else timedelta(seconds=_number(value))
+    if not timedelta(0) < wait <= LONGEST:
+        raise ValueError
+    return wait
 
 
-def status_window() -> timedelta:
-    """``SMSKA_STATUS_WINDOW``: seconds after sending in which reports are asked for, 72 hours."""
-    return timedelta(seconds=_positive("SMSKA_STATUS_WINDOW", 72 * 3600))
+def _duration(name: str, seconds: int) -> Setting[timedelta]:
+    return Setting(name, seconds, _seconds, "a number of seconds above 0, up to a hundred years")
 
 
-def send_at_once() -> int:
-    """``SMSKA_SEND_AT_ONCE``: how many messages the admin sends while one waits, 5."""
-    return int(_positive("SMSKA_SEND_AT_ONCE", 5))
+def _whole(name: str, default: int, most: int) -> Setting[int]:
+    def read(value: Any) -> int:
+        if not 1 <= _number(value) <= most or value != int(value):
+            raise ValueError
+        return int(value)
+
+    return Setting(name, default, read, f"a whole number from 1 to {most}")
 
 
-def low_balance() -> float:
-    """``SMSKA_LOW_BALANCE``: credits below which the admin warns, 100; 0 for never."""
-    return _positive("SMSKA_LOW_BALANCE", 100, or_zero=True)
+def _credits(value: Any) -> float:
+    if _number(value) < 0:
+        raise ValueError
+    return float(value)
 
 
-def keep_for() -> timedelta:
-    """``SMSKA_KEEP``: seconds that ``sms_prune`` keeps finished messages, 180 days."""
-    return timedelta(seconds=_positive("SMSKA_KEEP", 180 * 24 * 3600))
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
-def tasks() -> str | None:
-    """``SMSKA_TASKS``: the alias in ``TASKS`` of the engine that sends what is queued, None."""
-    alias = getattr(settings, "SMSKA_TASKS", None)
-    if alias is not None and not isinstance(alias, str):
-        raise ImproperlyConfigured(f"SMSKA_TASKS must be an alias of TASKS, not {alias!r}.")
-    return alias or None
+def _alias(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError
+    return value or None
+
+
+#: Seconds that a claim holds. It must outlast one send.
+lease = _duration("SMSKA_LEASE", 120)
+#: Seconds after which an unsent message is no longer sent.
+expires_after = _duration("SMSKA_EXPIRES_AFTER", 24 * 3600)
+#: Seconds after sending in which reports are asked for.
+status_window = _duration("SMSKA_STATUS_WINDOW", 72 * 3600)
+#: Seconds that ``sms_prune`` keeps finished messages.
+keep_for = _duration("SMSKA_KEEP", 180 * 24 * 3600)
+#: Attempts when the gateway says "not now" (-3).
+max_attempts = _whole("SMSKA_MAX_ATTEMPTS", 5, 1000)
+#: The longest text, in segments; TS 23.040 can number 255.
+max_segments = _whole("SMSKA_MAX_SEGMENTS", 10, 255)
+#: How many messages the admin sends while a person waits.
+send_at_once = _whole("SMSKA_SEND_AT_ONCE", 5, 1000)
+#: Credits below which the admin warns; 0 for never.
+low_balance = Setting("SMSKA_LOW_BALANCE", 100, _credits, "a number of credits, 0 or above")
+#: The alias in ``TASKS`` of the engine that sends what is queued.
+tasks = Setting("SMSKA_TASKS", None, _alias, "an alias of TASKS or None")
+#: Whether a test run keeps all messages in memory.
+locmem_in_tests = Setting("SMSKA_LOCMEM_IN_TESTS", True, _flag, "True or False")
+
+
+def unknown_settings() -> list[str]:
+    """Names in the settings that look like those of this app, and are none."""
+    ours = [name for name in dir(settings) if name.startswith(("SMSKA_", "SMS_PROVIDER"))]
+    return [name for name in ours if name not in (*Setting.known, "SMS_PROVIDERS")]
 
 
 def uses_time_zones() -> bool:
@@ -66,20 +118,39 @@ def uses_time_zones() -> bool:
     return bool(settings.USE_TZ)
 
 
-def locmem_in_tests() -> bool:
-    """``SMSKA_LOCMEM_IN_TESTS``: whether a test run keeps all messages in memory, True."""
-    return bool(getattr(settings, "SMSKA_LOCMEM_IN_TESTS", True))
+#: The environment variable that keeps a test run's child processes from sending: Django's own flag
+#: is in memory, and a process that is started anew has no part in it.
+TEST_RUN = "SMSKA_TEST_RUN"
+_TESTSERVER = "django.core.management.commands.testserver"
 
 
-def _positive(name: str, default: float, *, or_zero: bool = False) -> float:
-    value = getattr(settings, name, default)
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or value < 0 or (value == 0 and not or_zero):
-        wanted = "0 or a number above it" if or_zero else "a number above 0"
-        raise ImproperlyConfigured(f"{name} must be {wanted}, not {value!r}.")
-    return value
+def in_test_run() -> bool:
+    """Whether this process, or one that started it, runs tests; its child processes inherit that.
+
+    Tests run between ``setup_test_environment()`` and ``teardown_test_environment()``, in pytest,
+    and behind ``manage.py testserver``.
+    """
+    run, marked = test_environment(), os.environ.get(TEST_RUN, "") not in ("", "0")
+    if run is not None and not marked:
+        os.environ[TEST_RUN] = "1"
+        run.smska = _Flag()  # teardown_test_environment() drops it, and the variable with it
+        weakref.finalize(run.smska, os.environ.pop, TEST_RUN, None)
+    return run is not None or marked or _TESTSERVER in sys.modules
+
+
+def test_environment() -> Any:
+    """What setup_test_environment() keeps until teardown_test_environment(), or nothing."""
+    utils = sys.modules.get("django.test.utils")
+    return getattr(getattr(utils, "_TestState", None), "saved_data", None)
+
+
+def sends_nothing() -> bool:
+    """Whether a process that runs no tests itself keeps all messages in memory."""
+    return in_test_run() and test_environment() is None and locmem_in_tests()
+
+
+class _Flag:
+    """Something that weakref can watch."""
 
 
 # --- SMS_URL --------------------------------------------------------------------------------------

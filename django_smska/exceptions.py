@@ -156,6 +156,9 @@ class WrongStatus(SmsError):
     kind = "status"
     summary = gettext_noop("The message's status does not allow this.")
 
+    def __str__(self) -> str:
+        return self.words  # the provider's settings are not to blame
+
 
 class InvalidProvider(ImproperlyConfigured):
     """An entry of ``settings.SMS_PROVIDERS`` is wrong.

@@ -74,10 +74,6 @@ class SmsMessageForm(ModelForm):
     def clean_to(self) -> str:
         return normalize(self.cleaned_data["to"])
 
-    def clean_body(self) -> str:
-        # Browsers send a line's end as two characters, and each would be paid for.
-        return str(self.cleaned_data["body"]).replace("\r\n", "\n")
-
     def add_error(self, field: str | None, error: Any) -> None:
         """Put the model's errors at their fields: not a second one where there is one already,
         and those of fields that the form does not have above the form."""

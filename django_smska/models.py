@@ -19,10 +19,13 @@ from django.utils.translation import pgettext_lazy
 
 from . import conf
 from .exceptions import WrongStatus
+from .fields import UNSENDABLE, ExactField, UserField, WordField, WordsField, foreign_character
 from .numbers import mask, normalize
 from .providers import DEFAULT_ALIAS
 from .segments import count
 from .states import Status
+
+PRIORITY = 32767  # the highest, which every database can store
 
 
 class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
@@ -57,6 +60,10 @@ class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
     def awaiting_report(self, now: datetime) -> SmsMessageQuerySet:
         """Sent messages whose next status question is due."""
         return self.filter(status=Status.SENT, next_status_at__lte=now).order_by("next_status_at")
+
+    def bulk_update(self, *args: Any, **kwargs: Any) -> int:
+        """Refuse: ``save()`` checks a draft, and that it still is one."""
+        raise TypeError("bulk_update() would write messages unchecked. Call save() on each draft.")
 
     def refresh_status(self) -> dict[str, int]:
         """Ask the gateways for the reports of these messages; return how many have which status.
@@ -101,11 +108,9 @@ class SmsMessage(models.Model):
     )
 
     gateway_id = models.CharField(_("gateway id"), max_length=64, blank=True, editable=False)
-    gateway_status = models.CharField(
-        _("gateway status"), max_length=64, blank=True, editable=False
-    )
-    error_code = models.CharField(_("error code"), max_length=32, blank=True, editable=False)
-    error_text = models.TextField(_("error"), blank=True, editable=False)
+    gateway_status = WordField(_("gateway status"), max_length=64, blank=True, editable=False)
+    error_code = WordField(_("error code"), max_length=32, blank=True, editable=False)
+    error_text = WordsField(_("error"), blank=True, editable=False)
 
     segments = models.PositiveSmallIntegerField(
         pgettext_lazy("SMS", "segments"), default=0, editable=False
@@ -122,7 +127,7 @@ class SmsMessage(models.Model):
         blank=True,
         help_text=_("Not sent after this time. Empty: a day after it may be sent."),
     )
-    idempotency_key = models.CharField(
+    idempotency_key = ExactField(
         _("idempotency key"), max_length=128, unique=True, null=True, blank=True, default=None
     )
     resend_of = models.OneToOneField(
@@ -134,7 +139,7 @@ class SmsMessage(models.Model):
         blank=True,
         editable=False,
     )
-    created_by = models.ForeignKey(
+    created_by = UserField(
         settings.AUTH_USER_MODEL,
         models.SET_NULL,
         verbose_name=_("created by"),
@@ -203,23 +208,64 @@ class SmsMessage(models.Model):
     def __repr__(self) -> str:
         return f"<SmsMessage {self.pk} {self.status} {mask(str(self.to))}>"
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
+    def save(
+        self,
+        *,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
         """Store a new message, or what a person edited in a draft.
 
-        An edit of a message that has left the state of a draft raises ``WrongStatus``.
+        Raises ``WrongStatus`` for a message that is no draft any more, and ``ValueError`` for
+        ``update_fields`` that no person may edit; then nothing is stored.
         """
         if self._state.adding:
             self._start_new()
-            super().save(*args, **{**kwargs, "force_insert": True})
+            super().save(
+                force_insert=force_insert or True,
+                force_update=force_update,
+                using=using,
+                update_fields=update_fields,
+            )
             return
-        fields = set(kwargs.pop("update_fields", None) or self.EDITABLE) & set(self.EDITABLE)
+        fields = self._editable(update_fields)
+        if not fields:
+            return
         self.prepare()
         if fields & {"to", "body"}:
             fields |= {"segments", "encoding"}
         with transaction.atomic(using=write_db()):
             if not rows().select_for_update().filter(pk=self.pk, status=Status.DRAFT).exists():
                 raise WrongStatus("Only a draft can be edited. Send a new message.", sms=self.pk)
-            super().save(*args, update_fields=sorted(fields), **kwargs)
+            super().save(
+                force_insert=force_insert,
+                force_update=force_update,
+                using=using,
+                update_fields=sorted(fields),
+            )
+
+    @classmethod
+    def _editable(cls, names: Iterable[str] | None) -> set[str]:
+        """The fields that are to be saved."""
+        if names is None:
+            return set(cls.EDITABLE)
+        fields = {"created_by" if name == "created_by_id" else name for name in names}
+        if cls._times() <= fields:
+            fields -= cls._times() - set(cls.EDITABLE)
+        if wrong := sorted(fields - set(cls.EDITABLE)):
+            raise ValueError(
+                f"save() cannot write {', '.join(wrong)}. A person may edit: "
+                f"{', '.join(cls.EDITABLE)}. The rest is written by sending alone."
+            )
+        return fields
+
+    @classmethod
+    def _times(cls) -> set[str]:
+        """All the fields that ``update_or_create()`` adds to those that it was given."""
+        fields = cls._meta.concrete_fields
+        return {one.name for one in fields if type(one).pre_save is not models.Field.pre_save}
 
     def _start_new(self) -> None:
         """What is stored anew has no past: neither a copy of a row nor a made-up one is sent."""
@@ -232,15 +278,20 @@ class SmsMessage(models.Model):
             setattr(self, name, None)
 
     def prepare(self) -> None:
-        """Put number, expiry and segments in order, and check every field without a query.
+        """Put number, line ends, expiry and segments in order, and check every field.
 
         Raises ``ValidationError`` with the field's name, never with its value.
         """
         errors: dict[str, Any] = {}
-        if isinstance(self.body, Promise):
-            self.body = str(self.body)  # a lazy translation
-        elif isinstance(self.body, str):
-            self.body = str.__str__(self.body)  # no subclass with an encode() of its own
+        for name in ("body", "sender"):
+            value = getattr(self, name)
+            if isinstance(value, Promise):
+                value = str(value)  # a lazy translation
+            if isinstance(value, str):
+                setattr(self, name, str.__str__(value))  # no subclass with its own encode()
+        if isinstance(self.body, str):
+            # As browsers and files end their lines. The GSM alphabet has CR, so each would be paid.
+            self.body = self.body.replace("\r\n", "\n").replace("\r", "\n")
         try:
             self.to = normalize(self.to)
         except ValidationError as error:
@@ -251,16 +302,38 @@ class SmsMessage(models.Model):
                 continue
             if problem := _unstorable(value, one_line=name != "body"):
                 errors[name] = ValidationError(problem, code="invalid")
+            elif foreign := self._foreign_character(name):
+                errors[name] = foreign
         for name in ("send_after", "expires_at"):
             if problem := _no_time(getattr(self, name)):
                 errors[name] = ValidationError(problem, code="invalid")
-        if not isinstance(self.priority, int):
-            errors["priority"] = ValidationError(_("This must be a whole number."), code="invalid")
+        if not (isinstance(self.priority, int) and abs(self.priority) <= PRIORITY):
+            words = _("This must be a whole number from %(least)s to %(most)s.")
+            params = {"least": -PRIORITY, "most": PRIORITY}
+            errors["priority"] = ValidationError(words, code="invalid", params=params)
         if not errors:
             self._measure(errors)
         if errors:
             raise ValidationError(errors)
         self.clean_fields(exclude=self._unchecked())
+
+    def _foreign_character(self, name: str) -> ValidationError | None:
+        """The error about a character that the database's character set does not have."""
+        text = getattr(self, name)
+        if text.isascii():
+            return None
+        field = self._meta.get_field(name)
+        foreign = foreign_character(text, field, connections[write_db()])
+        if foreign is None:
+            return None
+        return ValidationError(
+            _(
+                "The database cannot store character %(place)s (%(code)s), because it is not set "
+                "up for all characters (UTF-8). Remove the character, or ask your administrator."
+            ),
+            code="charset",
+            params={"place": text.index(foreign) + 1, "code": f"U+{ord(foreign):04X}"},
+        )
 
     def clean(self) -> None:
         self.prepare()
@@ -313,7 +386,7 @@ class ProviderState(models.Model):
 
     alias = models.CharField(_("provider"), max_length=64, primary_key=True)
     reason = models.CharField(_("reason"), max_length=16, blank=True)
-    detail = models.TextField(_("details"), blank=True)
+    detail = WordsField(_("details"), blank=True)
     strikes = models.PositiveIntegerField(_("failures in a row"), default=0)
     looks = models.PositiveIntegerField(_("looks since the pause"), default=0)
     paused_at = models.DateTimeField(_("paused since"), null=True)
@@ -386,8 +459,6 @@ def _later(start: datetime, wait: timedelta) -> datetime:
         return start.max.replace(tzinfo=start.tzinfo)
 
 
-# NUL, and halves of surrogate pairs: neither can be stored by every database nor sent as UTF-8.
-_UNSENDABLE = re.compile("[\0\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f]")
 
 
@@ -395,7 +466,7 @@ def _unstorable(value: Any, *, one_line: bool) -> Any:
     """Say why a text cannot be stored or sent, or nothing."""
     if not isinstance(value, str):
         return _("This must be text.")
-    if _UNSENDABLE.search(value):
+    if UNSENDABLE.search(value):
         return _("The text has a character that cannot be sent (NUL or half a surrogate pair).")
     if one_line and _CONTROL.search(value):
         return _("This must be one line.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,8 +20,8 @@ DEFAULT_BACKEND = "django_smska.backends.smska.SmsBackend"
 class ProvidersHandler:
     """``providers["alias"]`` makes a new backend instance.
 
-    In a test run (Django's or pytest's) every alias is the locmem backend, whatever the settings
-    say, so that a project's tests can never send a paid SMS.
+    In a test run (Django's or pytest's) and in the processes that it starts, every alias is the
+    locmem backend, whatever the settings say, so that a project's tests can never send a paid SMS.
     """
 
     def __getitem__(self, alias: str) -> BaseSmsBackend:
@@ -125,13 +124,7 @@ def _backend_class(alias: str, entry: Any) -> Any:
 
 def sends_nothing() -> bool:
     """True in a test run, where every alias is the locmem backend."""
-    return _in_test_run() and conf.locmem_in_tests()
-
-
-def _in_test_run() -> bool:
-    """True between setup_test_environment() and teardown_test_environment()."""
-    utils = sys.modules.get("django.test.utils")
-    return hasattr(getattr(utils, "_TestState", None), "saved_data")
+    return conf.in_test_run() and conf.locmem_in_tests()
 
 
 providers = ProvidersHandler()

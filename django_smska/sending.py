@@ -98,9 +98,8 @@ def send(message: SmsMessage) -> None:
         send_after_commit(message)
         return
     brakes.refuse_locked_out(message.using)
-    with nothing_sent_without_database(message):
-        pace.wait(message.using, backend.rate)
-        _claim_one(message)
+    pace.wait(message.using, backend.rate)
+    _claim_one(message)
     _send_claimed(backend, message, last=True)
 
 
@@ -157,7 +156,7 @@ def nothing_sent_without_database(message: SmsMessage) -> Iterator[None]:
     try:
         yield
     except AWAY as error:
-        if in_atomic_block():
+        if in_atomic_block() or not message.immediate:
             raise
         # These errors are about the connection or the table, and repeat no values.
         logger.error("no database for message %s: %s", message.pk, error)
@@ -207,8 +206,10 @@ def _send_committed(message: SmsMessage, waited_for: str | None, may_wait: bool)
 
 def _claim_one(message: SmsMessage) -> None:
     """Claim a draft or queued message, whatever its time, for sending while the caller waits."""
-    _into_queue(rows([message.pk]))
-    claimed = claim(rows([message.pk]), clock.now(), immediate=True)
+    now = clock.now()
+    with transaction.atomic(using=write_db()):  # a draft is claimed, or stays a draft
+        _into_queue(rows([message.pk]))
+        claimed = claim(rows([message.pk]), now, immediate=True)
     if not claimed:
         fail_overdue(rows([message.pk]))
         reread(message)

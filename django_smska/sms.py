@@ -7,11 +7,13 @@ import uuid
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, cast
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from . import brakes, clock, conf, sending, wakeup
@@ -31,18 +33,22 @@ BATCH = 1000  # rows an INSERT
 CHARACTERS = 1_000_000  # of texts a query, so that MariaDB takes them in one packet (16 MB)
 BAD_ROWS_KEPT = 1000
 
+ROW = "(number, text) pairs or unsaved SmsMessage objects"
+Row = tuple[int, SmsMessage]  # number of the row from 0, and its message
+
 
 def send_sms(
     to: Any,
-    body: str,
+    body: str | Promise,
     *,
-    sender: str = "",
+    sender: str | Promise = "",
     using: str = DEFAULT_ALIAS,
     expires_at: datetime | None = None,
     priority: int = 0,
     idempotency_key: str | None = None,
     created_by: Any = None,
     may_wait: bool = False,
+    send_after: None = None,
 ) -> SmsMessage:
     """Store a message and send it before returning.
 
@@ -55,7 +61,14 @@ def send_sms(
 
     ``to``: a number in any spelling of :func:`django_smska.numbers.normalize`. ``sender``: the
     sender ID, empty for the provider's. ``using``: an alias of ``SMS_PROVIDERS``.
-    ``idempotency_key``: the same key again returns the first message and sends nothing.
+    ``body``, ``sender``: text, or a ``gettext_lazy`` text. ``priority``: a whole number from -32767
+    to 32767; higher goes first. ``created_by``: a user, such as ``request.user``; one who is not
+    logged in counts as ``None``. ``idempotency_key``: the same key again returns the first message
+    and sends nothing; with another number or text it raises ``ValidationError``. ``send_after`` is
+    refused: that is :func:`queue_sms`'s.
+
+    Two messages to one number may be in flight at once, so that they may arrive in either order.
+    Where the order matters, send the second when the first is *delivered* (``sms_status_changed``).
 
     Raises ``ValidationError`` and ``InvalidProvider`` before anything is stored; ``SmsNotSent``
     where it was surely not sent (the stored message is then *failed*: sending anew is safe);
@@ -63,11 +76,14 @@ def send_sms(
     primary key as ``sms``.
     """
     message = SmsMessage(
-        to=to, body=body, sender=sender, using=using, expires_at=expires_at, priority=priority,
-        idempotency_key=idempotency_key, created_by=created_by, status=Status.QUEUED,
+        to=to, body=cast(Any, body), sender=cast(Any, sender), using=using, expires_at=expires_at,
+        priority=priority, idempotency_key=idempotency_key, status=Status.QUEUED,
         immediate=not may_wait,
     )  # fmt: skip
     del to, body  # a debug page shows the local variables of every frame
+    if send_after is not None:
+        raise TypeError("send_sms() sends now. Use queue_sms(…, send_after=…) to send later.")
+    message.created_by = created_by
     waits = providers[using].uses_network and sending.in_transaction()
     _check(message)
     if not waits:
@@ -84,9 +100,9 @@ def send_sms(
 
 def queue_sms(
     to: Any,
-    body: str,
+    body: str | Promise,
     *,
-    sender: str = "",
+    sender: str | Promise = "",
     using: str = DEFAULT_ALIAS,
     send_after: datetime | None = None,
     expires_at: datetime | None = None,
@@ -98,15 +114,18 @@ def queue_sms(
     ``SMSKA_TASKS`` names) to send; never wait for the network.
 
     ``send_after``: not before this time. ``expires_at``: not after this time, by default
-    ``SMSKA_EXPIRES_AFTER`` after ``send_after``. ``priority``: higher goes first. The rest is as
-    with :func:`send_sms`.
+    ``SMSKA_EXPIRES_AFTER`` after ``send_after``. The rest is as with :func:`send_sms`.
+
+    Messages leave by priority and time, but the order to one number is not kept: two may be in
+    flight at once, and one that is tried again comes later.
     """
     message = SmsMessage(
-        to=to, body=body, sender=sender, using=using, send_after=send_after or timezone.now(),
-        expires_at=expires_at, priority=priority, idempotency_key=idempotency_key,
-        created_by=created_by, status=Status.QUEUED,
+        to=to, body=cast(Any, body), sender=cast(Any, sender), using=using,
+        send_after=send_after or timezone.now(), expires_at=expires_at, priority=priority,
+        idempotency_key=idempotency_key, status=Status.QUEUED,
     )  # fmt: skip
     del to, body
+    message.created_by = created_by
     providers.require(using)
     _check(message)
     stored, is_new = _store(message)
@@ -130,15 +149,17 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     """Store many messages for the workers; return how many, as an int with ``errors``.
 
     ``messages``: ``(number, text)`` pairs or unsaved ``SmsMessage`` objects, from any iterable; no
-    more than a batch of it is held in memory. ``using``: the provider for all of them.
+    more than a batch of it is held in memory. ``using``: the provider for all of them. Raises
+    ``TypeError`` where no row at all is of such a kind.
 
-    A row that is not valid is passed over, logged, and told in the result; the others are stored.
-    Of messages with an idempotency key that is stored already, nothing is stored again. All is
-    stored in one transaction: if the iterable or the database fails on the way, nothing is, and
-    the whole can be run again without a double.
+    A row that is not valid is passed over, logged, and listed in ``errors`` of the result; the
+    others are stored. Of messages with an idempotency key that is stored already, nothing is stored
+    again; one with another number or text is not valid. All is stored in one transaction: if the
+    iterable or the database fails on the way, nothing is, and the whole can be run again without a
+    double.
     """
     if isinstance(messages, (str, bytes)):
-        raise TypeError("send_mass_sms takes an iterable of (number, text) or SmsMessage.")
+        raise TypeError(f"send_mass_sms takes an iterable of {ROW}.")
     messages = iter(messages)  # and hides what it holds from a debug page
     if using is not None:
         providers.require(using)
@@ -148,19 +169,20 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     with transaction.atomic(using=write_db()):
         good = _good_rows(messages, using, bad)
         while batch := list(islice(good, BATCH)):
-            batch = _without_known_keys(batch)
-            longest = max([1, *(len(message.body) for message in batch)])
-            rows().bulk_create(batch, batch_size=max(CHARACTERS // longest, 1))
-            stored += len(batch)
+            new = _store_batch(batch, bad)
+            stored += len(new)
             if handover is not None:
-                handover.add(batch)
+                handover.add(new)
         if handover is not None:
             handover.on_commit()
         wakeup.ring()
+    if bad.wrong_kind and bad.wrong_kind == bad.rows:
+        raise TypeError(f"send_mass_sms takes an iterable of {ROW}; this one has {bad.first_kind}.")
     result = Stored(stored)
-    result.errors, result.bad = bad.errors, bad.number
+    result.errors, result.bad = sorted(bad.errors, key=itemgetter(0)), bad.number
     if bad.number:
-        logger.warning("%s of %s messages were not valid", bad.number, bad.number + stored)
+        words = "%s of %s messages were not valid: see 'errors' of what send_mass_sms returned"
+        logger.warning(words, bad.number, bad.number + stored)
     return result
 
 
@@ -180,6 +202,9 @@ class _BadRows:
     def __init__(self) -> None:
         self.errors: list[tuple[int, ValidationError]] = []
         self.number = 0
+        self.rows = 0  # in all, good ones too
+        self.wrong_kind = 0
+        self.first_kind = ""
 
     def add(self, index: int, error: ValidationError) -> None:
         self.number += 1
@@ -187,30 +212,80 @@ class _BadRows:
             self.errors.append((index, error))
 
 
-def _good_rows(messages: Iterable[Any], using: str | None, bad: _BadRows) -> Iterator[SmsMessage]:
+class _WrongKind(ValidationError):
+    """A row that is neither a pair nor a message; ``kind`` says what it is, never what it holds."""
+
+    def __init__(self, row: Any) -> None:
+        self.kind = type(row).__name__
+        if isinstance(row, (tuple, list)):
+            self.kind += f" of {len(row)}"
+        words = _("A row is (number, text) or an SmsMessage, not %(kind)s.")
+        super().__init__(words, code="invalid_row", params={"kind": self.kind})
+
+
+def _good_rows(messages: Iterable[Any], using: str | None, bad: _BadRows) -> Iterator[Row]:
     for index, row in enumerate(messages):
+        bad.rows += 1
         try:
             message = _queued(row, using)
+        except _WrongKind as error:
+            bad.wrong_kind += 1
+            bad.first_kind = bad.first_kind or error.kind
+            bad.add(index, error)
+            continue
         except ValidationError as error:
             bad.add(index, error)
             continue
         finally:
             del row
-        yield message
+        yield index, message
 
 
-def _without_known_keys(batch: list[SmsMessage]) -> list[SmsMessage]:
-    """Leave out messages whose idempotency key is stored already, or stands twice in the batch."""
-    keyed = {one.idempotency_key: one for one in reversed(batch) if one.idempotency_key}
-    if not keyed:
-        return batch
-    known = set(rows().filter(idempotency_key__in=keyed).values_list("idempotency_key", flat=True))
-    return [
-        one
-        for one in batch
-        if not one.idempotency_key
-        or (one.idempotency_key not in known and keyed[one.idempotency_key] is one)
-    ]
+def _store_batch(batch: list[Row], bad: _BadRows) -> list[SmsMessage]:
+    """Insert the messages whose idempotency key is new; return them."""
+    new, refused = _with_new_keys(batch)
+    longest = max([1, *(len(message.body) for _, message in new)])
+    try:
+        with transaction.atomic(using=write_db()):
+            rows().bulk_create(
+                [message for _, message in new], batch_size=max(CHARACTERS // longest, 1)
+            )
+    except IntegrityError as error:
+        _require_key_conflict(error)
+        return list(_store_each(batch, bad))  # another process was faster with one of the keys
+    for index in refused:
+        bad.add(index, _reused())
+    return [message for _, message in new]
+
+
+def _with_new_keys(batch: list[Row]) -> tuple[list[Row], list[int]]:
+    """Leave out messages whose idempotency key is stored already, or stands twice in the batch;
+    return the others, and the row numbers of those that have another number or text."""
+    keys = [message.idempotency_key for _, message in batch if message.idempotency_key]
+    stored = rows().filter(idempotency_key__in=keys).values_list("idempotency_key", "to", "body")
+    known = {key: content for key, *content in stored} if keys else {}
+    new, refused = [], []
+    for index, message in batch:
+        key, content = message.idempotency_key, [message.to, message.body]
+        if not key or key not in known:
+            new.append((index, message))
+        elif known[key] != content:
+            refused.append(index)
+        if key:
+            known.setdefault(key, content)
+    return new, refused
+
+
+def _store_each(batch: list[Row], bad: _BadRows) -> Iterator[SmsMessage]:
+    for index, message in batch:
+        message.pk, message._state.adding = None, True  # the INSERT that failed may have set them
+        try:
+            stored, is_new = _store(message)
+        except ValidationError as error:
+            bad.add(index, error)
+            continue
+        if is_new:
+            yield stored
 
 
 def _queued(row: Any, using: str | None) -> SmsMessage:
@@ -224,8 +299,7 @@ def _queued(row: Any, using: str | None) -> SmsMessage:
     elif isinstance(row, (tuple, list)) and len(row) == 2:
         message = SmsMessage(to=row[0], body=row[1], using=using or DEFAULT_ALIAS)
     else:
-        words = _("A row is (number, text) or an SmsMessage.")
-        raise ValidationError(words, code="invalid_row")
+        raise _WrongKind(row)
     providers.require(message.using)
     message.status = Status.QUEUED
     _check(message)
@@ -247,27 +321,58 @@ def _claim_unstored(message: SmsMessage) -> None:
 
 
 def _store(message: SmsMessage) -> tuple[SmsMessage, bool]:
-    """Insert the message, or find the one with its idempotency key; tell whether it is new."""
-    if message.idempotency_key is None:
+    """Insert the message, or find the one with its key; return it, and whether it is new.
+
+    Raises ``ValidationError`` where the one with the key has another number or text.
+    """
+    key = message.idempotency_key
+    if key is None:
         message.save(using=write_db())
         return message, True
-    if (first := _first_with(message.idempotency_key)) is not None:
-        return first, False
+    first = _first_with(key)
+    if first is None and _insert(message):
+        return message, True
+    first = first or _first_with(key) or _latest_with(key)
+    if first is None:  # a transaction that is SERIALIZABLE sees no more than at its beginning
+        words = _("Another transaction has just stored a message with this key. Run yours again.")
+        raise ValidationError({"idempotency_key": ValidationError(words, code="conflict")})
+    if (first.idempotency_key, first.to, first.body) != (key, message.to, message.body):
+        raise _reused()
+    return first, False
+
+
+def _insert(message: SmsMessage) -> bool:
+    """Return False, with nothing stored, where the idempotency key is another message's."""
     try:
         with transaction.atomic(using=write_db()):
             message.save(using=write_db())
-    except IntegrityError:
-        first = _first_with(message.idempotency_key)
-        if first is None:
-            raise
-        return first, False
-    return message, True
+    except IntegrityError as error:
+        _require_key_conflict(error)
+        return False
+    return True
+
+
+def _require_key_conflict(error: IntegrityError) -> None:
+    """Raise the error again unless it is about the key. Its text quotes the key, so that it must
+    not be the context of an error of ours."""
+    if "idempotency_key" not in str(error):
+        raise error
+
+
+def _reused() -> ValidationError:
+    words = _(
+        "A message with this key and another number or text is stored already. Use another key "
+        "for another message."
+    )
+    error = ValidationError(words, code="idempotency_key_reused")
+    return ValidationError({"idempotency_key": error})
 
 
 def _first_with(key: str) -> SmsMessage | None:
-    first = rows().filter(idempotency_key=key).first()
-    if first is not None and first.idempotency_key != key:
-        # MariaDB compares text without regard to case and accents.
-        words = _("Another message has this key in another spelling (case, accent).")
-        raise ValidationError({"idempotency_key": words})
-    return first
+    return rows().filter(idempotency_key=key).first()
+
+
+def _latest_with(key: str) -> SmsMessage | None:
+    """Look past the snapshot of a transaction on MariaDB that is REPEATABLE READ."""
+    with transaction.atomic(using=write_db()):
+        return rows().select_for_update().filter(idempotency_key=key).first()

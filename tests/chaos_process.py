@@ -156,6 +156,7 @@ def configure():
 
     chaos = json.loads(os.environ["SMSKA_CHAOS"])
     connections["default"].settings_dict["NAME"] = chaos.pop("DATABASE")
+    settings.SMSKA_LOCMEM_IN_TESTS = False  # it is a child of a test run
     for name, value in chaos.items():
         setattr(settings, name, value)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -12,6 +12,7 @@ from .settings import DATABASES
 
 DATABASES["default"]["NAME"] = os.environ["SMSKA_DB"]
 
+SMSKA_LOCMEM_IN_TESTS = False  # it is a child of a test run, and sends to the stand-in
 SMS_PROVIDERS = {
     "default": {
         "OPTIONS": {

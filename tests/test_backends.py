@@ -18,7 +18,7 @@ from django_smska.exceptions import (
 )
 from django_smska.models import SmsMessage
 from django_smska.receipts import Receipt
-from django_smska.sms import queue_sms, send_sms
+from django_smska.sms import providers, queue_sms, send_sms
 from django_smska.testing.gateway import Fault, StandInGateway, closed_port
 from django_smska.worker import Worker
 
@@ -333,6 +333,77 @@ class TestFailover(Contract):
     def test_wrong_aliases_are_refused(self, wrong):
         with pytest.raises(InvalidProvider):
             self.make(alias="self", providers=wrong)
+
+
+def test_aliases_that_a_failover_does_not_find_are_named_with_the_option(settings):
+    settings.SMSKA_LOCMEM_IN_TESTS = False
+    backend = "django_smska.backends.failover.SmsBackend"
+    members = {"providers": ["mane", "main", "bakup", 5]}
+    settings.SMS_PROVIDERS = {
+        "both": {"BACKEND": backend, "OPTIONS": members},
+        "main": {"BACKEND": "django_smska.backends.dummy.SmsBackend"},
+    }
+    with pytest.raises(InvalidProvider) as refused:
+        providers["both"]
+    assert str(refused.value) == (
+        "SMS_PROVIDERS['both']: 'providers' in its OPTIONS names 'mane', 'bakup', 5: SMS_PROVIDERS "
+        "has no such entry. Known aliases: 'both', 'main'."
+    )
+    assert "correct 'providers'" in refused.value.hint
+
+
+def test_all_wrong_options_are_named_at_once():
+    wrong = {
+        "api_key": "",
+        "apikey": "hidden-1",
+        "deadline": "hidden",
+        "keep_alive": -1,
+        "sender_id": 5,
+        "url": "ftp://host/",
+        "proxy": "socks://host",
+        "rate": "fast",
+    }
+    with pytest.raises(InvalidProvider) as refused:
+        smska.SmsBackend(api_password="hidden-2", alias="default", **wrong)
+    for name in wrong:
+        assert f"'{name}'" in str(refused.value)
+    assert "hidden" not in str(refused.value)
+
+
+SENDERS = [
+    ("MyShop", True),
+    ("My Shop 24", True),
+    ("A-B.C_D&E+F", True),
+    ("79041764995", True),
+    ("+79041764995", True),
+    ("123456789012345", True),
+    ("900", True),
+    ("MyLongShop12", False),
+    ("Магазин", False),
+    ("МуShор", False),  # Cyrillic letters that look Latin
+    ("Café", False),
+    ("1234567890123456", False),
+    (" Shop", False),
+    ("Shop\u00a0", False),
+    ("Shop\n", False),
+    ("٩٠٠", False),
+    ("Shop™", False),
+]
+
+
+@pytest.mark.parametrize(("sender", "right"), SENDERS)
+def test_a_sender_that_no_phone_shows_is_warned_of(gateway, caplog, sender, right):
+    """At start, and once for each such name that a message brings along. The stand-in refuses it,
+    as the gateway does."""
+    backend = smska.SmsBackend(**options(gateway, sender_id=sender))
+    found = [warning.id for warning in backend.check()]
+    assert found == ([] if right else ["smska.W012"])
+    for _ in range(2):
+        backend = smska.SmsBackend(**options(gateway), alias="of-this-test")
+        assert backend.send_messages([sms(sender=sender)]) == right
+    warned = [one for one in caplog.records if "will be refused; a sender has" in one.getMessage()]
+    assert len(warned) == (not right)
+    assert len(gateway.taken) == 2 * right
 
 
 def test_a_backend_without_send_message_says_what_is_missing():

@@ -303,11 +303,34 @@ def during_passes(monkeypatch, *deeds):
     return run("sms_worker", "--interval", "0.001")[0]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sms_worker"],
+        ["sms_worker", "--once"],
+        ["sendtestsms", NUMBER],
+        ["sms_status", "--json"],
+        ["sms_prune"],
+    ],
+)
+def test_a_forgotten_migrate_is_named(tmp_path, command):
+    env = os.environ | {
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'empty.sqlite3'}",
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+    }
+    line = [sys.executable, "-W", "error", "-m", "django", *command]
+    run = subprocess.run(line, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("CommandError: The database 'default' has no table django_smska_")
+    assert run.stderr.endswith("Run 'manage.py migrate'.\n")
+
+
 START = """
 import json, os, sys
 from tests import settings
 settings.DATABASES["default"]["NAME"] = sys.argv[1]
 settings.SMS_PROVIDERS = json.loads(sys.argv[2])
+settings.SMSKA_LOCMEM_IN_TESTS = False  # it is a child of a test run
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", "sms_worker", *sys.argv[3:]])

@@ -1,13 +1,15 @@
 import sys
 import traceback
+from datetime import timedelta
 from decimal import Decimal
 
 import environ
 import pytest
 from django.core.checks import run_checks
+from django.db import connections
 from django.views.debug import ExceptionReporter
 
-from django_smska import sms
+from django_smska import conf, sms
 from django_smska.backends import locmem, smska
 from django_smska.conf import sms_url
 from django_smska.exceptions import InvalidProvider, ProviderDoesNotExist
@@ -146,13 +148,98 @@ def test_a_development_backend_as_default_is_a_deployment_error(settings, name):
     assert ids(include_deployment_checks=True) == ["smska.E007"]
 
 
+class Apart:
+    """Keeps the messages in a database of their own."""
+
+    def db_for_write(self, model, **hints):
+        return "other" if model._meta.app_label == "django_smska" else None
+
+    db_for_read = db_for_write
+
+
+@pytest.mark.parametrize(("name", "found"), [("other.sqlite3", ["smska.E012"]), (None, [])])
+def test_a_database_without_the_users_is_an_error(settings, monkeypatch, name, found):
+    """Two aliases of one database are none."""
+    settings.SMS_PROVIDERS = {"default": {"OPTIONS": GOOD}}
+    settings.DATABASE_ROUTERS = ["tests.test_providers.Apart"]
+    usual = connections.settings["default"]
+    other = {**usual, "NAME": name or connections["default"].settings_dict["NAME"]}
+    monkeypatch.setitem(connections.settings, "other", other)
+    try:
+        errors = run_checks(tags=["sms"])
+        assert [error.id for error in errors] == found
+        assert all("'other'" in error.msg and "auth.User" in error.msg for error in errors)
+    finally:
+        del connections["other"]
+
+
 def test_a_lease_shorter_than_a_send_is_an_error(settings):
     settings.SMS_PROVIDERS = {"default": {"OPTIONS": {**GOOD, "deadline": 100}}}
     assert ids() == ["smska.E006"]
     settings.SMSKA_LEASE = 130
     assert ids() == []
-    settings.SMSKA_LEASE = "long"
-    assert ids() == ["smska.E006"]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("SMSKA_LEASE", "long"),
+        ("SMSKA_LEASE", 0),
+        ("SMSKA_LEASE", None),
+        ("SMSKA_EXPIRES_AFTER", -1),
+        ("SMSKA_EXPIRES_AFTER", timedelta(0)),
+        ("SMSKA_EXPIRES_AFTER", 1e12),
+        ("SMSKA_STATUS_WINDOW", float("nan")),
+        ("SMSKA_STATUS_WINDOW", float("inf")),
+        ("SMSKA_KEEP", timedelta.max),
+        ("SMSKA_KEEP", []),
+        ("SMSKA_MAX_ATTEMPTS", 2.5),
+        ("SMSKA_MAX_ATTEMPTS", 10**400),
+        ("SMSKA_MAX_SEGMENTS", "3"),
+        ("SMSKA_MAX_SEGMENTS", 0),
+        ("SMSKA_MAX_SEGMENTS", 256),
+        ("SMSKA_SEND_AT_ONCE", True),
+        ("SMSKA_LOW_BALANCE", -0.5),
+        ("SMSKA_LOW_BALANCE", None),
+        ("SMSKA_TASKS", 5),
+        ("SMSKA_LOCMEM_IN_TESTS", "False"),
+    ],
+)
+def test_a_wrong_value_is_an_error_at_start(settings, name, wrong):
+    settings.SMS_PROVIDERS = {"default": {"OPTIONS": GOOD}}
+    setattr(settings, name, wrong)
+    (error,) = run_checks(tags=["sms"])
+    assert error.id == "smska.E011"
+    assert error.msg.startswith(f"{name} must be ") and repr(wrong)[:20] in error.msg
+    assert name in error.hint and len(error.msg) < 150
+
+
+def test_right_values_are_no_error(settings):
+    settings.SMS_PROVIDERS = {"default": {"OPTIONS": GOOD}}
+    settings.SMSKA_LEASE = timedelta(minutes=5)
+    settings.SMSKA_EXPIRES_AFTER = 0.5
+    settings.SMSKA_MAX_SEGMENTS = 3.0
+    settings.SMSKA_LOW_BALANCE = 0
+    settings.SMSKA_TASKS = ""
+    assert run_checks(tags=["sms"]) == []
+    assert conf.lease() == timedelta(minutes=5) and conf.max_segments() == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("SMSKA_EXPIRE_AFTER", "Did you mean SMSKA_EXPIRES_AFTER?"),
+        ("SMSKA_MAXSEGMENTS", "Did you mean SMSKA_MAX_SEGMENTS?"),
+        ("SMS_PROVIDER", "Did you mean SMS_PROVIDERS?"),
+        ("SMSKA_ZZZ", "Remove it. Known: SMS_PROVIDERS, SMSKA_LEASE, "),
+    ],
+)
+def test_an_unknown_name_is_warned_about(settings, name, hint):
+    settings.SMS_PROVIDERS = {"default": {"OPTIONS": GOOD}}
+    setattr(settings, name, "secret")
+    (warning,) = run_checks(tags=["sms"])
+    assert warning.id == "smska.W011" and name in warning.msg
+    assert warning.hint.startswith(hint) and "secret" not in str(warning)
 
 
 @pytest.mark.parametrize(

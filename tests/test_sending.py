@@ -2,16 +2,23 @@
 
 import logging
 import pickle
+import subprocess
+import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timedelta
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 from django.db.utils import OperationalError
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
+from django.utils.translation import gettext_lazy
 
 from django_smska import brakes, sending, sms
 from django_smska.exceptions import (
@@ -160,6 +167,11 @@ BAD_INPUT = [
     ({"expires_at": date(2100, 1, 1)}, ValidationError),
     ({"priority": 1.5}, ValidationError),
     ({"priority": None}, ValidationError),
+    ({"priority": 32768}, ValidationError),
+    ({"priority": -(10**12)}, ValidationError),
+    ({"created_by": 5}, ValidationError),
+    ({"created_by": "boss"}, ValidationError),
+    ({"body": "я" * 67 * 10 + "!"}, ValidationError),  # 11 segments
 ]
 
 
@@ -171,6 +183,66 @@ def test_bad_input_is_refused_before_anything_is_stored(provider, function, wron
         function(arguments.pop("to"), arguments.pop("body"), **arguments)
     assert not SmsMessage.objects.exists() and provider.requests == []
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("function", [send_sms, queue_sms])
+def test_a_user_is_kept_in_whatever_form_a_request_has_one(provider, function):
+    user = get_user_model().objects.create_user("boss")
+    for given, kept in [
+        (user, user),
+        (SimpleLazyObject(lambda: user), user),
+        (AnonymousUser(), None),
+        (SimpleLazyObject(AnonymousUser), None),
+        (None, None),
+    ]:
+        message = function(NUMBER, "text", created_by=given)
+        assert stored(message.pk).created_by == kept
+    with pytest.raises(ValidationError, match="must be a user .auth.User. or None, not int"):
+        SmsMessage(to=NUMBER, body="text").created_by = 5
+    assert SmsMessage(to=NUMBER, body="text", created_by=AnonymousUser()).created_by is None
+
+
+@pytest.mark.parametrize("function", [send_sms, queue_sms])
+def test_lazy_texts_are_stored_as_they_read_now(provider, function):
+    message = function(NUMBER, gettext_lazy("delivered"), sender=gettext_lazy("sent"))
+    assert (type(message.body), type(message.sender)) == (str, str)
+    assert (stored(message.pk).body, stored(message.pk).sender) == ("delivered", "sent")
+
+
+def test_lazy_texts_are_typed_as_accepted(tmp_path):
+    pytest.importorskip("mypy")
+    (tmp_path / "view.py").write_text(
+        "from django.utils.translation import gettext_lazy as _\n"
+        "from django_smska.sms import queue_sms, send_sms\n"
+        "send_sms('+79041764995', _('text'), sender=_('Shop'))\n"
+        "queue_sms('+79041764995', 'text', sender='Shop')\n"
+        "send_sms('+79041764995', 5)\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--no-incremental",
+        str(tmp_path / "view.py"),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert [line for line in run.stdout.splitlines() if "error:" in line] == [
+        line for line in run.stdout.splitlines() if "view.py:5:" in line
+    ]
+    assert "view.py:5:" in run.stdout
+
+
+def test_a_later_time_is_not_for_what_is_sent_now(provider):
+    with pytest.raises(TypeError, match=r"Use queue_sms\(…, send_after=…\)"):
+        send_sms(NUMBER, "text", send_after=timezone.now())
+    assert not SmsMessage.objects.exists()
+
+
+@pytest.mark.parametrize("priority", [-32767, 32767, True])
+def test_a_priority_of_the_range_is_stored_on_every_database(provider, priority):
+    message = queue_sms(NUMBER, "text", priority=priority)
+    assert stored(message.pk).priority == priority
 
 
 def test_a_wrong_provider_is_refused_before_anything_is_stored(provider, settings):
@@ -186,14 +258,73 @@ def test_arguments_after_the_text_are_keyword_only():
             function(NUMBER, "text", "sender")
 
 
+@contextmanager
+def blind_once():
+    """The first look for a key finds nothing, as where another process inserts right after it."""
+    looks = []
+
+    def look(execute, sql, params, many, context):
+        if (
+            not looks
+            and sql.startswith("SELECT")
+            and "idempotency_key" in sql.partition("WHERE")[2]
+        ):
+            looks.append(sql)
+            sql = sql.partition("ORDER BY")[0].partition("LIMIT")[0] + " LIMIT 0"
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(look):
+        yield looks
+
+
+def keyed(key, body="text", to=NUMBER):
+    return SmsMessage(to=to, body=body, idempotency_key=key)
+
+
+#: What collations of MariaDB, and PostgreSQL's nondeterministic ones, count as one.
+LOOKALIKES = [
+    ("Key", "kEY"),
+    ("заказ-всё", "заказ-все"),
+    ("café", "cafe"),
+    ("cafe\u0301", "caf\u00e9"),
+    ("key", "key "),
+    ("straße", "strasse"),
+    ("key", "k\u200bey"),
+    ("№1", "№\u00ad1"),
+    ("a😀", "a🎁"),
+]
+
+
 class TestIdempotencyKey:
     def test_the_same_key_again_returns_the_first_message_and_sends_nothing(self, provider):
         first = send_sms(NUMBER, "text", idempotency_key="order-42")
-        again = send_sms(NUMBER, "another text", idempotency_key="order-42")
-        queued = queue_sms(NUMBER, "a third", idempotency_key="order-42")
+        again = send_sms("8 904 176-49-95", "text", idempotency_key="order-42", sender="Other")
+        queued = queue_sms(NUMBER, "text", idempotency_key="order-42")
         assert first == again == queued
-        assert again.body == "text"
         assert len(provider.taken) == 1 and SmsMessage.objects.count() == 1
+
+    def test_a_text_with_the_line_ends_of_a_browser_is_the_same_text(self, provider):
+        first = queue_sms(NUMBER, "a\r\nb", idempotency_key="k")
+        assert queue_sms(NUMBER, "a\nb", idempotency_key="k") == first
+
+    @pytest.mark.parametrize(
+        "other", [("+79041764996", "первый"), (NUMBER, "Первый"), (NUMBER, "первый ")]
+    )
+    @pytest.mark.parametrize("function", [send_sms, queue_sms])
+    @pytest.mark.parametrize("looked", [nullcontext, blind_once])
+    def test_with_another_number_or_text_it_is_refused(self, provider, function, other, looked):
+        """Otherwise the second customer would get nothing, and the caller would hear of success."""
+        first = send_sms(NUMBER, "первый", idempotency_key="order-8642")
+        with pytest.raises(ValidationError) as refused, looked():
+            function(*other, idempotency_key="order-8642")
+        (error,) = refused.value.error_dict["idempotency_key"]
+        assert error.code == "idempotency_key_reused"
+        assert "Use another key" in str(refused.value)
+        # Nor does what it came from: the database's words quote the key.
+        assert refused.value.__context__ is None
+        for secret in ("8642", "первый", "1764995", "4996"):
+            assert secret not in str(refused.value)
+        assert list(SmsMessage.objects.all()) == [first] and len(provider.taken) == 1
 
     def test_a_failed_one_is_returned_and_not_sent_again(self, provider):
         provider.script(1, Fault("bad_number"))
@@ -202,28 +333,87 @@ class TestIdempotencyKey:
         assert send_sms(NUMBER, "text", idempotency_key="k").status == "failed"
         assert provider.sends == 1
 
-    def test_the_loser_of_a_race_returns_the_winners_message(self, provider, monkeypatch):
-        """The first look finds nothing, as where another process inserts right after it."""
+    def test_the_loser_of_a_race_returns_the_winners_message(self, provider):
         first = queue_sms(NUMBER, "text", idempotency_key="k")
-        answers = [None]
-        look = sms._first_with
-        monkeypatch.setattr(sms, "_first_with", lambda key: answers.pop() if answers else look(key))
-        assert queue_sms(NUMBER, "text", idempotency_key="k") == first
-        assert not answers
+        with blind_once() as looks:
+            assert queue_sms(NUMBER, "text", idempotency_key="k") == first
+        assert looks
 
     def test_it_works_inside_a_transaction(self, provider):
         with transaction.atomic():
             first = queue_sms(NUMBER, "text", idempotency_key="k")
             assert queue_sms(NUMBER, "text", idempotency_key="k") == first
 
-    def test_keys_that_differ_in_case_are_two_or_an_error_never_silence(self, db):
-        queue_sms(NUMBER, "text", idempotency_key="Key")
-        try:
-            queue_sms(NUMBER, "text", idempotency_key="kEY")
-        except ValidationError as error:
-            assert connection.vendor == "mysql" and "idempotency_key" in error.message_dict
-        else:
-            assert SmsMessage.objects.count() == 2
+    @pytest.mark.parametrize(("one", "other"), LOOKALIKES)
+    def test_keys_that_look_alike_are_two(self, transactional_db, one, other):
+        queue_sms(NUMBER, "text", idempotency_key=one)
+        queue_sms(NUMBER, "text", idempotency_key=other)
+        assert send_mass_sms([keyed(one), keyed(other), keyed(f"{one}!"), keyed(f"{other}!")]) == 2
+        assert SmsMessage.objects.count() == 4
+
+
+class TestIdempotencyKeysOfMany:
+    def test_one_that_is_stored_is_not_stored_again(self, provider):
+        queue_sms(NUMBER, "a", idempotency_key="a")
+        result = send_mass_sms(keyed(key, body=key) for key in ["a", "b", "b", "c"])
+        assert (result, result.bad) == (2, 0)
+        bodies = SmsMessage.objects.order_by("pk").values_list("body", flat=True)
+        assert list(bodies) == ["a", "b", "c"]
+
+    @pytest.mark.parametrize("looked", [nullcontext, blind_once])
+    def test_another_number_or_text_is_one_bad_row(self, provider, looked, caplog):
+        queue_sms(NUMBER, "text", idempotency_key="stored-17")
+        every = [
+            keyed("new-17"),
+            keyed("stored-17", body="other"),
+            keyed("new-17", to="+79041764996"),
+            keyed("stored-17"),
+            (NUMBER, ""),
+            keyed("last-17"),
+        ]
+        with looked():
+            result = send_mass_sms(every)
+        assert (result, result.bad) == (2, 3)
+        assert [index for index, _ in result.errors] == [1, 2, 4]
+        assert result.errors[0][1].error_dict["idempotency_key"][0].code == "idempotency_key_reused"
+        assert "-17" not in str(result.errors) + caplog.text
+        assert SmsMessage.objects.count() == 3 and every[0].pk and every[5].pk
+
+    def test_the_loser_of_a_race_stores_what_is_left(self, provider):
+        """In one batch of many INSERTs, some of which had been done before the conflict."""
+        stored = [queue_sms(NUMBER, "text", idempotency_key=f"k{n}") for n in (3, 998)]
+        every = [keyed(f"k{n}") for n in range(1000)]
+        with blind_once() as looks:
+            assert send_mass_sms(every) == 998
+        assert looks and SmsMessage.objects.count() == 1000
+        assert all(one.pk for n, one in enumerate(every) if n not in (3, 998))
+        assert {one.pk for one in stored} <= set(SmsMessage.objects.values_list("pk", flat=True))
+
+    def test_two_at_once_store_each_message_once(self, transactional_db):
+        """Each has looked before the other inserts; SQLite has one writer, which waits for none."""
+        results, barrier = [], threading.Barrier(2)
+
+        def look_together(execute, sql, params, many, context):
+            answer = execute(sql, params, many, context)
+            if connection.vendor != "sqlite" and sql.startswith("SELECT") and "IN (" in sql:
+                with suppress(threading.BrokenBarrierError):
+                    barrier.wait(timeout=20)
+            return answer
+
+        def send():
+            try:
+                with connection.execute_wrapper(look_together):
+                    results.append(send_mass_sms(keyed(f"k{n}") for n in range(200)))
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=send) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(results) == [0, 200] and [one.bad for one in results] == [0, 0]
+        assert SmsMessage.objects.count() == 200
 
 
 class TestInsideATransaction:
@@ -1048,14 +1238,6 @@ class TestMassSms:
             send_mass_sms(rows())
         assert not SmsMessage.objects.exists()
 
-    def test_a_known_idempotency_key_is_not_stored_again(self, provider):
-        queue_sms(NUMBER, "first", idempotency_key="a")
-        keys = ["a", "b", "b", "c"]
-        messages = [SmsMessage(to=NUMBER, body=key, idempotency_key=key) for key in keys]
-        assert send_mass_sms(messages) == 2
-        bodies = SmsMessage.objects.order_by("pk").values_list("body", flat=True)
-        assert list(bodies) == ["first", "b", "c"]
-
     def test_the_same_object_twice_is_one_message(self, provider):
         message = SmsMessage(to=NUMBER, body="text")
         result = send_mass_sms([message, message])
@@ -1065,12 +1247,42 @@ class TestMassSms:
         with pytest.raises(TypeError, match="takes an iterable"):
             send_mass_sms("+79041764995")
 
+    @pytest.mark.parametrize(
+        ("wrong", "kind"),
+        [
+            ([{"to": NUMBER, "body": "secret"}] * 2, "dict"),
+            ([(NUMBER, "secret", "Shop")], "tuple of 3"),
+            ((NUMBER, "secret"), "str"),
+            ({NUMBER: "secret"}, "str"),
+            (iter([[], None]), "list of 0"),
+        ],
+    )
+    def test_rows_that_are_all_of_a_wrong_kind_are_the_callers_mistake(self, provider, wrong, kind):
+        with pytest.raises(TypeError, match=f"this one has {kind}") as refused:
+            send_mass_sms(wrong)
+        assert "secret" not in str(refused.value) and not SmsMessage.objects.exists()
+
+    def test_one_row_of_a_wrong_kind_is_a_bad_row(self, provider):
+        for right in ((NUMBER, "text"), ("no number", "text")):
+            result = send_mass_sms([{"to": NUMBER}, right])
+            assert "not dict" in str(result.errors[0][1])
+        assert send_mass_sms([]) == 0
+
     def test_a_stored_message_is_no_new_one(self, provider):
         message = queue_sms(NUMBER, "text")
         assert send_mass_sms([message]).bad == 1
 
 
 class TestModel:
+    @pytest.mark.parametrize("end", ["\r\n", "\r", "\n"])
+    def test_the_ends_of_lines_are_one_character(self, provider, end):
+        """A CR is in the GSM alphabet and would be sent: here the 161st character."""
+        text = "x" * 79 + end + "y" * 80
+        message = send_sms(NUMBER, text)
+        assert (message.segments, stored(message.pk).segments) == (1, 1)
+        assert [one.text for one in provider.taken] == ["x" * 79 + "\n" + "y" * 80]
+        assert stored(message.pk).body == message.body == provider.taken[0].text
+
     def test_an_edit_writes_what_a_person_may_edit_and_no_status(self, db):
         """Saving all columns would revert what a worker wrote meanwhile."""
         draft = SmsMessage.objects.create(to=NUMBER, body="text")
@@ -1080,6 +1292,43 @@ class TestModel:
         row = stored(draft.pk)
         assert (row.body, row.segments, row.encoding, row.status) == ("я" * 71, 2, "UCS-2", "draft")
 
+    @pytest.mark.parametrize(
+        "fields",
+        [["gateway_id"], ["sent_at"], ["body", "status"], ["id"], ["nonsense"], {"error_text": 1}],
+    )
+    def test_what_no_person_may_edit_is_refused_and_nothing_is_stored(self, db, fields):
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        draft.body, draft.gateway_id = "changed", "made-up"
+        with pytest.raises(ValueError, match="save.. cannot write .*A person may edit: to, body"):
+            draft.save(update_fields=fields)
+        with pytest.raises(ValueError, match="cannot write"):
+            async_to_sync(draft.asave)(update_fields=fields)
+        row = stored(draft.pk)
+        assert (row.body, row.gateway_id, row.status) == ("text", "", "draft")
+
+    def test_what_django_offers_beside_save_is_no_way_around_it(self, db):
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        draft.gateway_id = "made-up"
+        with pytest.raises(TypeError, match="Call save"):
+            SmsMessage.objects.bulk_update([draft], ["gateway_id"])
+        with pytest.raises(ValueError, match="cannot write gateway_id"):
+            SmsMessage.objects.update_or_create(pk=draft.pk, defaults={"gateway_id": "made-up"})
+        with pytest.raises(ValueError, match="force"):
+            draft.save(force_insert=True)
+        assert stored(draft.pk).gateway_id == ""
+
+    def test_no_fields_to_update_store_nothing(self, db):
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        draft.body = "changed"
+        draft.save(update_fields=[])
+        assert stored(draft.pk).body == "text"
+        draft.save(update_fields=["priority", "created_by_id"])
+        assert stored(draft.pk).body == "text"
+        draft.save(update_fields=("body",))
+        assert (stored(draft.pk).body, SmsMessage.objects.count()) == ("changed", 1)
+        SmsMessage.objects.update_or_create(pk=draft.pk, defaults={"body": "again"})
+        assert stored(draft.pk).body == "again"
+
     def test_a_message_that_is_no_draft_cannot_be_edited(self, db):
         draft = SmsMessage.objects.create(to=NUMBER, body="text")
         sending.enqueue(SmsMessage.objects.all())
@@ -1087,6 +1336,13 @@ class TestModel:
         with pytest.raises(WrongStatus, match="Only a draft"):
             draft.save()
         assert stored(draft.pk).body == "text"
+
+    def test_sending_twice_is_not_the_fault_of_the_settings(self, provider):
+        message = send_sms(NUMBER, "text")
+        with pytest.raises(WrongStatus) as refused:
+            message.send()
+        assert str(refused.value).startswith("Only a draft or a queued message can be sent")
+        assert refused.value.alias == "default"
 
     def test_neither_str_nor_repr_shows_number_or_text(self, db):
         message = SmsMessage(to=NUMBER, body="secret")

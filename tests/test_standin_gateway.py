@@ -911,6 +911,15 @@ class TestCommand:
         assert process.returncode == 0
         assert NUMBER in (tmp_path / "ledger").read_text("utf-8")
 
+    def test_senders(self) -> None:
+        """`--sender` names those that are allowed, and the greeting the first of them."""
+        with running("--sender", "My Shop", "--sender", "Other") as (_, greeting, port):
+            assert greeting[2].endswith("?sender_id=My%20Shop")
+            for sender, line in (("Other", b"0|Message"), ("test", faults.ERRORS[-7])):
+                with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+                    sock.sendall(request_bytes({**SEND, "SenderID": sender}))
+                    assert line in read_all(sock)
+
     def test_list_faults(self) -> None:
         """`--list-faults` names every fault with its truths."""
         lines = command("--list-faults").splitlines()

@@ -319,7 +319,6 @@ class TestHandingOver:
 
 
 WRONG = [
-    ({"default": DUMMY}, 5, "SMSKA_TASKS must be an alias of TASKS, not 5."),
     ({"default": DUMMY}, "other", "other"),
     ({"default": IMMEDIATE}, "default", "TASKS['default'] has no workers (ImmediateBackend)."),
     ({"default": DUMMY}, "default", "TASKS['default'] has no workers (DummyBackend)."),

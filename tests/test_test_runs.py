@@ -1,9 +1,13 @@
 """What a project's own tests see: an outbox, and no way to send a paid SMS."""
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
+import time
+from contextlib import suppress
+from urllib.request import urlopen
 
 import pytest
 from django.db import transaction
@@ -66,18 +70,205 @@ SUITE = """
 
 @pytest.mark.parametrize("parallel", [[], ["--parallel=2"]])
 def test_the_same_holds_under_djangos_own_runner(tmp_path, parallel):
-    package = tmp_path / "suite"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "test_suite.py").write_text(textwrap.dedent(SUITE))
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"}
     env["DATABASE_URL"] = "sqlite://:memory:"
-    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
-    command = [sys.executable, "-W", "error", "-m", "django", "test", "suite"]
-    command += ["--noinput", *parallel]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert "Ran 5 tests" in run_suite(tmp_path, SUITE, env, *parallel).stderr
+
+
+# --- the processes that tests start ---------------------------------------------------------------
+
+
+def environment(gateway, **more):
+    """That of a child which would send to this gateway if it did not know of the test run."""
+    mine = {"DJANGO_SETTINGS_MODULE": "tests.sending_process", "SMSKA_URL": gateway.url}
+    return {**os.environ, **mine, "PYTHONPATH": os.pathsep.join(sys.path), **more}
+
+
+def ended(command, env, cwd=None):
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=cwd)
     assert run.returncode == 0, run.stderr
-    assert "Ran 5 tests" in run.stderr
+    return run
+
+
+SENDING = [sys.executable, "-m", "tests.sending_process"]
+
+
+def test_a_child_of_a_test_sends_nothing(gateway):
+    run = ended(SENDING, environment(gateway))
+    assert run.stdout == "django_smska.backends.locmem\n"
+    assert gateway.connections == 0
+
+
+def test_a_child_that_has_to_sends(gateway):
+    """The same child, so that the tests around this one cannot pass for another reason."""
+    for env in ({"SMSKA_REALLY": "1"}, {"SMSKA_TEST_RUN": ""}, {"SMSKA_TEST_RUN": "0"}):
+        assert ended(SENDING, environment(gateway, **env)).stdout.endswith("backends.smska\n")
+    assert len(gateway.taken) == 3
+
+
+CHILDREN = """
+    import multiprocessing, os, subprocess, sys
+    from concurrent.futures import ProcessPoolExecutor
+    from django.test import LiveServerTestCase, SimpleTestCase, TestCase
+    from tests.sending_process import send
+
+    def in_a(method):
+        with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+            return pool.submit(send).result()
+
+    class Children:
+        def check(self, where):
+            self.assertEqual(where.strip(), "django_smska.backends.locmem")
+
+        def test_spawned(self):
+            self.check(in_a("spawn"))
+
+        def test_subprocess(self):
+            command = [sys.executable, "-m", "tests.sending_process"]
+            self.check(subprocess.check_output(command, text=True))
+
+    class WithoutADatabase(Children, SimpleTestCase):
+        def test_forked(self):
+            self.check(in_a("fork"))
+
+        def test_forked_by_a_server(self):
+            self.check(in_a("forkserver"))
+
+        def test_grandchild(self):
+            code = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])"
+            command = [sys.executable, "-c", code, "-m", "tests.sending_process"]
+            self.check(subprocess.check_output(command, text=True))
+
+    class InATransaction(Children, TestCase):
+        pass
+
+    class WithALiveServer(Children, LiveServerTestCase):
+        pass
+"""
+
+
+def run_suite(folder, code, env, *options):
+    package = folder / "suite"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "test_suite.py").write_text(textwrap.dedent(code))
+    env["PYTHONPATH"] = os.pathsep.join([str(folder), *sys.path])
+    env.pop("SMSKA_TEST_RUN", None)  # that of the test run around
+    command = [sys.executable, "-W", "error", "-m", "django", "test", "suite", "--noinput"]
+    return ended([*command, *options], env)
+
+
+@pytest.mark.parametrize("method", ["", "fork", "spawn"])
+def test_under_djangos_own_runner_a_child_sends_nothing(tmp_path, gateway, method):
+    """No test of the suite has touched a provider before it starts its child."""
+    options, tests = [], 9
+    if method:
+        # multiprocessing allows no children of the runner's own processes.
+        options, tests = ["--parallel=2", "-k", "subprocess", "-k", "grandchild"], 4
+        (tmp_path / "sitecustomize.py").write_text(
+            f"import multiprocessing; multiprocessing.set_start_method({method!r}, force=True)"
+        )
+    run = run_suite(tmp_path, CHILDREN, environment(gateway), *options)
+    assert f"Ran {tests} tests" in run.stderr
+    assert gateway.connections == 0
+
+
+def test_under_another_runner_the_database_is_enough(tmp_path, gateway):
+    """One that makes no system checks."""
+    env = environment(gateway, DJANGO_SETTINGS_MODULE="unchecked")
+    (tmp_path / "unchecked.py").write_text(
+        textwrap.dedent(
+            """
+            from django.test.runner import DiscoverRunner
+            from tests.sending_process import *
+
+            class Unchecked(DiscoverRunner):
+                def run_checks(self, databases):
+                    pass
+
+            TEST_RUNNER = "unchecked.Unchecked"
+            """
+        )
+    )
+    run = run_suite(tmp_path, CHILDREN, env, "-k", "subprocess")
+    assert "Ran 3 tests" in run.stderr and gateway.connections == 0
+
+
+def test_after_the_test_run_a_child_sends_again(gateway):
+    code = (
+        "import django, os, subprocess, sys; django.setup()\n"
+        "from django.test.utils import setup_test_environment, teardown_test_environment\n"
+        "from django_smska.sms import providers\n"
+        "for _ in range(2):\n"
+        "    setup_test_environment()\n"
+        "    print(type(providers['default']).__module__, os.environ['SMSKA_TEST_RUN'])\n"
+        "    teardown_test_environment()\n"
+        "    print(type(providers['default']).__module__, os.environ.get('SMSKA_TEST_RUN'))\n"
+    )
+    env = environment(gateway)
+    del env["SMSKA_TEST_RUN"]
+    run = ended([sys.executable, "-c", code], env)
+    during, after = "django_smska.backends.locmem 1", "django_smska.backends.smska None"
+    assert run.stdout.splitlines() == [during, after, during, after]
+
+
+def test_pytest_sets_the_variable_and_puts_it_back(tmp_path, gateway):
+    (tmp_path / "test_it.py").write_text(
+        "import os\ndef test_it(): assert os.environ['SMSKA_TEST_RUN'] not in ('', '0')"
+    )
+    code = (
+        "import os, pytest; code = pytest.main(['-c', 'none.ini', 'test_it.py'])\n"
+        "print(int(code), os.environ.get('SMSKA_TEST_RUN'))"
+    )
+    (tmp_path / "none.ini").touch()
+    for before in ({}, {"SMSKA_TEST_RUN": "0"}):
+        env = environment(gateway)
+        del env["SMSKA_TEST_RUN"]
+        run = ended([sys.executable, "-c", code], {**env, **before}, cwd=tmp_path)
+        assert run.stdout.splitlines()[-1] == f"0 {before.get('SMSKA_TEST_RUN')}"
+
+
+def test_djangos_testserver_sends_nothing(tmp_path, gateway):
+    """It serves a test's data, so that what it sends is nobody's wish; no test need start it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    env = environment(gateway)
+    del env["SMSKA_TEST_RUN"]
+    (tmp_path / "empty.json").write_text("[]")
+    command = [sys.executable, "-m", "django", "testserver", str(tmp_path / "empty.json")]
+    command += ["--noinput", "--addrport", str(port)]
+    where = ""
+    with subprocess.Popen(command, env=env) as server:
+        try:
+            while server.poll() is None:
+                with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/") as answer:
+                    where = answer.read().decode()
+                    break
+                time.sleep(0.1)
+        finally:
+            server.terminate()
+    assert where == "django_smska.backends.locmem" and gateway.connections == 0
+
+
+def test_a_site_with_the_variable_is_warned_of_at_deployment(gateway):
+    command = [sys.executable, "-m", "django", "check", "--deploy", "--tag", "sms"]
+    assert "smska.W016" in ended(command, environment(gateway)).stderr
+    for env in ({"SMSKA_REALLY": "1"}, {"SMSKA_TEST_RUN": ""}):
+        assert "no issues" in ended(command, environment(gateway, **env)).stdout
+
+
+@pytest.mark.parametrize(("really", "said"), [("", True), ("1", False)])
+def test_a_worker_says_that_it_sends_nothing(tmp_path, gateway, really, said):
+    (tmp_path / "worker_settings.py").write_text(
+        "from tests.sending_process import *\n"
+        f"DATABASES['default']['NAME'] = {str(tmp_path / 'db.sqlite3')!r}\n"
+    )
+    env = environment(gateway, SMSKA_REALLY=really, DJANGO_SETTINGS_MODULE="worker_settings")
+    env["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    manage = [sys.executable, "-m", "django"]
+    ended([*manage, "migrate"], env)
+    run = ended([*manage, "sms_worker", "--once"], env)
+    assert ("SMSKA_TEST_RUN is set" in run.stdout) == said
 
 
 def test_outside_of_a_test_run_the_settings_decide():
@@ -88,9 +279,8 @@ def test_outside_of_a_test_run_the_settings_decide():
         "print(type(providers['default']).__module__)"
     )
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
-    )
+    del env["SMSKA_TEST_RUN"]
+    run = ended([sys.executable, "-c", code], env)
     assert run.stdout.strip() == "django_smska.backends.smska", run.stderr
 
 

@@ -204,7 +204,8 @@ NASTY = "Привет! + & = % ; | \" ' \\ \n\r\n\t <b> €{} № «ёлка» �
 
 @pytest.mark.parametrize("text", [NASTY, "+", "a=b&c=d", "100%", "0|Message sent|x", " ", "\n"])
 def test_every_character_of_text_and_password_arrives_as_it_is(text):
-    with StandInGateway(api_key=f"k{text}", api_password=f"p{text}") as gateway:
+    login = {"api_key": f"k{text}", "api_password": f"p{text}"}
+    with StandInGateway(**login, senders=[f"s{text}"]) as gateway:
         wire = Gateway(f"k{text}", f"p{text}", url=gateway.url)
         assert isinstance(wire.send(NUMBER, text, f"s{text}"), Receipt)
         assert gateway.taken[0].text == text

@@ -47,6 +47,7 @@ def configure():
     from django.db import connections
 
     connections["default"].settings_dict["NAME"] = os.environ["SMSKA_DB"]
+    settings.SMSKA_LOCMEM_IN_TESTS = False  # it is a child of a test run
     settings.SMS_PROVIDERS = {
         "default": {
             "OPTIONS": {

@@ -17,6 +17,8 @@ from ..states import STOPPING_KINDS
 
 logger = logging.getLogger(__name__)
 
+UNKNOWN_HINT = "Correct the name in OPTIONS, or remove it."
+
 
 class BaseSmsBackend:
     """Base class of SMS backends, in the manner of Django's email backends.
@@ -38,12 +40,8 @@ class BaseSmsBackend:
     def __init__(self, *, alias: str | None = None, **options: Any) -> None:
         self.alias = alias
         if options:
-            names = ", ".join(repr(name) for name in sorted(options))
             raise InvalidProvider(
-                f"Unknown option {names}. {type(self).__module__} knows: {self._known()}.",
-                alias=alias,
-                check="E003",
-                hint="Correct the name in OPTIONS, or remove it.",
+                self._unknown(options), alias=alias, check="E003", hint=UNKNOWN_HINT
             )
 
     def __repr__(self) -> str:
@@ -136,6 +134,11 @@ class BaseSmsBackend:
         announce = getattr(message, "before_first_byte", None)
         if announce is not None:
             announce()
+
+    @classmethod
+    def _unknown(cls, options: Iterable[str]) -> str:
+        names = ", ".join(repr(name) for name in sorted(options))
+        return f"Unknown option {names}. {cls.__module__} knows: {cls._known()}."
 
     @classmethod
     def _known(cls) -> str:

@@ -37,6 +37,7 @@ class SmsBackend(BaseSmsBackend):
                 "OPTIONS must define 'providers', a list of other aliases to try in turn.",
                 alias=alias,
             )
+        _refuse_unknown(alias, providers)
         self.backends = [_configured(name) for name in providers]
         self.deadline = sum(backend.deadline for backend in self.backends)
         self._opened = ExitStack()
@@ -76,6 +77,20 @@ class SmsBackend(BaseSmsBackend):
 def _rest(alias: str, kind: str) -> None:
     if kind in PAUSES:
         _resting[alias] = time.monotonic() + PAUSES[kind]
+
+
+def _refuse_unknown(alias: str | None, names: Sequence[str]) -> None:
+    from ..providers import providers
+
+    unknown = [name for name in names if not isinstance(name, str) or name not in providers]
+    if unknown:
+        raise InvalidProvider(
+            f"'providers' in its OPTIONS names {', '.join(map(repr, unknown))}: SMS_PROVIDERS has "
+            f"no such entry. Known aliases: {', '.join(map(repr, providers))}.",
+            alias=alias,
+            hint="Add the entry to SMS_PROVIDERS, or correct 'providers'.",
+            check="E001",
+        )
 
 
 def _configured(alias: str) -> BaseSmsBackend:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -14,10 +16,13 @@ from django.core.exceptions import ValidationError
 from ..exceptions import InvalidProvider, InvalidRecipient, QueryFailed, SmsError, gettext_noop
 from ..numbers import is_russian_mobile, normalize
 from ..receipts import Receipt, Report
-from .base import BaseSmsBackend, parse_rate
+from ..senders import RULE, can_be_shown
+from .base import UNKNOWN_HINT, BaseSmsBackend, parse_rate
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
+
+logger = logging.getLogger(__name__)
 
 LONGEST = 3600  # seconds that any step may take
 DEFAULT_URL = "http://my2.sms-ka.net/api/httppost.php"
@@ -54,7 +59,8 @@ class SmsBackend(BaseSmsBackend):
         alias: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(alias=alias, **kwargs)
+        super().__init__(alias=alias)
+        self._wrong: list[tuple[str, str, str]] = []  # check, text and hint of what is refused
         self._credentials = Credentials(api_key, api_password)
         self.sender_id = sender_id
         self.url = url
@@ -71,7 +77,10 @@ class SmsBackend(BaseSmsBackend):
             self.rate = parse_rate(rate)
         except ValueError as error:
             self._refuse(f"'rate': {error}.")
+        if kwargs:
+            self._refuse(self._unknown(kwargs), UNKNOWN_HINT, check="E003")
         self._refuse_wrong_options()
+        self._raise_wrong()
 
     def open(self) -> bool:
         if self._gateway is not None:
@@ -93,6 +102,8 @@ class SmsBackend(BaseSmsBackend):
 
     def send_message(self, message: Any) -> Receipt:
         """Send to ``79`` and nine digits; other numbers raise ``InvalidRecipient`` unsent."""
+        if message.sender:
+            _warn_of_sender(self.alias, message.sender)
         msisdn = self._msisdn(message)
         with self._line() as gateway:
             result = gateway.send(
@@ -121,6 +132,15 @@ class SmsBackend(BaseSmsBackend):
         return self._check_sender() + self._check_address()
 
     def _check_sender(self) -> list[CheckMessage]:
+        if self.sender_id and not can_be_shown(self.sender_id):
+            return [
+                Warning(
+                    f"SMS_PROVIDERS[{self.alias!r}] has the 'sender_id' {self.sender_id!r}, which "
+                    "networks do not carry: the gateway will refuse it.",
+                    hint=f"A sender has {RULE}. Register such a name with the provider.",
+                    id="smska.W012",
+                )
+            ]
         if self.sender_id:
             return []
         return [
@@ -207,7 +227,25 @@ class SmsBackend(BaseSmsBackend):
             return urlsplit("")
 
     def _refuse(self, text: str, hint: str = "Correct OPTIONS.", check: str = "E005") -> None:
-        raise InvalidProvider(text, alias=self.alias, hint=hint, check=check)
+        self._wrong.append((check, text, hint))
+
+    def _raise_wrong(self) -> None:
+        """Raise one error about all that is wrong, so that it can be corrected at once."""
+        if self._wrong:
+            checks, texts, hints = zip(*self._wrong, strict=True)
+            raise InvalidProvider(
+                " ".join(texts),
+                alias=self.alias,
+                hint=" ".join(dict.fromkeys(hints)),
+                check=checks[0],
+            )
+
+
+@lru_cache(maxsize=1000)  # once for each sender
+def _warn_of_sender(alias: str | None, sender: str) -> None:
+    """The provider's document has no rule for senders, so the gateway has the last word."""
+    if not can_be_shown(sender):
+        logger.warning("%s: the sender %r will be refused; a sender has %s", alias, sender, RULE)
 
 
 def _as_msisdn(value: Any) -> str:

@@ -3,6 +3,8 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+import django_smska.fields
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -22,7 +24,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("reason", models.CharField(blank=True, max_length=16, verbose_name="reason")),
-                ("detail", models.TextField(blank=True, verbose_name="details")),
+                ("detail", django_smska.fields.WordsField(blank=True, verbose_name="details")),
                 (
                     "strikes",
                     models.PositiveIntegerField(default=0, verbose_name="failures in a row"),
@@ -121,17 +123,22 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "gateway_status",
-                    models.CharField(
+                    django_smska.fields.WordField(
                         blank=True, editable=False, max_length=64, verbose_name="gateway status"
                     ),
                 ),
                 (
                     "error_code",
-                    models.CharField(
+                    django_smska.fields.WordField(
                         blank=True, editable=False, max_length=32, verbose_name="error code"
                     ),
                 ),
-                ("error_text", models.TextField(blank=True, editable=False, verbose_name="error")),
+                (
+                    "error_text",
+                    django_smska.fields.WordsField(
+                        blank=True, editable=False, verbose_name="error"
+                    ),
+                ),
                 (
                     "segments",
                     models.PositiveSmallIntegerField(
@@ -175,7 +182,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "idempotency_key",
-                    models.CharField(
+                    django_smska.fields.ExactField(
                         blank=True,
                         default=None,
                         max_length=128,
@@ -215,7 +222,7 @@ class Migration(migrations.Migration):
                 ("status_questions", models.PositiveSmallIntegerField(default=0, editable=False)),
                 (
                     "created_by",
-                    models.ForeignKey(
+                    django_smska.fields.UserField(
                         blank=True,
                         editable=False,
                         null=True,

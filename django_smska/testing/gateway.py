@@ -15,7 +15,7 @@ choose another fate:
     01  rejected (5)      03  deleted          05  delivered, then goes back to accepted
     02  expired           04  never final      06  rejected (6)
 
-Standard library only.
+Standard library only, but for our own rule about senders.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl
 
+from django_smska.senders import can_be_shown
 from django_smska.testing.faults import (
     ERRORS,
     FAULTS,
@@ -187,9 +188,12 @@ class Account:
             return ERRORS[-4]
         if not re.fullmatch("79[0-9]{9}", form["MSISDN"]):
             return ERRORS[-6]
-        if self.senders is not None and form["SenderID"] not in self.senders:
+        if not self._allows(form["SenderID"]):
             return ERRORS[-7]
         return ERRORS[-5] if self.balance < 1 else self._take(request)
+
+    def _allows(self, sender: str) -> bool:
+        return can_be_shown(sender) if self.senders is None else sender in self.senders
 
     def _take(self, request: Received) -> bytes:
         form = request.form
@@ -216,7 +220,7 @@ class StandInGateway(Account):
 
     port -- int; 0 takes a free one
     balance -- Decimal or int: credits, one for each message
-    senders -- the sender names that are allowed; None allows all
+    senders -- the sender names that are allowed; None allows any that a phone can show
     ledger -- path of a file that each message taken is appended to, a JSON object a line, and
         synced to disk before the answer
     latency -- float: seconds between the ledger and the answer

@@ -1,15 +1,32 @@
-"""The pytest plugin: an outbox that is empty at the start of each test, and ``smsoutbox``.
+"""The pytest plugin: an outbox that is empty at the start of each test, and ``smsoutbox``; and no
+SMS is sent by the processes that tests start, either.
 
 It imports nothing of Django before a test runs: pytest loads plugins before coverage starts.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+TEST_RUN = "SMSKA_TEST_RUN"  # as in django_smska.conf
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    before = os.environ.get(TEST_RUN)
+    os.environ[TEST_RUN] = "1"
+    config.add_cleanup(lambda: _restore(before))
+
+
+def _restore(before: str | None) -> None:
+    if before is None:
+        os.environ.pop(TEST_RUN, None)
+    else:
+        os.environ[TEST_RUN] = before
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import ValidationError
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
 from django.views.decorators.debug import sensitive_variables
@@ -48,15 +49,16 @@ def send_code(session: SessionBase, number: str) -> None:
     expires = now + LIFE
     before = session.get(SESSION)
     _remember(session, number, code, expires.timestamp())
-    message = send_sms(
-        number,
-        text,
-        expires_at=expires,
-        idempotency_key=f"{KEY}{number}/{int(now.timestamp()) // COOL_DOWN}",
-    )
-    if message.body != text:  # it is the one that another request of this minute sent
-        session[SESSION] = before
-        raise TooMany("A code was sent a moment ago. Wait a minute before you ask for another.")
+    key = f"{KEY}{number}/{int(now.timestamp()) // COOL_DOWN}"
+    try:
+        send_sms(number, text, expires_at=expires, idempotency_key=key)
+    except ValidationError as error:
+        if "idempotency_key" not in error.message_dict:
+            raise
+        session[SESSION] = before  # another request of this minute sent another code
+        raise TooMany(
+            "A code was sent a moment ago. Wait a minute before you ask for another."
+        ) from None
 
 
 def _remember(session: SessionBase, number: str, code: str, expires: float) -> None:

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from django_smska.exceptions import InvalidProvider, SmsError, SmsNotSent, SmsOutcomeUnknown
+from django_smska.management.tables import require_tables
 from django_smska.models import SmsMessage
 from django_smska.numbers import mask
 from django_smska.providers import DEFAULT_ALIAS
@@ -40,6 +41,7 @@ class Command(BaseCommand):
             providers[options["using"]]
         except InvalidProvider as error:
             raise CommandError(str(error)) from None
+        require_tables()
         numbers = options["numbers"]
         text = options["text"] if options["text"] is not None else _default_text()
         accepted = sum([self._send(number, text, options) for number in numbers])

@@ -35,6 +35,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--balance", default="1000", help="credits, one for each message (default: %(default)s)"
         )
+        parser.add_argument(
+            "--sender",
+            action="append",
+            metavar="NAME",
+            help="an allowed sender; may be given again (default: any that a phone can show)",
+        )
         parser.add_argument("--ledger", metavar="FILE", help="append each message taken, as JSON")
         parser.add_argument(
             "--latency", type=float, default=0, metavar="SECONDS", help="before each answer"
@@ -74,6 +80,7 @@ class Command(BaseCommand):
         try:
             return StandInGateway(
                 balance=Decimal(options["balance"]),
+                senders=options["sender"],
                 on_send=self._show,
                 **{name: options[name] for name in names.split()},
             )
@@ -97,9 +104,10 @@ class Command(BaseCommand):
     def _greet(self, gateway: StandInGateway, options: dict[str, Any]) -> None:
         login = f"{quote(options['api_key'], '')}:{quote(options['api_password'], '')}"
         address = urlsplit(gateway.url)
+        sender = quote((options["sender"] or ["Test"])[0], "")
         self._say(f"Stand-in SMS gateway: {gateway.url}")
         self._say(f"What it took:         http://{address.netloc}/")
-        self._say(f"SMS_URL=smska://{login}@{address.netloc}{address.path}?sender_id=Test")
+        self._say(f"SMS_URL=smska://{login}@{address.netloc}{address.path}?sender_id={sender}")
         if options["fault_rate"]:
             self._say(f"Faults are drawn with --seed {gateway.seed}")
 

@@ -14,6 +14,7 @@ from django.db.models import ProtectedError, RestrictedError
 from django.utils import timezone
 
 from django_smska import conf, tally
+from django_smska.management.tables import require_tables
 from django_smska.models import SmsMessage, rows, write_db
 from django_smska.states import FINAL
 
@@ -41,6 +42,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         before = _time_before(options["keep"])
+        require_tables()
         deleted = kept = 0
         for number, left in _prune(before, dry_run=options["dry_run"]):
             deleted += number

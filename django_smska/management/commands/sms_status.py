@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from django_smska import brakes
+from django_smska.management.tables import require_tables
 from django_smska.models import rows
 from django_smska.sms import providers
 from django_smska.states import Status
@@ -36,6 +37,7 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         if not options["max_age"] >= 0:
             raise CommandError("--max-age must be a number of seconds, 0 or more.")
+        require_tables()
         aliases = sorted({*providers, *_aliases_in_use()})
         facts = {alias: _facts(alias, timezone.now()) for alias in aliases}
         for fact in facts.values():

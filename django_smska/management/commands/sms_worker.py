@@ -12,7 +12,7 @@ import time
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -21,8 +21,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 from django.utils import timezone
 
-from django_smska import brakes
+from django_smska import brakes, conf
 from django_smska.exceptions import InvalidProvider
+from django_smska.management.tables import require_tables
 from django_smska.models import rows, write_db
 from django_smska.sms import providers
 from django_smska.wakeup import Alarm
@@ -77,12 +78,16 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         _refuse_wrong(options)
+        with suppress(*AWAY):  # a daemon waits for its database
+            require_tables()
         self.json = options["json"]
         self.bar: Any = None
         self.worker = Worker(
             using=options["using"], concurrency=options["concurrency"], progress=self._progress
         )
         self.paused: dict[str, str] = {}
+        if conf.sends_nothing():
+            self._say(f"{conf.TEST_RUN} is set, as for tests: every message is kept in memory.")
         with _ended_by_signals(self._stop):
             if options["once"]:
                 self._once()
