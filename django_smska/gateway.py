@@ -266,9 +266,11 @@ class _Watchdog:
                 self._thread = threading.Thread(target=self._look, daemon=True)
                 self._thread.start()
 
-    def forget(self, attempt: _Attempt) -> None:
+    def forget(self, attempt: _Attempt) -> float:
+        """Return the seconds that the attempt had left."""
+        now = time.monotonic()
         with self._lock:
-            self._attempts.pop(attempt, None)
+            return self._attempts.pop(attempt, now) - now
 
     def _look(self) -> None:
         idle = 0
@@ -278,6 +280,8 @@ class _Watchdog:
             with self._lock:
                 idle = 0 if self._attempts else idle + 1
                 late = [attempt for attempt, end in self._attempts.items() if end <= now]
+                for attempt in late:
+                    del self._attempts[attempt]
                 if idle == self.LINGER:
                     self._thread = None
             for attempt in late:
@@ -358,7 +362,7 @@ class _Attempt:
         self._abort_if_expired()
         asked = time.monotonic()
         try:
-            self._before_first_byte()
+            self._ask_permission()
         except BaseException as error:
             self.error = error
             raise _Aborted from None
@@ -366,6 +370,14 @@ class _Attempt:
             connect_anew()
         self._abort_if_expired()
         self.begun = True
+
+    def _ask_permission(self) -> None:
+        """The deadline is the gateway's: the time that the hook waits for does not count."""
+        left = _watchdog.forget(self)
+        try:
+            self._before_first_byte()
+        finally:
+            _watchdog.watch(self, left)
 
     def _abort_if_expired(self) -> None:
         if self.expired:
@@ -494,11 +506,12 @@ class Gateway:
     """A client of one SMS-ka account; threads may share it.
 
     ``url``: address of ``httppost.php``. ``connect_timeout``: seconds for each address tried and
-    each step of a TLS handshake. ``deadline``: seconds for the whole request, however slowly the
-    other side talks. ``keep_alive``: seconds for which an idle connection may be used again, 0 for
-    never. ``proxy``: ``http://host:port`` or ``None``; the environment's proxies and ``.netrc``
-    are ignored. ``ca_bundle``: path of a file of CA certificates, or ``None`` for requests' own.
-    ``pool_size``: connections kept for threads.
+    each step of a TLS handshake. ``deadline``: seconds for connection, request and answer
+    together, however slowly the other side talks. The time inside ``before_first_byte`` is not
+    counted, because the gateway is not at fault for it. ``keep_alive``: seconds for which an idle
+    connection may be used again, 0 for never. ``proxy``: ``http://host:port`` or ``None``; the
+    environment's proxies and ``.netrc`` are ignored. ``ca_bundle``: path of a file of CA
+    certificates, or ``None`` for requests' own. ``pool_size``: connections kept for threads.
     """
 
     def __init__(

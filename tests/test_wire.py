@@ -170,6 +170,54 @@ def test_where_leave_was_long_in_coming_the_connection_is_made_anew(gateway, mon
     assert gateway.connections == 2 and gateway.sends == 1
 
 
+@pytest.mark.parametrize("error", [None, LookupError("claim lost")])
+def test_the_deadline_does_not_run_while_permission_is_waited_for(gateway, monkeypatch, error):
+    """A rate or a slow database is no fault of the gateway's."""
+    from django_smska import gateway as module
+
+    clock, sleep = module.time.monotonic, module.time.sleep
+    late, looks = [0], threading.Semaphore(0)
+
+    def look(seconds):
+        sleep(seconds)
+        looks.release()
+
+    def permission():
+        late[0] = 1000
+        assert looks.acquire(timeout=10) and looks.acquire(timeout=10)  # the watchdog has looked
+        if error:
+            raise error
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    monkeypatch.setattr(module.time, "sleep", look)
+    wire = client(gateway, deadline=100)
+    if error:
+        with pytest.raises(LookupError):
+            wire.send(NUMBER, "a", "T", permission)
+        return
+    assert isinstance(wire.send(NUMBER, "a", "T", permission), Receipt)
+    assert gateway.sends == 1
+
+
+def test_the_deadline_goes_on_after_permission(monkeypatch):
+    """With what was left of it, not from the start."""
+    from django_smska import gateway as module
+
+    clock, look_up = module.time.monotonic, socket.getaddrinfo
+    late = [0]
+
+    def slow_look_up(*args, **kwargs):
+        late[0] += 6
+        return look_up(*args, **kwargs)
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    monkeypatch.setattr(socket, "getaddrinfo", slow_look_up)
+    with StandInGateway(on_send=lambda *_: late.append(late.pop() + 6)) as gateway:
+        gateway.script(1, Fault("silence"))
+        result = client(gateway, deadline=10).send(NUMBER, "a", "T")
+    assert isinstance(result, SmsOutcomeUnknown) and result.code == "deadline"
+
+
 def test_where_it_cannot_be_made_anew_nothing_was_written(gateway, monkeypatch):
     from django_smska import gateway as module
 
