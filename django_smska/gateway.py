@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import socket
@@ -46,7 +47,7 @@ from .exceptions import (
 )
 from .numbers import mask
 from .receipts import Receipt, Report
-from .redact import PIECE, withhold
+from .redact import PIECE, Hidden, contained, repeats, withhold
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ REFUSALS: dict[int, type[SmsNotSent]] = {
     -6: InvalidRecipient,
     -7: InvalidSender,
 }
+
+CANNOT_BE_WRITTEN = gettext_noop("The text has characters that cannot be sent. Remove them.")
 
 # Not SMPP's numbers, where 3 is EXPIRED and 4 is DELETED.
 REPORTS: dict[str, tuple[str, str]] = {
@@ -527,12 +530,14 @@ class Gateway:
         ca_bundle: str | None = None,
         pool_size: int = 64,
     ) -> None:
-        self._login = {"APIKey": api_key, "APIPassword": api_password}
+        self._login = Hidden(APIKey=api_key, APIPassword=api_password)
+        del api_key, api_password
         self.url = url
         self.connect_timeout = connect_timeout
         self.deadline = deadline
         self.keep_alive = keep_alive
         self._session = _session(proxy, ca_bundle, pool_size, close=not keep_alive)
+        del proxy
         # Made once: the same but for the body, and requests is slow at making one.
         self._request = self._session.prepare_request(requests.Request("POST", url))
 
@@ -554,69 +559,112 @@ class Gateway:
 
         ``before_first_byte`` is called once, when the connection stands and nothing is written;
         what it raises ends the attempt unsent and is raised. Errors about the message are
-        returned: the caller raises them from a frame that holds no secret.
+        returned: the caller raises them from a frame that holds no secret. So is any other
+        exception (``SystemExit``, a timeout by signal) raised without the frames that it left.
         """
-        form = {"Message": text, "MSISDN": msisdn, "SenderID": sender}
-        result = self._ask(form, read_send_answer, before_first_byte, self.deadline)
-        logger.debug("send to %s: %s", mask("+" + msisdn), _brief(result))
-        return result
+        asked = Hidden(
+            form={"Message": text, "MSISDN": msisdn, "SenderID": sender},
+            secrets=[text],
+            number=msisdn,
+        )
+        del text, msisdn
+        return self._ask("send", asked, read_send_answer, before_first_byte)
 
     def balance(self) -> Decimal | SmsError:
         """Ask for the credits left."""
-        return self._query({"Action": "balance"}, read_balance_answer)
+        asked = Hidden(form={"Action": "balance"}, secrets=[], number="")
+        return self._query("balance", asked, read_balance_answer)
 
-    def status(self, gateway_id: str) -> Report | SmsError:
-        """Ask for the delivery status of the message with this id."""
-        return self._query({"Action": "query", "BatchId": gateway_id}, read_status_answer)
+    def status(self, gateway_id: str, *, text: str = "", msisdn: str = "") -> Report | SmsError:
+        """Ask for the delivery status of the message with this id.
+
+        ``text``, ``msisdn``: the message's own, which are withheld where the answer repeats them.
+        """
+        form = {"Action": "query", "BatchId": gateway_id}
+        asked = Hidden(form=form, secrets=[text], number=msisdn)
+        del text, msisdn
+        return self._query("query", asked, read_status_answer)
 
     def _query(
-        self, form: dict[str, str], read: Callable[[Answer], _T | SmsError]
+        self, name: str, asked: Hidden, read: Callable[[Answer], _T | SmsError]
     ) -> _T | SmsError:
-        result = self._ask(form, read, lambda: None, min(self.deadline, QUERY_DEADLINE))
-        logger.debug("%s: %s", form["Action"], _brief(result))
+        result = self._ask(name, asked, read, lambda: None, QUERY_DEADLINE)
         if isinstance(result, SmsOutcomeUnknown):
             return QueryFailed(code=result.code, gateway_text=result.gateway_text)
         return result
 
     def _ask(
         self,
-        form: dict[str, str],
+        name: str,
+        asked: Hidden,
         read: Callable[[Answer], _T | SmsError],
         hook: Callable[[], Any],
-        deadline: float,
+        most: float = math.inf,
     ) -> _T | SmsError:
-        with _Attempt(deadline, self.keep_alive, hook) as attempt:
-            answer = self._exchange(attempt, form)
+        attempt = _Attempt(min(self.deadline, most), self.keep_alive, hook)
+        result = contained(lambda: self._outcome(name, attempt, asked, read))
+        if isinstance(result, SmsError) or not isinstance(result, BaseException):
+            return result
+        raise result
+
+    def _outcome(
+        self,
+        name: str,
+        attempt: _Attempt,
+        asked: Hidden,
+        read: Callable[[Answer], _T | SmsError],
+    ) -> _T | SmsError:
+        result = self._redacted(self._answer(attempt, asked, read), asked)
+        whose = f" to {mask('+' + asked.number)}" if name == "send" else ""
+        logger.debug("%s%s: %s", name, whose, _brief(result))
+        return result
+
+    def _answer(
+        self, attempt: _Attempt, asked: Hidden, read: Callable[[Answer], _T | SmsError]
+    ) -> _T | SmsError:
+        try:
+            request = self._request.copy()
+            request.prepare_body({**vars(self._login), **asked.form}, None)
+        except UnicodeError:  # half of a surrogate pair; its own words quote the text
+            return InvalidRequest(CANNOT_BE_WRITTEN, code="text")
+        with attempt:
+            answer = self._exchange(attempt, request)
             result: Any = read(answer) if isinstance(answer, Answer) else answer
             if isinstance(result, Receipt):
-                result = self._checked(result, attempt, form)
+                result = self._checked(result, attempt, asked)
             if isinstance(answer, Answer) and _is_clean(answer, result):
                 attempt.give_back(result.gateway_id if isinstance(result, Receipt) else "")
-        if isinstance(result, SmsError):
-            result.gateway_text = withhold(result.gateway_text, self._secrets(form))
         return result  # type: ignore[no-any-return]
 
     def _checked(
-        self, receipt: Receipt, attempt: _Attempt, form: dict[str, str]
+        self, receipt: Receipt, attempt: _Attempt, asked: Hidden
     ) -> Receipt | SmsOutcomeUnknown:
         """An id must be the gateway's own, and new."""
         gateway_id = receipt.gateway_id
         if gateway_id and attempt.told_before(gateway_id):
             return SmsOutcomeUnknown(code="repeated-id", gateway_text=gateway_id)
-        repeated = [*self._login.values(), form["MSISDN"]]
-        if any(len(secret) >= PIECE and secret in gateway_id for secret in repeated):
+        secrets = [*self._secrets(asked), asked.number]
+        long = [secret for secret in secrets if len(secret) >= PIECE]  # others are met by chance
+        if gateway_id in secrets or repeats(gateway_id, long):
             return Receipt("", receipt.balance)
         return receipt
 
-    def _secrets(self, form: dict[str, str]) -> list[str]:
-        return [*self._login.values(), form.get("Message", "")]
+    def _redacted(self, result: _T | SmsError, asked: Hidden) -> _T | SmsError:
+        """Withhold what the gateway repeats, in each of its words that is stored or shown."""
+        if isinstance(result, SmsError):
+            words = withhold(result.gateway_text, self._secrets(asked), asked.number)
+            result.gateway_text = words
+        return result
 
-    def _exchange(self, attempt: _Attempt, form: dict[str, str]) -> Answer | SmsError:
-        """Make the request; what went wrong is told by the phase it went wrong in."""
+    def _secrets(self, asked: Hidden) -> list[str]:
+        return [self._login.APIKey, self._login.APIPassword, *asked.secrets]
+
+    def _exchange(self, attempt: _Attempt, request: requests.PreparedRequest) -> Answer | SmsError:
+        """Make the request; the phase in which it failed says what its failure means."""
         answer, cause = None, ""
         token = _current.set(attempt)
         try:
-            answer = self._post(form)
+            answer = self._post(request)
         except Exception as error:  # http.client and urllib3 leak a few classes of their own
             cause = type(error).__name__
         finally:
@@ -628,9 +676,7 @@ class Gateway:
             return answer
         return _failure(attempt, cause)
 
-    def _post(self, form: dict[str, str]) -> Answer:
-        request = self._request.copy()
-        request.prepare_body({**self._login, **form}, None)
+    def _post(self, request: requests.PreparedRequest) -> Answer:
         response = self._session.send(
             request,
             timeout=(self.connect_timeout, self.deadline),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -14,6 +13,7 @@ from django.core.exceptions import ValidationError
 from ..exceptions import InvalidProvider, InvalidRecipient, QueryFailed, SmsError, gettext_noop
 from ..numbers import is_russian_mobile, normalize
 from ..receipts import Receipt, Report
+from ..redact import Hidden, contained
 from .base import BaseSmsBackend, parse_rate
 
 if TYPE_CHECKING:
@@ -54,8 +54,10 @@ class SmsBackend(BaseSmsBackend):
         alias: str | None = None,
         **kwargs: Any,
     ) -> None:
+        self._login = Hidden(api_key=api_key, api_password=api_password)
+        self._proxy = Hidden(url=proxy or None)
+        del api_key, api_password, proxy
         super().__init__(alias=alias, **kwargs)
-        self._credentials = Credentials(api_key, api_password)
         self.sender_id = sender_id
         self.url = url
         self.deadline = deadline
@@ -63,7 +65,6 @@ class SmsBackend(BaseSmsBackend):
             "connect_timeout": connect_timeout,
             "deadline": deadline,
             "keep_alive": keep_alive,
-            "proxy": proxy or None,
             "ca_bundle": ca_bundle or None,
         }
         self._gateway: Gateway | None = None
@@ -76,15 +77,16 @@ class SmsBackend(BaseSmsBackend):
     def open(self) -> bool:
         if self._gateway is not None:
             return False
+        made = contained(self._make_gateway)
+        if isinstance(made, BaseException):
+            raise made
+        self._gateway = made
+        return True
+
+    def _make_gateway(self) -> Gateway:
         from ..gateway import Gateway  # requests is loaded by the first use, not at start-up
 
-        self._gateway = Gateway(
-            self._credentials.key,
-            self._credentials.password,
-            url=self.url,
-            **self._connection,
-        )
-        return True
+        return Gateway(**vars(self._login), url=self.url, proxy=self._proxy.url, **self._connection)
 
     def close(self) -> None:
         gateway, self._gateway = self._gateway, None
@@ -93,29 +95,46 @@ class SmsBackend(BaseSmsBackend):
 
     def send_message(self, message: Any) -> Receipt:
         """Send to ``79`` and nine digits; other numbers raise ``InvalidRecipient`` unsent."""
-        msisdn = self._msisdn(message)
-        with self._line() as gateway:
-            result = gateway.send(
-                msisdn,
-                message.body,
-                message.sender or self.sender_id,
-                lambda: self.before_first_byte(message),
-            )
-        del msisdn
-        return self._or_raise(result)
+        return self._contained(lambda gateway: self._send(gateway, message))
+
+    def _send(self, gateway: Gateway, message: Any) -> Receipt | SmsError:
+        return gateway.send(
+            self._msisdn(message),
+            message.body,
+            message.sender or self.sender_id,
+            lambda: self.before_first_byte(message),
+        )
 
     def get_status(self, message: Any) -> Report:
         if not message.gateway_id:
             text = gettext_noop("The gateway gave no id to ask about.")
             raise QueryFailed(text, alias=self.alias)
-        with self._line() as gateway:
-            result = gateway.status(message.gateway_id)
-        return self._or_raise(result)
+        return self._contained(
+            lambda gateway: gateway.status(
+                message.gateway_id, text=message.body, msisdn=_as_msisdn(message.to)
+            )
+        )
 
     def get_balance(self) -> Decimal:
-        with self._line() as gateway:
-            result = gateway.balance()
-        return self._or_raise(result)
+        return self._contained(lambda gateway: gateway.balance())
+
+    def _contained(self, ask: Callable[[Gateway], _T | SmsError]) -> _T:
+        """Raise what went wrong here, where no local variable holds a secret."""
+        result = contained(lambda: self._over_line(ask))
+        if isinstance(result, SmsError):
+            result.alias = self.alias
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def _over_line(self, ask: Callable[[Gateway], _T | SmsError]) -> _T | SmsError:
+        opened = self.open()
+        assert self._gateway is not None
+        try:
+            return ask(self._gateway)
+        finally:
+            if opened:
+                self.close()
 
     def check(self) -> list[CheckMessage]:
         return self._check_sender() + self._check_address()
@@ -145,16 +164,6 @@ class SmsBackend(BaseSmsBackend):
             )
         ]
 
-    @contextmanager
-    def _line(self) -> Iterator[Gateway]:
-        opened = self.open()
-        assert self._gateway is not None
-        try:
-            yield self._gateway
-        finally:
-            if opened:
-                self.close()
-
     def _msisdn(self, message: Any) -> str:
         if msisdn := _as_msisdn(message.to):
             return msisdn
@@ -167,16 +176,8 @@ class SmsBackend(BaseSmsBackend):
             code="number",
         )
 
-    def _or_raise(self, result: _T | SmsError) -> _T:
-        """Raise a returned error here, where no local variable holds a secret."""
-        if isinstance(result, SmsError):
-            result.alias = self.alias
-            raise result
-        return result
-
     def _refuse_wrong_options(self) -> None:
-        login = (self._credentials.key, self._credentials.password)
-        if not all(isinstance(part, str) and part for part in login):
+        if not all(isinstance(part, str) and part for part in vars(self._login).values()):
             self._refuse(
                 "'api_key' and 'api_password' must not be empty, and must be text.",
                 "Put the gateway's login and password in OPTIONS, from the environment.",
@@ -195,8 +196,7 @@ class SmsBackend(BaseSmsBackend):
             self._refuse("'url' must be an http:// or https:// address.")
         if parts.username or parts.query:
             self._refuse("'url' must hold no login and no query: use 'api_key', 'api_password'.")
-        proxy = self._connection["proxy"]
-        if proxy and self._split(proxy).scheme != "http":
+        if self._proxy.url and self._split(self._proxy.url).scheme != "http":
             self._refuse("'proxy' must be an http:// address.")
 
     @staticmethod
@@ -217,14 +217,3 @@ def _as_msisdn(value: Any) -> str:
     except ValidationError:
         return ""
     return number[1:] if is_russian_mobile(number) else ""
-
-
-class Credentials:
-    """Login and password, not shown by ``repr()``."""
-
-    def __init__(self, key: str, password: str) -> None:
-        self.key = key
-        self.password = password
-
-    def __repr__(self) -> str:
-        return "<Credentials •••>"
