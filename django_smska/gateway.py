@@ -47,7 +47,7 @@ from .exceptions import (
 )
 from .numbers import mask
 from .receipts import Receipt, Report
-from .redact import PIECE, Hidden, contained, repeats, withhold
+from .redact import PIECE, Hidden, contained, repeats, visible, withhold
 
 logger = logging.getLogger(__name__)
 
@@ -186,8 +186,7 @@ def read_status_answer(answer: Answer) -> Report | SmsError:
 
 def clean(text: str) -> str:
     """Make foreign text fit for any database and any page: no control characters, bounded."""
-    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * TEXT_LIMIT])
-    return " ".join(printable.split())[:TEXT_LIMIT]
+    return " ".join(visible(text[: 4 * TEXT_LIMIT]).split())[:TEXT_LIMIT]
 
 
 def _says(line: Line, kind: str) -> bool:
@@ -654,6 +653,9 @@ class Gateway:
         if isinstance(result, SmsError):
             words = withhold(result.gateway_text, self._secrets(asked), asked.number)
             result.gateway_text = words
+        elif isinstance(result, Report):
+            words = withhold(result.raw, self._secrets(asked), asked.number)
+            return Report(result.status, words)  # type: ignore[return-value]
         return result
 
     def _secrets(self, asked: Hidden) -> list[str]:

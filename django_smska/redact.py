@@ -48,7 +48,7 @@ def contained(call: Callable[[], _T]) -> _T | BaseException:
 
 PIECE = 8  # characters of a secret that are not shown
 _LONG_NUMBER = re.compile(r"\+?[0-9](?:[\s()+.\-]*[0-9]){6,}")
-_UNICODE = re.compile(r"\\u\{?([0-9a-fA-F]{4,6})\}?")
+_UNICODE = re.compile(r"\\u(?:\{([0-9a-fA-F]{1,6})\}|([0-9a-fA-F]{4}))")
 _BYTES = re.compile(r"(?:[\\=]x?[0-9a-fA-F]{2})+")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{4,}={0,2}")
 WITHHELD = gettext_noop("(withheld: it repeats what was sent)")
@@ -94,7 +94,7 @@ def _readings(text: str) -> Iterator[str]:
     yield plain
     yield unquote_plus(text, encoding="windows-1251")
     yield text.replace("\\", "")
-    yield _UNICODE.sub(lambda match: _character(match[1]), text)
+    yield _UNICODE.sub(lambda match: _character(match[1] or match[2]), text)
     yield from _from_bytes(_BYTES.sub(_joined, text).encode("latin-1", "replace"))
     for encoding in ("windows-1251", "latin-1"):
         yield text.encode(encoding, "replace").decode(errors="replace")
@@ -128,9 +128,15 @@ def _from_bytes(data: bytes) -> Iterator[str]:
     yield data.decode("windows-1251", errors="replace")
 
 
+def visible(text: str) -> str:
+    """Return ``text`` without format characters, and with blanks for control characters."""
+    return "".join(
+        c if c.isprintable() else "" if unicodedata.category(c) == "Cf" else " " for c in text
+    )
+
+
 def _words(text: str) -> str:
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(printable.casefold().split())
+    return " ".join(visible(text).casefold().split())
 
 
 def _letters(text: str) -> str:

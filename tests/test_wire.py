@@ -453,3 +453,46 @@ def test_a_gateway_that_prints_what_it_was_sent_tells_no_secret():
     for secret in ("the-login", "the-password", "1764995", "whole"):
         assert secret not in str(result)
     assert "withheld" in str(result)
+
+
+STATUS_ECHOES = {
+    "login": b"0|Status|4|the-login",
+    "password": b"0|Status|9|SOMETHING the-password",
+    "password in base64": b"0|Status|4|dGhlLXBhc3N3b3Jk",
+    "text": b"0|Status|4|DELIVRD the%20whole%20text",
+    "number": b"0|Status|4|79041764995",
+    "a refusal": b"-4|the-login the-password 79041764995",
+    "no line": b"Warning: select * where password='the-password' and to='79041764995'",
+}
+
+
+@pytest.mark.parametrize("echo", STATUS_ECHOES)
+def test_a_status_answer_that_repeats_secrets_is_withheld(echo):
+    with StandInGateway(api_key="the-login", api_password="the-password") as gateway:
+        gateway.script_all(answer(STATUS_ECHOES[echo]), on="query")
+        wire = Gateway("the-login", "the-password", url=gateway.url)
+        result = wire.status("some-id", text="the whole text", msisdn=NUMBER)
+        shown = f"{result!r} {result}"
+        for secret in ("the-login", "the-password", "dGhl", "1764995", "whole"):
+            assert secret not in shown
+
+
+def test_the_backend_withholds_what_a_status_answer_repeats_of_the_message(gateway):
+    from types import SimpleNamespace
+
+    from django_smska.backends.smska import SmsBackend
+
+    gateway.script_all(answer("0|Status|4|DELIVRD Ваш код 1234".encode()), on="query")
+    backend = SmsBackend(api_key="test", api_password="test", url=gateway.url)
+    message = SimpleNamespace(to="+" + NUMBER, body="Ваш код 1234", gateway_id="x")
+    assert "код" not in backend.get_status(message).raw
+
+
+@pytest.mark.parametrize(
+    "echo", ["the-password", "THE-PASSWORD", NUMBER, NUMBER[1:], "key", "whole_text"]
+)
+def test_an_id_that_repeats_what_was_sent_is_none(echo):
+    with StandInGateway(api_key="key", api_password="the-password") as gateway:
+        gateway.script_all(answer(f"0|Message sent|{echo}|Balance status|5".encode()))
+        result = Gateway("key", "the-password", url=gateway.url).send(NUMBER, "whole text", "T")
+    assert result == Receipt("", 5)
