@@ -410,6 +410,8 @@ class _PhasedConnection:
     """Connect first, then tell the attempt, then write."""
 
     sock: Any
+    # http.client prints whole requests where a program has set this for all its connections.
+    debuglevel = 0
     _connecting = False
     idle_since = 0.0
     told: frozenset[str] | set[str] = frozenset()  # the id that it gave last
