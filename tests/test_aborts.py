@@ -4,7 +4,6 @@ A web server's abort, a timeout by signal or by gevent may strike at any line. E
 report the local variables of every frame.
 """
 
-import os
 import signal
 import sys
 import threading
@@ -91,10 +90,10 @@ def message():
 
 
 class Abort:
-    """Let a signal raise ``error`` in this thread as soon as ``condition`` holds."""
+    """Let a signal raise ``error`` in this thread as soon as ``hangs()`` returns true."""
 
-    def __init__(self, error, gateway, condition):
-        self.error, self.gateway, self.condition = error, gateway, condition
+    def __init__(self, error, hangs):
+        self.error, self.hangs, self.over = error, hangs, threading.Event()
 
     def __enter__(self):
         self.old = signal.signal(signal.SIGUSR1, self._raise)
@@ -102,13 +101,18 @@ class Abort:
         self.thread.start()
 
     def _watch(self):
-        if self.gateway.wait_for(self.condition):
-            os.kill(os.getpid(), signal.SIGUSR1)
+        if self.hangs():
+            # One that comes right before the call that waits does not wake it.
+            while not self.over.wait(0.02):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
     def _raise(self, *args):
-        raise self.error
+        if not self.over.is_set():
+            self.over.set()
+            raise self.error
 
     def __exit__(self, *exc_info):
+        self.over.set()
         self.thread.join()
         signal.signal(signal.SIGUSR1, self.old)
 
@@ -117,20 +121,31 @@ class Timeout(BaseException):
     """As gevent's."""
 
 
+class Hook:
+    def __init__(self, phase):
+        self.asked, self.hangs, self.passed = threading.Event(), phase == "hook", False
+
+    def __call__(self, *args):
+        self.asked.set()
+        if self.hangs:
+            threading.Event().wait(30)
+        self.passed = True
+
+
 ERRORS = [SystemExit(1), KeyboardInterrupt(), Timeout()]
 # Where it hangs, and whether the request had begun.
 PHASES = {"connect": False, "hook": False, "answer": True, "body": True}
 
 
-def hang(gateway, phase):
-    """Make the gateway hang, and return what tells that it does."""
+def hang(gateway, phase, asked):
+    """Make the gateway hang, and return what waits until it does."""
+    if phase == "hook":
+        return lambda: asked.wait(10)
     if phase == "connect":
         gateway.script_all(Fault("tls_hang"))
-        return lambda: gateway.sends == 1
-    if phase == "hook":
-        return lambda: gateway.open_connections == 1
+        return lambda: gateway.wait_for(lambda: gateway.sends == 1)
     gateway.script_all(Fault("silence" if phase == "answer" else "slow_body", seconds=60))
-    return lambda: gateway.taken
+    return lambda: gateway.wait_for(lambda: gateway.taken)
 
 
 def phases(gateway):
@@ -144,17 +159,12 @@ def test_an_abort_shows_no_secret_in_any_frame(account, error, over):
     for phase in phases(account):
         with StandInGateway(api_key=LOGIN, api_password=PASSWORD, tls=account._tls) as gateway:
             gateway.ca_bundle = account.ca_bundle
-            begun = []
-
-            def hook(phase=phase, begun=begun):
-                if phase == "hook":
-                    threading.Event().wait(30)
-                begun.append(1)
-
+            hook = Hook(phase)
             backend = SmsBackend(alias="default", **provider(gateway))
             one = message()
             one.before_first_byte = hook
-            with pytest.raises(type(error)) as raised, Abort(error, gateway, hang(gateway, phase)):
+            abort = Abort(error, hang(gateway, phase, hook.asked))
+            with pytest.raises(type(error)) as raised, abort:
                 if over == "backend":
                     backend.send_message(one)
                 else:
@@ -162,7 +172,7 @@ def test_an_abort_shows_no_secret_in_any_frame(account, error, over):
                         backend._gateway.send("7" + DIGITS, TEXT, "Shop", hook)
             assert raised.value is error
             assert leaks(error) == [], phase
-            assert bool(begun) == PHASES[phase]
+            assert hook.passed == PHASES[phase]
             assert gateway.wait_for(lambda: gateway.open_connections == 0)
 
 
@@ -171,12 +181,13 @@ def test_the_phase_is_kept(account, phase, settings, transactional_db, monkeypat
     """What had begun stays *sending*, and ends as unknown; what had not is not sent."""
     settings.SMSKA_LOCMEM_IN_TESTS = False
     settings.SMS_PROVIDERS = {"default": {"OPTIONS": provider(account)}}
+    hook = Hook(phase)
     if phase == "hook":
         from django_smska import sending
 
-        monkeypatch.setattr(sending, "mark_sending", lambda messages: threading.Event().wait(30))
+        monkeypatch.setattr(sending, "mark_sending", hook)
     error = SystemExit(1)
-    with pytest.raises(SystemExit), Abort(error, account, hang(account, phase)):
+    with pytest.raises(SystemExit), Abort(error, hang(account, phase, hook.asked)):
         send_sms("+7" + DIGITS, TEXT)
     assert leaks(error) == []
     assert SmsMessage.objects.get().status == ("sending" if PHASES[phase] else "claimed")
