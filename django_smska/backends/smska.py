@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
+import re
+import ssl
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from django.core.checks import CheckMessage, Warning
+from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ValidationError
 
 from ..exceptions import InvalidProvider, InvalidRecipient, QueryFailed, SmsError, gettext_noop
@@ -49,7 +53,7 @@ class SmsBackend(BaseSmsBackend):
         deadline: float = 30,
         keep_alive: float = 1,
         proxy: str | None = None,
-        ca_bundle: str | None = None,
+        ca_bundle: str | os.PathLike[str] | None = None,
         rate: str | float | None = None,
         alias: str | None = None,
         **kwargs: Any,
@@ -65,7 +69,7 @@ class SmsBackend(BaseSmsBackend):
             "connect_timeout": connect_timeout,
             "deadline": deadline,
             "keep_alive": keep_alive,
-            "ca_bundle": ca_bundle or None,
+            "ca_bundle": os.fspath(ca_bundle) if isinstance(ca_bundle, os.PathLike) else ca_bundle,
         }
         self._gateway: Gateway | None = None
         try:
@@ -127,6 +131,22 @@ class SmsBackend(BaseSmsBackend):
             raise result
         return result
 
+    def _check_ca_bundle(self) -> list[CheckMessage]:
+        bundle = self._connection["ca_bundle"]
+        if not bundle or os.path.isdir(bundle):
+            return []
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(bundle)
+        except OSError:  # also what ssl raises
+            return [
+                Error(
+                    f"SMS_PROVIDERS[{self.alias!r}]: 'ca_bundle' holds no certificates.",
+                    hint="Name a file of CA certificates in PEM format.",
+                    id="smska.E005",
+                )
+            ]
+        return []
+
     def _over_line(self, ask: Callable[[Gateway], _T | SmsError]) -> _T | SmsError:
         opened = self.open()
         assert self._gateway is not None
@@ -137,7 +157,7 @@ class SmsBackend(BaseSmsBackend):
                 self.close()
 
     def check(self) -> list[CheckMessage]:
-        return self._check_sender() + self._check_address()
+        return self._check_sender() + self._check_address() + self._check_ca_bundle()
 
     def _check_sender(self) -> list[CheckMessage]:
         if self.sender_id:
@@ -191,20 +211,15 @@ class SmsBackend(BaseSmsBackend):
                 self._refuse(f"{name!r} must be a number of seconds up to {LONGEST}.")
         if not isinstance(self.sender_id, str):
             self._refuse("'sender_id' must be text.")
-        parts = self._split(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            self._refuse("'url' must be an http:// or https:// address.")
-        if parts.username or parts.query:
+        if problem := _problem_of_address(self.url, ("http", "https")):
+            self._refuse(f"'url' {problem}.")
+        if "@" in urlsplit(self.url).netloc or "?" in self.url:
             self._refuse("'url' must hold no login and no query: use 'api_key', 'api_password'.")
-        if self._proxy.url and self._split(self._proxy.url).scheme != "http":
-            self._refuse("'proxy' must be an http:// address.")
-
-    @staticmethod
-    def _split(url: Any) -> SplitResult:
-        try:
-            return urlsplit(str(url))
-        except ValueError:
-            return urlsplit("")
+        if self._proxy.url and (problem := _problem_of_address(self._proxy.url, ("http",))):
+            self._refuse(f"'proxy' {problem}.")
+        bundle = self._connection["ca_bundle"]
+        if bundle and not (isinstance(bundle, str) and os.access(bundle, os.R_OK)):
+            self._refuse("'ca_bundle' must be the path of a file that is there and can be read.")
 
     def _refuse(self, text: str, hint: str = "Correct OPTIONS.", check: str = "E005") -> None:
         raise InvalidProvider(text, alias=self.alias, hint=hint, check=check)
@@ -217,3 +232,60 @@ def _as_msisdn(value: Any) -> str:
     except ValidationError:
         return ""
     return number[1:] if is_russian_mobile(number) else ""
+
+
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f\\]")
+
+
+def _problem_of_address(url: Any, schemes: tuple[str, ...]) -> str:
+    """What is wrong with an address, without repeating it: it may hold a password."""
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    if not isinstance(url, str):
+        return f"must be an {wanted} address"
+    if _BLANK.search(url) or not url.isprintable():
+        return "must hold no blanks, control characters or backslashes"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "must be an address whose port, after the host, is a number from 1 to 65535"
+    if parts.scheme not in schemes or not parts.hostname:
+        return f"must be an {wanted} address"
+    if port == 0:
+        return "must be an address whose port, after the host, is a number from 1 to 65535"
+    if not _is_host(parts.hostname):
+        return (
+            "has no valid host name: its parts between dots have 1 to 63 letters, digits and "
+            "hyphens"
+        )
+    return ""
+
+
+def _is_host(name: str) -> bool:
+    if ":" in name:  # IPv6, whose brackets are stripped
+        return _is_ip_address(name)
+    if not name.isascii():
+        name = _in_ascii(name)
+    labels = name.removesuffix(".").split(".")
+    if labels[-1].isdigit():
+        return _is_ip_address(name)
+    return len(name) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
+
+
+def _is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_ascii(name: str) -> str:
+    """The name as it is looked up, or nothing where it has no such form."""
+    import idna  # requests' own; few names need it
+
+    try:
+        return idna.encode(name, uts46=True).decode()
+    except UnicodeError:
+        return ""
