@@ -16,6 +16,7 @@ import math
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,7 @@ logger = logging.getLogger(__name__)
 STALE = 1.0  # seconds after which a connection on which nothing was said may be dead
 QUERY_DEADLINE = 10.0  # seconds, at most, for a question: nobody is woken by it
 BODY_LIMIT = 64 * 1024  # bytes; a real answer has under a hundred
+SPOKE, HUNG_UP = "spoke-first", "hung-up"
 REDIRECTS = (301, 302, 303, 307, 308)
 TEXT_LIMIT = 500  # characters of the gateway's words that are kept
 
@@ -308,6 +310,7 @@ class _Attempt:
         self.begun = False
         self.expired = False
         self.error: BaseException | None = None
+        self.heard = ""
         self._borrowed: list[tuple[Any, Any]] = []
         self._deadline = deadline
         self._before_first_byte = before_first_byte
@@ -353,11 +356,12 @@ class _Attempt:
         """True if this connection has given this id for an earlier message: it repeats itself."""
         return any(conn is not None and receipt_id in conn.told for _, conn in self._borrowed)
 
-    def begin(self, connect_anew: Callable[[], None]) -> None:
+    def begin(self, conn: _PhasedConnection) -> None:
         """The connection stands; the next thing is the first byte.
 
-        Where leave for it was long in coming, the gateway may have hung up meanwhile:
-        ``connect_anew`` then makes sure that the connection still stands.
+        What was there before the request was written cannot be its answer. A fresh connection on
+        which the other side speaks first is given up, a kept one is replaced. So is one on which
+        permission was long in coming, because the gateway may have hung up.
         """
         if self.begun:
             return
@@ -368,8 +372,14 @@ class _Attempt:
         except BaseException as error:
             self.error = error
             raise _Aborted from None
-        if time.monotonic() - asked > STALE:
-            connect_anew()
+        late = time.monotonic() - asked > STALE
+        heard = conn.heard()
+        if (late and heard != SPOKE) or (heard and conn.kept):
+            conn.connect_again()
+            heard = conn.heard()
+        self.heard = heard
+        if heard:
+            raise _Aborted
         self._abort_if_expired()
         self.begun = True
 
@@ -414,10 +424,12 @@ class _PhasedConnection:
     debuglevel = 0
     _connecting = False
     idle_since = 0.0
+    kept = False  # it has carried a request before
     told: frozenset[str] | set[str] = frozenset()  # the id that it gave last
 
     def connect(self) -> None:
         self._connecting = True
+        self.kept = False
         try:
             super().connect()  # type: ignore[misc]
         finally:
@@ -433,13 +445,30 @@ class _PhasedConnection:
         if not self._connecting:
             if self.sock is None:
                 self.connect()
-            _current.get().begin(self._connect_anew)
+            _current.get().begin(self)
         super().send(data)  # type: ignore[misc]
 
-    def _connect_anew(self) -> None:
+    def connect_again(self) -> None:
         # close() would also forget the request that is being written.
         self.sock.close()
         self.connect()
+
+    def heard(self) -> str:
+        """What the other side has done unasked: ``SPOKE``, ``HUNG_UP``, or nothing.
+
+        It is read, not only looked for: over TLS the session's tickets also make the socket
+        readable, and are no answer.
+        """
+        timeout = self.sock.gettimeout()
+        self.sock.settimeout(0)
+        try:
+            return SPOKE if self.sock.recv(1) else HUNG_UP
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, TimeoutError):
+            return ""
+        except OSError:
+            return HUNG_UP
+        finally:
+            self.sock.settimeout(timeout)
 
 
 class _PhasedHTTPConnection(_PhasedConnection, HTTPConnection):
@@ -469,7 +498,7 @@ class _FreshPool:
 
     def put_back(self, conn: Any) -> None:
         if conn is not None:
-            conn.idle_since = time.monotonic()
+            conn.idle_since, conn.kept = time.monotonic(), True
         super()._put_conn(conn)  # type: ignore[misc]
 
 
@@ -513,9 +542,12 @@ class Gateway:
     each step of a TLS handshake. ``deadline``: seconds for connection, request and answer
     together, however slowly the other side talks. The time inside ``before_first_byte`` is not
     counted, because the gateway is not at fault for it. ``keep_alive``: seconds for which an idle
-    connection may be used again, 0 for never. ``proxy``: ``http://host:port`` or ``None``; the
-    environment's proxies and ``.netrc`` are ignored. ``ca_bundle``: path of a file of CA
-    certificates, or ``None`` for requests' own. ``pool_size``: connections kept for threads.
+    connection may be used again, 0 for never. A kept connection on which something comes unasked
+    is not used again. 0 also guards against a gateway that answers twice, the second time while
+    the next request is on its way: the second answer would count as the next one's. ``proxy``:
+    ``http://host:port`` or ``None``; the environment's proxies and ``.netrc`` are ignored.
+    ``ca_bundle``: path of a file of CA certificates, or ``None`` for requests' own.
+    ``pool_size``: connections kept for threads.
     """
 
     def __init__(
@@ -738,7 +770,8 @@ def _chunks(raw: Any) -> Iterator[bytes]:
 def _failure(attempt: _Attempt, cause: str) -> SmsError:
     if attempt.begun:
         return SmsOutcomeUnknown(code="deadline" if attempt.expired else f"lost-{cause}"[:32])
-    return GatewayUnreachable(code="deadline" if attempt.expired else f"connect-{cause}"[:32])
+    code = "deadline" if attempt.expired else attempt.heard or f"connect-{cause}"[:32]
+    return GatewayUnreachable(code=code)
 
 
 def _brief(result: Any) -> str:

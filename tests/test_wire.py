@@ -53,11 +53,12 @@ def tls(authority):
 
 
 class Hook:
-    def __init__(self, error=None):
-        self.calls, self.error = 0, error
+    def __init__(self, error=None, waits_for=None):
+        self.calls, self.error, self.waits_for = 0, error, waits_for
 
     def __call__(self):
         self.calls += 1
+        assert self.waits_for is None or self.waits_for.wait(10)
         if self.error:
             raise self.error
 
@@ -85,8 +86,9 @@ SEND_FAULTS = [
 
 @pytest.mark.parametrize(("name", "taken"), SEND_FAULTS)
 def test_no_fault_makes_the_wire_lie(name, taken, gateway):
-    gateway.script(1, Fault(name, taken, seconds=0.05, size=4_000_000))
-    hook = Hook()
+    said = threading.Event()
+    gateway.script(1, Fault(name, taken, seconds=0.05, size=4_000_000, said=said))
+    hook = Hook(waits_for=said if name == "speaks_first" else None)
     deadline = 0.3 if name in SLOW else 10
     wire = client(gateway, deadline=deadline, connect_timeout=deadline)
     try:
@@ -352,6 +354,59 @@ def test_a_reused_connection_that_dies_is_unknown(gateway, taken):
     assert isinstance(wire.send(NUMBER, "a", "T"), Receipt)
     assert isinstance(wire.send(NUMBER, "b", "T"), SmsOutcomeUnknown)
     assert gateway.sends == 2
+
+
+@pytest.fixture(params=["http", "https"])
+def either(request, tls):
+    with StandInGateway(tls=tls if request.param == "https" else None) as gateway:
+        yield gateway
+
+
+def test_who_speaks_first_is_no_gateway(either, ca_bundle):
+    """What was there before the request was written is no answer to it."""
+    said = threading.Event()
+    either.script(1, Fault("speaks_first", said=said))
+    hook = Hook(waits_for=said)
+    result = client(either, ca_bundle=ca_bundle).send(NUMBER, "a", "T", hook)
+    assert isinstance(result, GatewayUnreachable) and result.code == "spoke-first"
+    assert hook.calls == 1 and either.taken == [] and either.requests == []
+
+
+def test_who_speaks_first_while_permission_is_awaited_is_no_gateway(either, ca_bundle, monkeypatch):
+    """A new connection would only race with what comes on it."""
+    from django_smska import gateway as module
+
+    said, late, clock = threading.Event(), [0], module.time.monotonic
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    either.script_all(Fault("speaks_first", said=said))
+
+    def permission():
+        assert said.wait(10)
+        late[0] = 2
+
+    result = client(either, ca_bundle=ca_bundle).send(NUMBER, "a", "T", permission)
+    assert isinstance(result, GatewayUnreachable) and either.requests == []
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_kept_connection_that_has_spoken_is_not_used_again(either, ca_bundle, taken):
+    said = threading.Event()
+    either.script(1, Fault("answers_twice", taken, said=said))
+    wire = client(either, ca_bundle=ca_bundle, keep_alive=60)
+    first = wire.send(NUMBER, "a", "T")
+    assert isinstance(first, Receipt if taken else SmsNotSent)
+    # At the latest while permission is waited for.
+    second = wire.send(NUMBER, "b", "T", Hook(waits_for=said))
+    (entry,) = [entry for entry in either.taken if entry.text == "b"]
+    assert second.gateway_id == entry.id
+
+
+def test_over_tls_a_kept_connection_is_used_again(tls, ca_bundle):
+    """Its session's tickets are no answer."""
+    with StandInGateway(tls=tls) as gateway:
+        wire = client(gateway, ca_bundle=ca_bundle, keep_alive=60)
+        assert all(isinstance(wire.send(NUMBER, text, "T"), Receipt) for text in "abc")
+        assert gateway.connections == 1
 
 
 def test_a_redirect_is_not_followed_and_its_body_not_read(gateway):

@@ -127,6 +127,7 @@ class Fault:
     seconds -- float: how long "late" waits, and the interval of the slow ones
     until -- threading.Event: "late" waits for it instead
     size -- int: bytes of "huge_body" and "slow_body"
+    said -- threading.Event: is set when "speaks_first" or "answers_twice" has spoken unasked
     location -- str: where a redirect points; "" means here, or the other name of this host
     body, status, headers -- what "answer" says; `{line}` in the body is the honest line
     """
@@ -135,6 +136,7 @@ class Fault:
     taken: bool | None = None
     seconds: float = 1.0
     until: threading.Event | None = None
+    said: threading.Event | None = None
     size: int = 512 * MEGABYTE
     location: str = ""
     body: bytes = b""
@@ -257,6 +259,23 @@ def _late(wire: Wire, fault: Fault, line: bytes) -> bytes:
     return frame(line)
 
 
+def _speaks_first(wire: Wire, fault: Fault, line: bytes) -> None:
+    _speak(wire, fault)
+    wire.wait(None)
+
+
+def _answers_twice(wire: Wire, fault: Fault, line: bytes) -> bytes:
+    wire.send(frame(line))
+    _speak(wire, fault)
+    return b""
+
+
+def _speak(wire: Wire, fault: Fault) -> None:
+    wire.send(frame(UNASKED))
+    if fault.said:
+        fault.said.set()
+
+
 def _endless_100(wire: Wire, fault: Fault, line: bytes) -> None:
     while True:
         wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -327,6 +346,7 @@ PHP_WARNING = (
     b"<br />\n<b>Warning</b>:  mysql_query(): Access denied in "
     b"<b>/var/www/api/httppost.php</b> on line <b>42</b><br />\n"
 )
+UNASKED = b"0|Message sent|unasked0unasked00|Balance status|5"
 OK = b"HTTP/1.1 200 OK\r\n"
 
 RAW = {
@@ -435,6 +455,9 @@ _add(
         "closed_after_answer": _answer_and_close,
     },
 )
+# Not drawn: where they come late enough, no client can know.
+FAULTS["speaks_first"] = Kind("unasked", _speaks_first, NOT_TAKEN, stage="head", drawn=False)
+FAULTS["answers_twice"] = Kind("unasked", _answers_twice, drawn=False)
 _add("http", {name: _raw(template) for name, template in RAW.items()})
 _add("http", {"endless_100": _endless_100})
 _add("http", {f"http_{status}": _status(status) for status in (204, 500, 502, 503)})
