@@ -390,13 +390,18 @@ def test_who_speaks_first_while_permission_is_awaited_is_no_gateway(either, ca_b
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_kept_connection_that_has_spoken_is_not_used_again(either, ca_bundle, taken):
-    said = threading.Event()
-    either.script(1, Fault("answers_twice", taken, said=said))
+    """Even if it speaks as late as while permission is waited for."""
+    until, said = threading.Event(), threading.Event()
+    either.script(1, Fault("answers_twice", taken, until=until, said=said))
     wire = client(either, ca_bundle=ca_bundle, keep_alive=60)
     first = wire.send(NUMBER, "a", "T")
     assert isinstance(first, Receipt if taken else SmsNotSent)
-    # At the latest while permission is waited for.
-    second = wire.send(NUMBER, "b", "T", Hook(waits_for=said))
+
+    def permission():
+        until.set()
+        assert said.wait(10)
+
+    second = wire.send(NUMBER, "b", "T", permission)
     (entry,) = [entry for entry in either.taken if entry.text == "b"]
     assert second.gateway_id == entry.id
 

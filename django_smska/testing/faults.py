@@ -125,7 +125,7 @@ class Fault:
     taken -- bool: is the message taken into the ledger? None means the fault's usual truth: taken,
         wherever that can be. A send that is not taken is answered from `-3|Sent Error`.
     seconds -- float: how long "late" waits, and the interval of the slow ones
-    until -- threading.Event: "late" waits for it instead
+    until -- threading.Event: "late" waits for it instead, "answers_twice" before it goes on
     size -- int: bytes of "huge_body" and "slow_body"
     said -- threading.Event: is set when "speaks_first" or "answers_twice" has spoken unasked
     location -- str: where a redirect points; "" means here, or the other name of this host
@@ -254,9 +254,13 @@ def _corrupt_tls(wire: Wire, fault: Fault, line: bytes) -> None:
 def _late(wire: Wire, fault: Fault, line: bytes) -> bytes:
     if fault.until is None:
         wire.wait(fault.seconds)
+    _await(wire, fault)
+    return frame(line)
+
+
+def _await(wire: Wire, fault: Fault) -> None:
     while fault.until and not fault.until.is_set():
         wire.wait(0.02)
-    return frame(line)
 
 
 def _speaks_first(wire: Wire, fault: Fault, line: bytes) -> None:
@@ -266,6 +270,7 @@ def _speaks_first(wire: Wire, fault: Fault, line: bytes) -> None:
 
 def _answers_twice(wire: Wire, fault: Fault, line: bytes) -> bytes:
     wire.send(frame(line))
+    _await(wire, fault)
     _speak(wire, fault)
     return b""
 
