@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -49,6 +50,7 @@ from .exceptions import (
 from .numbers import mask
 from .receipts import Receipt, Report
 from .redact import PIECE, Hidden, contained, repeats, visible, withhold
+from .unreachable import cause_of, unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -311,6 +313,7 @@ class _Attempt:
         self.expired = False
         self.error: BaseException | None = None
         self.heard = ""
+        self.proxy = ""  # what the proxy is to blame for, while it is connected to
         self._borrowed: list[tuple[Any, Any]] = []
         self._deadline = deadline
         self._before_first_byte = before_first_byte
@@ -420,6 +423,8 @@ class _PhasedConnection:
     """Connect first, then tell the attempt, then write."""
 
     sock: Any
+    proxy: Any
+    _tunnel_host: str | None
     # http.client prints whole requests where a program has set this for all its connections.
     debuglevel = 0
     _connecting = False
@@ -436,9 +441,16 @@ class _PhasedConnection:
             self._connecting = False
 
     def _new_conn(self) -> socket.socket:
+        attempt = _current.get()
+        attempt.proxy = "connect-proxy" if self.proxy else ""
         sock: socket.socket = super()._new_conn()  # type: ignore[misc]
-        _current.get().watch(sock)
+        attempt.watch(sock)
+        attempt.proxy = "connect-tunnel" if self._tunnel_host else ""
         return sock
+
+    def _tunnel(self) -> None:
+        super()._tunnel()  # type: ignore[misc]
+        _current.get().proxy = ""
 
     def send(self, data: Any) -> None:
         # A proxy's CONNECT also passes here, while connecting: it carries no message.
@@ -569,6 +581,7 @@ class Gateway:
         self.connect_timeout = connect_timeout
         self.deadline = deadline
         self.keep_alive = keep_alive
+        self._address = _address(url, proxy)
         self._session = _session(proxy, ca_bundle, pool_size, close=not keep_alive)
         del proxy
         # Made once: the same but for the body, and requests is slow at making one.
@@ -684,6 +697,8 @@ class Gateway:
 
     def _redacted(self, result: _T | SmsError, asked: Hidden) -> _T | SmsError:
         """Withhold what the gateway repeats, in each of its words that is stored or shown."""
+        if isinstance(result, GatewayUnreachable):
+            result.address = self._address
         if isinstance(result, SmsError):
             words = withhold(result.gateway_text, self._secrets(asked), asked.number)
             result.gateway_text = words
@@ -697,12 +712,12 @@ class Gateway:
 
     def _exchange(self, attempt: _Attempt, request: requests.PreparedRequest) -> Answer | SmsError:
         """Make the request; the phase in which it failed says what its failure means."""
-        answer, cause = None, ""
+        answer, raised = None, None
         token = _current.set(attempt)
         try:
             answer = self._post(request)
         except Exception as error:  # http.client and urllib3 leak a few classes of their own
-            cause = type(error).__name__
+            raised = error
         finally:
             _current.reset(token)
         if attempt.error is not None:
@@ -710,7 +725,14 @@ class Gateway:
         # The watchdog's shutdown looks like the end of a body without a length.
         if answer is not None and (answer.framed or not attempt.expired):
             return answer
-        return _failure(attempt, cause)
+        return self._failure(attempt, raised)
+
+    def _failure(self, attempt: _Attempt, error: Exception | None) -> SmsError:
+        if attempt.begun:
+            lost = f"lost-{type(error).__name__}"[:32]
+            return SmsOutcomeUnknown(code="deadline" if attempt.expired else lost)
+        code = attempt.heard or attempt.proxy or cause_of(error)
+        return unreachable("deadline" if attempt.expired else code, self._address)
 
     def _post(self, request: requests.PreparedRequest) -> Answer:
         response = self._session.send(
@@ -767,11 +789,12 @@ def _chunks(raw: Any) -> Iterator[bytes]:
         yield data
 
 
-def _failure(attempt: _Attempt, cause: str) -> SmsError:
-    if attempt.begun:
-        return SmsOutcomeUnknown(code="deadline" if attempt.expired else f"lost-{cause}"[:32])
-    code = "deadline" if attempt.expired else attempt.heard or f"connect-{cause}"[:32]
-    return GatewayUnreachable(code=code)
+def _address(url: str, proxy: str | None) -> str:
+    """Host and port, and the proxy's: an address may hold a login."""
+    through = f" (proxy {_address(proxy, None)})" if proxy else ""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}{through}"
 
 
 def _brief(result: Any) -> str:

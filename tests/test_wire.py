@@ -1,7 +1,9 @@
 """The wire against ill-mannered gateways on real sockets: never a false "sent", never a false
 "not sent", and one request a send."""
 
+import errno
 import socket
+import ssl
 import threading
 from dataclasses import replace
 from unittest import mock
@@ -12,6 +14,7 @@ import trustme
 from django_smska.exceptions import (
     AuthenticationFailed,
     GatewayUnreachable,
+    InvalidRequest,
     QueryFailed,
     SmsNotSent,
     SmsOutcomeUnknown,
@@ -45,10 +48,12 @@ def ca_bundle(authority, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tls(authority):
-    import ssl
+    return server_context(authority, "127.0.0.1", "localhost")
 
+
+def server_context(authority, *names):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    authority.issue_cert(*names).configure_cert(context)
     return context
 
 
@@ -335,6 +340,8 @@ def test_at_the_hook_no_byte_has_left(gateway):
             except TimeoutError:
                 got.append(b"")
             asked.set()
+            sock.settimeout(5)
+            sock.recv(1)  # it hangs up when something was written
 
     asked = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -556,3 +563,104 @@ def test_an_id_that_repeats_what_was_sent_is_none(echo):
         gateway.script_all(answer(f"0|Message sent|{echo}|Balance status|5".encode()))
         result = Gateway("key", "the-password", url=gateway.url).send(NUMBER, "whole text", "T")
     assert result == Receipt("", 5)
+
+
+# --- why it could not be reached
+
+
+def refusal(url, **options):
+    hook = Hook()
+    wire = Gateway("k", "p", url=url, **{"connect_timeout": 5, "deadline": 10, **options})
+    result = wire.send(NUMBER, "a", "T", hook)
+    assert isinstance(result, GatewayUnreachable) and hook.calls == 0
+    return result
+
+
+def test_a_refused_connection_says_so_and_where():
+    with closed_port() as port:
+        result = refusal(f"http://127.0.0.1:{port}/x")
+    assert result.code == "connect-refused"
+    assert "was refused" in str(result) and f"127.0.0.1:{port}" in str(result)
+
+
+@pytest.mark.parametrize("reason", [socket.EAI_NONAME, socket.EAI_AGAIN])
+def test_an_unknown_name_says_so_and_which(monkeypatch, reason):
+    def no_such_name(*args, **kwargs):
+        raise socket.gaierror(reason, "not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_name)
+    result = refusal("https://sms.invalid/x")
+    assert result.code == "connect-name"
+    assert "host name was not found" in str(result) and "sms.invalid:443" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TimeoutError(), "connect-timeout"),
+        (OSError(errno.ENETUNREACH, "x"), "connect-network"),
+        (OSError(errno.EHOSTUNREACH, "x"), "connect-network"),
+        (OSError(errno.EMFILE, "x"), "connect-ConnectionError"),
+        (ConnectionResetError(), "hung-up"),
+    ],
+)
+def test_other_failures_to_connect_are_named(monkeypatch, error, code):
+    def connect(self, address):
+        raise error
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    assert refusal("http://127.0.0.1:1/").code == code
+
+
+def test_a_certificate_says_so(tls, ca_bundle, authority):
+    with StandInGateway(tls=tls) as gateway:
+        untrusted = refusal(gateway.url)
+    with StandInGateway(tls=server_context(authority, "example.org")) as gateway:
+        foreign = refusal(gateway.url, ca_bundle=ca_bundle)
+    for result in (untrusted, foreign):
+        assert result.code == "connect-certificate" and "certificate" in str(result)
+
+
+def test_tls_to_a_plain_port_says_so(gateway):
+    result = refusal(gateway.url.replace("http:", "https:"))
+    assert result.code == "connect-tls" and "https://" in str(result)
+
+
+HANDSHAKES = {"tls_hang": "connect-timeout", "tls_reset": "hung-up", "tls_plain": "connect-tls"}
+
+
+@pytest.mark.parametrize(("name", "code"), HANDSHAKES.items())
+def test_a_failed_handshake_says_how(gateway, name, code):
+    gateway.script(1, Fault(name))
+    assert refusal(gateway.url.replace("http:", "https:"), connect_timeout=0.5).code == code
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_not_there_says_so_without_its_login(scheme):
+    with closed_port() as port:
+        result = refusal(f"{scheme}://sms.invalid/", proxy=f"http://me:word@127.0.0.1:{port}")
+    assert result.code == "connect-proxy"
+    assert f"(proxy 127.0.0.1:{port})" in str(result)
+    assert "me" not in result.address and "word" not in str(result)
+
+
+def test_a_proxy_that_does_not_connect_says_so(gateway):
+    result = refusal("https://sms.invalid/", proxy=gateway.url.rsplit("/", 2)[0])
+    assert result.code == "connect-tunnel" and "sms.invalid:443" in str(result)
+
+
+def test_a_bundle_that_has_gone_says_so(tls):
+    with StandInGateway(tls=tls) as gateway:
+        assert refusal(gateway.url, ca_bundle="/no/such.pem").code == "connect-bundle"
+
+
+def test_a_wrong_path_says_where(gateway):
+    gateway.script(1, Fault("http_404"))
+    result = client(gateway).send(NUMBER, "a", "T")
+    assert f"Address: 127.0.0.1:{gateway.port}. The gateway said: HTTP 404" in str(result)
+
+
+def test_a_text_that_cannot_be_written_is_no_fault_of_the_gateway(gateway):
+    result = client(gateway).send(NUMBER, "half \ud83d", "T")
+    assert isinstance(result, InvalidRequest) and gateway.connections == 0
+    assert "half" not in str(result)
