@@ -15,6 +15,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from .exceptions import InvalidProvider
+from .redact import Hidden, contained
 
 T = TypeVar("T")
 LONGEST = timedelta(days=36525)  # added to any time of today, it is still in the calendar
@@ -174,6 +175,15 @@ def sms_url(url: str) -> dict[str, Any]:
     ``dummysms://``. Login and password are percent-encoded where they hold ``:/?#[]@%``. Raises
     ``InvalidProvider`` without repeating the URL, which may hold a password.
     """
+    given = Hidden(url=url)
+    del url
+    entry = contained(lambda: _entry_of(given.url))
+    if isinstance(entry, BaseException):
+        raise entry
+    return entry
+
+
+def _entry_of(url: Any) -> dict[str, Any]:
     scheme = url.partition(":")[0] if isinstance(url, str) else ""
     if scheme not in _SCHEMES:
         raise _refused(f"it must be a URL that starts with one of: {', '.join(_SCHEMES)}")

@@ -24,6 +24,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import brakes, conf, delivery, sending
 from .exceptions import (
+    AT,
     SAID,
     InvalidProvider,
     SmsError,
@@ -203,7 +204,8 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
     if isinstance(error, InvalidProvider):
         why = gettext("The provider “%s” is not set up as it should be: tell your administrator.")
         return Outcome(_("Not done"), why % message.using, messages.ERROR)
-    why = gettext(str(error.args[0]))
+    ours = error.words.partition(SAID)[0] if isinstance(error, SmsError) else str(error.args[0])
+    why = error_words(ours)
     if isinstance(error, SmsOutcomeUnknown):
         return Outcome(_("Unknown whether it was sent"), why, messages.ERROR)
     if isinstance(error, SmsNotSent) and message.status == Status.QUEUED:
@@ -218,9 +220,13 @@ def error_words(stored: str) -> str:
         late = error_words(stored.removeprefix(sending.LATE))
         return gettext("A late answer: %s") % late
     ours, said, theirs = stored.partition(SAID)
+    ours, at, address = ours.partition(AT)
+    words = gettext(ours)
+    if at:
+        words = gettext("%(ours)s Address: %(address)s") % {"ours": words, "address": address}
     if not said:
-        return gettext(ours)
-    told = {"ours": gettext(ours), "theirs": gettext(theirs)}
+        return words
+    told = {"ours": words, "theirs": gettext(theirs)}
     return gettext("%(ours)s The gateway said: %(theirs)s") % told
 
 

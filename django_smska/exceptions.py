@@ -24,6 +24,8 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+#: Stands between our words and the address that could not be reached.
+AT = " Address: "
 #: Stands between our words and the gateway's own.
 SAID = " The gateway said: "
 
@@ -43,6 +45,8 @@ class SmsError(Exception):
     """
 
     kind = "error"
+    #: Host and port that could not be reached.
+    address = ""
     summary = gettext_noop("The SMS could not be handled.")
 
     def __init__(
@@ -65,9 +69,10 @@ class SmsError(Exception):
 
     @property
     def words(self) -> str:
-        """What went wrong and the cure, and the gateway's own words."""
+        """What went wrong and what to do, the address, and the gateway's own words."""
+        at = f"{AT}{self.address}." if self.address else ""
         said = f"{SAID}{self.gateway_text}" if self.gateway_text else ""
-        return f"{self.args[0]}{said}"
+        return f"{self.args[0]}{at}{said}"
 
 
 class SmsNotSent(SmsError):

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -46,13 +49,15 @@ from .exceptions import (
 )
 from .numbers import mask
 from .receipts import Receipt, Report
-from .redact import PIECE, withhold
+from .redact import PIECE, Hidden, contained, repeats, visible, withhold
+from .unreachable import cause_of, unreachable
 
 logger = logging.getLogger(__name__)
 
 STALE = 1.0  # seconds after which a connection on which nothing was said may be dead
 QUERY_DEADLINE = 10.0  # seconds, at most, for a question: nobody is woken by it
 BODY_LIMIT = 64 * 1024  # bytes; a real answer has under a hundred
+SPOKE, HUNG_UP = "spoke-first", "hung-up"
 REDIRECTS = (301, 302, 303, 307, 308)
 TEXT_LIMIT = 500  # characters of the gateway's words that are kept
 
@@ -66,6 +71,8 @@ REFUSALS: dict[int, type[SmsNotSent]] = {
     -6: InvalidRecipient,
     -7: InvalidSender,
 }
+
+CANNOT_BE_WRITTEN = gettext_noop("The text has characters that cannot be sent. Remove them.")
 
 # Not SMPP's numbers, where 3 is EXPIRED and 4 is DELETED.
 REPORTS: dict[str, tuple[str, str]] = {
@@ -183,8 +190,7 @@ def read_status_answer(answer: Answer) -> Report | SmsError:
 
 def clean(text: str) -> str:
     """Make foreign text fit for any database and any page: no control characters, bounded."""
-    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * TEXT_LIMIT])
-    return " ".join(printable.split())[:TEXT_LIMIT]
+    return " ".join(visible(text[: 4 * TEXT_LIMIT]).split())[:TEXT_LIMIT]
 
 
 def _says(line: Line, kind: str) -> bool:
@@ -266,9 +272,11 @@ class _Watchdog:
                 self._thread = threading.Thread(target=self._look, daemon=True)
                 self._thread.start()
 
-    def forget(self, attempt: _Attempt) -> None:
+    def forget(self, attempt: _Attempt) -> float:
+        """Return the seconds that the attempt had left."""
+        now = time.monotonic()
         with self._lock:
-            self._attempts.pop(attempt, None)
+            return self._attempts.pop(attempt, now) - now
 
     def _look(self) -> None:
         idle = 0
@@ -278,6 +286,8 @@ class _Watchdog:
             with self._lock:
                 idle = 0 if self._attempts else idle + 1
                 late = [attempt for attempt, end in self._attempts.items() if end <= now]
+                for attempt in late:
+                    del self._attempts[attempt]
                 if idle == self.LINGER:
                     self._thread = None
             for attempt in late:
@@ -302,6 +312,8 @@ class _Attempt:
         self.begun = False
         self.expired = False
         self.error: BaseException | None = None
+        self.heard = ""
+        self.proxy = ""  # what the proxy is to blame for, while it is connected to
         self._borrowed: list[tuple[Any, Any]] = []
         self._deadline = deadline
         self._before_first_byte = before_first_byte
@@ -347,25 +359,40 @@ class _Attempt:
         """True if this connection has given this id for an earlier message: it repeats itself."""
         return any(conn is not None and receipt_id in conn.told for _, conn in self._borrowed)
 
-    def begin(self, connect_anew: Callable[[], None]) -> None:
+    def begin(self, conn: _PhasedConnection) -> None:
         """The connection stands; the next thing is the first byte.
 
-        Where leave for it was long in coming, the gateway may have hung up meanwhile:
-        ``connect_anew`` then makes sure that the connection still stands.
+        What was there before the request was written cannot be its answer. A fresh connection on
+        which the other side speaks first is given up, a kept one is replaced. So is one on which
+        permission was long in coming, because the gateway may have hung up.
         """
         if self.begun:
             return
         self._abort_if_expired()
         asked = time.monotonic()
         try:
-            self._before_first_byte()
+            self._ask_permission()
         except BaseException as error:
             self.error = error
             raise _Aborted from None
-        if time.monotonic() - asked > STALE:
-            connect_anew()
+        late = time.monotonic() - asked > STALE
+        heard = conn.heard()
+        if (late and heard != SPOKE) or (heard and conn.kept):
+            conn.connect_again()
+            heard = conn.heard()
+        self.heard = heard
+        if heard:
+            raise _Aborted
         self._abort_if_expired()
         self.begun = True
+
+    def _ask_permission(self) -> None:
+        """The deadline is the gateway's: the time that the hook waits for does not count."""
+        left = _watchdog.forget(self)
+        try:
+            self._before_first_byte()
+        finally:
+            _watchdog.watch(self, left)
 
     def _abort_if_expired(self) -> None:
         if self.expired:
@@ -396,34 +423,64 @@ class _PhasedConnection:
     """Connect first, then tell the attempt, then write."""
 
     sock: Any
+    proxy: Any
+    _tunnel_host: str | None
+    # http.client prints whole requests where a program has set this for all its connections.
+    debuglevel = 0
     _connecting = False
     idle_since = 0.0
+    kept = False  # it has carried a request before
     told: frozenset[str] | set[str] = frozenset()  # the id that it gave last
 
     def connect(self) -> None:
         self._connecting = True
+        self.kept = False
         try:
             super().connect()  # type: ignore[misc]
         finally:
             self._connecting = False
 
     def _new_conn(self) -> socket.socket:
+        attempt = _current.get()
+        attempt.proxy = "connect-proxy" if self.proxy else ""
         sock: socket.socket = super()._new_conn()  # type: ignore[misc]
-        _current.get().watch(sock)
+        attempt.watch(sock)
+        attempt.proxy = "connect-tunnel" if self._tunnel_host else ""
         return sock
+
+    def _tunnel(self) -> None:
+        super()._tunnel()  # type: ignore[misc]
+        _current.get().proxy = ""
 
     def send(self, data: Any) -> None:
         # A proxy's CONNECT also passes here, while connecting: it carries no message.
         if not self._connecting:
             if self.sock is None:
                 self.connect()
-            _current.get().begin(self._connect_anew)
+            _current.get().begin(self)
         super().send(data)  # type: ignore[misc]
 
-    def _connect_anew(self) -> None:
+    def connect_again(self) -> None:
         # close() would also forget the request that is being written.
         self.sock.close()
         self.connect()
+
+    def heard(self) -> str:
+        """What the other side has done unasked: ``SPOKE``, ``HUNG_UP``, or nothing.
+
+        It is read, not only looked for: over TLS the session's tickets also make the socket
+        readable, and are no answer.
+        """
+        timeout = self.sock.gettimeout()
+        self.sock.settimeout(0)
+        try:
+            return SPOKE if self.sock.recv(1) else HUNG_UP
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, TimeoutError):
+            return ""
+        except OSError:
+            return HUNG_UP
+        finally:
+            self.sock.settimeout(timeout)
 
 
 class _PhasedHTTPConnection(_PhasedConnection, HTTPConnection):
@@ -453,7 +510,7 @@ class _FreshPool:
 
     def put_back(self, conn: Any) -> None:
         if conn is not None:
-            conn.idle_since = time.monotonic()
+            conn.idle_since, conn.kept = time.monotonic(), True
         super()._put_conn(conn)  # type: ignore[misc]
 
 
@@ -494,10 +551,14 @@ class Gateway:
     """A client of one SMS-ka account; threads may share it.
 
     ``url``: address of ``httppost.php``. ``connect_timeout``: seconds for each address tried and
-    each step of a TLS handshake. ``deadline``: seconds for the whole request, however slowly the
-    other side talks. ``keep_alive``: seconds for which an idle connection may be used again, 0 for
-    never. ``proxy``: ``http://host:port`` or ``None``; the environment's proxies and ``.netrc``
-    are ignored. ``ca_bundle``: path of a file of CA certificates, or ``None`` for requests' own.
+    each step of a TLS handshake. ``deadline``: seconds for connection, request and answer
+    together, however slowly the other side talks. The time inside ``before_first_byte`` is not
+    counted, because the gateway is not at fault for it. ``keep_alive``: seconds for which an idle
+    connection may be used again, 0 for never. A kept connection on which something comes unasked
+    is not used again. 0 also guards against a gateway that answers twice, the second time while
+    the next request is on its way: the second answer would count as the next one's. ``proxy``:
+    ``http://host:port`` or ``None``; the environment's proxies and ``.netrc`` are ignored.
+    ``ca_bundle``: path of a file of CA certificates, or ``None`` for requests' own.
     ``pool_size``: connections kept for threads.
     """
 
@@ -514,12 +575,15 @@ class Gateway:
         ca_bundle: str | None = None,
         pool_size: int = 64,
     ) -> None:
-        self._login = {"APIKey": api_key, "APIPassword": api_password}
+        self._login = Hidden(APIKey=api_key, APIPassword=api_password)
+        del api_key, api_password
         self.url = url
         self.connect_timeout = connect_timeout
         self.deadline = deadline
         self.keep_alive = keep_alive
+        self._address = _address(url, proxy)
         self._session = _session(proxy, ca_bundle, pool_size, close=not keep_alive)
+        del proxy
         # Made once: the same but for the body, and requests is slow at making one.
         self._request = self._session.prepare_request(requests.Request("POST", url))
 
@@ -541,71 +605,119 @@ class Gateway:
 
         ``before_first_byte`` is called once, when the connection stands and nothing is written;
         what it raises ends the attempt unsent and is raised. Errors about the message are
-        returned: the caller raises them from a frame that holds no secret.
+        returned: the caller raises them from a frame that holds no secret. So is any other
+        exception (``SystemExit``, a timeout by signal) raised without the frames that it left.
         """
-        form = {"Message": text, "MSISDN": msisdn, "SenderID": sender}
-        result = self._ask(form, read_send_answer, before_first_byte, self.deadline)
-        logger.debug("send to %s: %s", mask("+" + msisdn), _brief(result))
-        return result
+        asked = Hidden(
+            form={"Message": text, "MSISDN": msisdn, "SenderID": sender},
+            secrets=[text],
+            number=msisdn,
+        )
+        del text, msisdn
+        return self._ask("send", asked, read_send_answer, before_first_byte)
 
     def balance(self) -> Decimal | SmsError:
         """Ask for the credits left."""
-        return self._query({"Action": "balance"}, read_balance_answer)
+        asked = Hidden(form={"Action": "balance"}, secrets=[], number="")
+        return self._query("balance", asked, read_balance_answer)
 
-    def status(self, gateway_id: str) -> Report | SmsError:
-        """Ask for the delivery status of the message with this id."""
-        return self._query({"Action": "query", "BatchId": gateway_id}, read_status_answer)
+    def status(self, gateway_id: str, *, text: str = "", msisdn: str = "") -> Report | SmsError:
+        """Ask for the delivery status of the message with this id.
+
+        ``text``, ``msisdn``: the message's own, which are withheld where the answer repeats them.
+        """
+        form = {"Action": "query", "BatchId": gateway_id}
+        asked = Hidden(form=form, secrets=[text], number=msisdn)
+        del text, msisdn
+        return self._query("query", asked, read_status_answer)
 
     def _query(
-        self, form: dict[str, str], read: Callable[[Answer], _T | SmsError]
+        self, name: str, asked: Hidden, read: Callable[[Answer], _T | SmsError]
     ) -> _T | SmsError:
-        result = self._ask(form, read, lambda: None, min(self.deadline, QUERY_DEADLINE))
-        logger.debug("%s: %s", form["Action"], _brief(result))
+        result = self._ask(name, asked, read, lambda: None, QUERY_DEADLINE)
         if isinstance(result, SmsOutcomeUnknown):
             return QueryFailed(code=result.code, gateway_text=result.gateway_text)
         return result
 
     def _ask(
         self,
-        form: dict[str, str],
+        name: str,
+        asked: Hidden,
         read: Callable[[Answer], _T | SmsError],
         hook: Callable[[], Any],
-        deadline: float,
+        most: float = math.inf,
     ) -> _T | SmsError:
-        with _Attempt(deadline, self.keep_alive, hook) as attempt:
-            answer = self._exchange(attempt, form)
+        attempt = _Attempt(min(self.deadline, most), self.keep_alive, hook)
+        result = contained(lambda: self._outcome(name, attempt, asked, read))
+        if isinstance(result, SmsError) or not isinstance(result, BaseException):
+            return result
+        raise result
+
+    def _outcome(
+        self,
+        name: str,
+        attempt: _Attempt,
+        asked: Hidden,
+        read: Callable[[Answer], _T | SmsError],
+    ) -> _T | SmsError:
+        result = self._redacted(self._answer(attempt, asked, read), asked)
+        whose = f" to {mask('+' + asked.number)}" if name == "send" else ""
+        logger.debug("%s%s: %s", name, whose, _brief(result))
+        return result
+
+    def _answer(
+        self, attempt: _Attempt, asked: Hidden, read: Callable[[Answer], _T | SmsError]
+    ) -> _T | SmsError:
+        try:
+            request = self._request.copy()
+            request.prepare_body({**vars(self._login), **asked.form}, None)
+        except UnicodeError:  # half of a surrogate pair; its own words quote the text
+            return InvalidRequest(CANNOT_BE_WRITTEN, code="text")
+        with attempt:
+            answer = self._exchange(attempt, request)
             result: Any = read(answer) if isinstance(answer, Answer) else answer
             if isinstance(result, Receipt):
-                result = self._checked(result, attempt, form)
+                result = self._checked(result, attempt, asked)
             if isinstance(answer, Answer) and _is_clean(answer, result):
                 attempt.give_back(result.gateway_id if isinstance(result, Receipt) else "")
-        if isinstance(result, SmsError):
-            result.gateway_text = withhold(result.gateway_text, self._secrets(form))
         return result  # type: ignore[no-any-return]
 
     def _checked(
-        self, receipt: Receipt, attempt: _Attempt, form: dict[str, str]
+        self, receipt: Receipt, attempt: _Attempt, asked: Hidden
     ) -> Receipt | SmsOutcomeUnknown:
         """An id must be the gateway's own, and new."""
         gateway_id = receipt.gateway_id
         if gateway_id and attempt.told_before(gateway_id):
             return SmsOutcomeUnknown(code="repeated-id", gateway_text=gateway_id)
-        repeated = [*self._login.values(), form["MSISDN"]]
-        if any(len(secret) >= PIECE and secret in gateway_id for secret in repeated):
+        secrets = [*self._secrets(asked), asked.number]
+        long = [secret for secret in secrets if len(secret) >= PIECE]  # others are met by chance
+        if gateway_id in secrets or repeats(gateway_id, long):
             return Receipt("", receipt.balance)
         return receipt
 
-    def _secrets(self, form: dict[str, str]) -> list[str]:
-        return [*self._login.values(), form.get("Message", "")]
+    def _redacted(self, result: _T | SmsError, asked: Hidden) -> _T | SmsError:
+        """Withhold what the gateway repeats, in each of its words that is stored or shown."""
+        if isinstance(result, GatewayUnreachable):
+            result.address = self._address
+        if isinstance(result, SmsError):
+            words = withhold(result.gateway_text, self._secrets(asked), asked.number)
+            result.gateway_text = words
+        elif isinstance(result, Report):
+            words = withhold(result.raw, self._secrets(asked), asked.number)
+            return Report(result.status, words)  # type: ignore[return-value]
+        return result
 
-    def _exchange(self, attempt: _Attempt, form: dict[str, str]) -> Answer | SmsError:
-        """Make the request; what went wrong is told by the phase it went wrong in."""
-        answer, cause = None, ""
+    def _secrets(self, asked: Hidden) -> list[str]:
+        return [self._login.APIKey, self._login.APIPassword, *asked.secrets]
+
+    def _exchange(self, attempt: _Attempt, request: requests.PreparedRequest) -> Answer | SmsError:
+        """Make the request; the phase in which it failed says what its failure means."""
+        answer, raised = None, None
         token = _current.set(attempt)
         try:
-            answer = self._post(form)
+            answer = self._post(request)
         except Exception as error:  # http.client and urllib3 leak a few classes of their own
-            cause = type(error).__name__
+            raised = error
         finally:
             _current.reset(token)
         if attempt.error is not None:
@@ -613,11 +725,16 @@ class Gateway:
         # The watchdog's shutdown looks like the end of a body without a length.
         if answer is not None and (answer.framed or not attempt.expired):
             return answer
-        return _failure(attempt, cause)
+        return self._failure(attempt, raised)
 
-    def _post(self, form: dict[str, str]) -> Answer:
-        request = self._request.copy()
-        request.prepare_body({**self._login, **form}, None)
+    def _failure(self, attempt: _Attempt, error: Exception | None) -> SmsError:
+        if attempt.begun:
+            lost = f"lost-{type(error).__name__}"[:32]
+            return SmsOutcomeUnknown(code="deadline" if attempt.expired else lost)
+        code = attempt.heard or attempt.proxy or cause_of(error)
+        return unreachable("deadline" if attempt.expired else code, self._address)
+
+    def _post(self, request: requests.PreparedRequest) -> Answer:
         response = self._session.send(
             request,
             timeout=(self.connect_timeout, self.deadline),
@@ -672,10 +789,12 @@ def _chunks(raw: Any) -> Iterator[bytes]:
         yield data
 
 
-def _failure(attempt: _Attempt, cause: str) -> SmsError:
-    if attempt.begun:
-        return SmsOutcomeUnknown(code="deadline" if attempt.expired else f"lost-{cause}"[:32])
-    return GatewayUnreachable(code="deadline" if attempt.expired else f"connect-{cause}"[:32])
+def _address(url: str, proxy: str | None) -> str:
+    """Host and port, and the proxy's: an address may hold a login."""
+    through = f" (proxy {_address(proxy, None)})" if proxy else ""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}{through}"
 
 
 def _brief(result: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from . import conf
 from .backends import locmem
 from .backends.base import BaseSmsBackend
 from .exceptions import InvalidProvider, ProviderDoesNotExist
+from .redact import contained
 
 DEFAULT_ALIAS = "default"
 DEFAULT_BACKEND = "django_smska.backends.smska.SmsBackend"
@@ -48,13 +50,13 @@ class ProvidersHandler:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        providers = getattr(settings, "SMS_PROVIDERS", {})
-        if not isinstance(providers, Mapping):
+        # No local variable: it would be shown with all passwords.
+        if not isinstance(getattr(settings, "SMS_PROVIDERS", {}), Mapping):
             raise InvalidProvider(
                 "SMS_PROVIDERS must be a dict: alias -> {'BACKEND': …, 'OPTIONS': {…}}.",
                 check="E001",
             )
-        return providers
+        return getattr(settings, "SMS_PROVIDERS", {})
 
     def require(self, alias: str) -> None:
         """Raise ``ProviderDoesNotExist`` for an alias that is not in the settings."""
@@ -69,30 +71,38 @@ class ProvidersHandler:
     def configured(self, alias: str) -> BaseSmsBackend:
         """Make the backend that the settings name, also in a test run."""
         self.require(alias)
-        backend = _create(alias, self.settings[alias])
-        if isinstance(backend, InvalidProvider):
-            # The frames below hold the password among their local variables, and Django's debug
-            # page shows those: begin the traceback here.
-            backend.__context__ = backend.__cause__ = None
-            raise backend.with_traceback(None)
-        return backend
+        # The frames below hold the password among their local variables, and Django's debug page
+        # shows those: the traceback begins here.
+        made = contained(lambda: _create(alias, self.settings[alias]))
+        if isinstance(made, BaseException):
+            raise made
+        return made
 
 
-def _create(alias: str, entry: Any) -> BaseSmsBackend | InvalidProvider:
+def _create(alias: str, entry: Any) -> BaseSmsBackend:
+    backend = _backend_class(alias, entry)
+    options = entry.get("OPTIONS", {})
     try:
-        backend: BaseSmsBackend = _backend_class(alias, entry)(
-            alias=alias, **entry.get("OPTIONS", {})
-        )
-    except InvalidProvider as error:
-        return error
-    except TypeError as error:  # such as a missing keyword argument, which it names
-        return InvalidProvider(
-            f"The backend cannot be made: {error}.",
+        return backend(alias=alias, **options)  # type: ignore[no-any-return]
+    except InvalidProvider:
+        raise
+    except Exception as error:
+        raise InvalidProvider(
+            f"The backend cannot be made: {_why(error, backend, options)}.",
             alias=alias,
             check="E004",
             hint="Give in OPTIONS what the backend needs.",
-        )
-    return backend
+        ) from None
+
+
+def _why(error: Exception, backend: Any, options: Mapping[str, Any]) -> str:
+    """Name what is missing or too much; another party's words may quote a password."""
+    if isinstance(error, TypeError):
+        try:
+            inspect.signature(backend).bind(alias="", **options)
+        except (TypeError, ValueError) as mismatch:
+            return str(mismatch)
+    return f"it raised {type(error).__name__}"
 
 
 def _backend_class(alias: str, entry: Any) -> Any:
@@ -119,6 +129,13 @@ def _backend_class(alias: str, entry: Any) -> Any:
             alias=alias,
             check="E002",
             hint="Correct the dotted path of the backend class.",
+        ) from None
+    except Exception as error:  # of another party's module, with anything in its words
+        raise InvalidProvider(
+            f"BACKEND {path!r} cannot be imported: it raised {type(error).__name__}.",
+            alias=alias,
+            check="E002",
+            hint="Import it in a shell to see why.",
         ) from None
 
 

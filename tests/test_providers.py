@@ -107,6 +107,147 @@ def test_the_traceback_of_a_wrong_entry_shows_no_password(real):
     assert PASSWORD not in html + plain
 
 
+def shown_of(error):
+    """What trackers and debug pages show: each frame's local variables, but for this module's."""
+    shown = [repr(error), str(error)]
+    while error is not None:
+        place = error.__traceback__
+        while place is not None:
+            if place.tb_frame.f_code.co_filename != __file__:
+                shown += [f"{name}={value!r}" for name, value in place.tb_frame.f_locals.items()]
+            place = place.tb_next
+        error = error.__cause__ or error.__context__
+    return "\n".join(shown)
+
+
+WRONG_URLS = [
+    "http://host:99999/",
+    "http://host:abc/",
+    "http://host:0/",
+    "http://host:-1/",
+    "http://*.example/",
+    "http://.example/",
+    "http://a..b/",
+    "http://ho st/",
+    "http://host/a path",
+    " http://host/",
+    "http://host/\n",
+    "http://" + "a" * 64 + ".example/",
+    "http://" + ".".join(["a" * 60] * 5) + "/",
+    "http://xn--" + "ж" * 64 + "/",
+    "http://ж" + "ж" * 63 + ".example/",
+    "http://\u2100.example/",
+    "http://[::1/",
+    "http://[::g]/",
+    "http://1.2.3.400/",
+    "http://1.2.3/",
+    "http://host\\@other/",
+    "http://:secret@host/",
+    "http://:80/",
+    "http:host",
+    "//host/",
+    "host",
+    "http://host/\ud800",
+    5,
+    b"http://host/",
+]
+
+
+@pytest.mark.parametrize("url", WRONG_URLS, ids=repr)
+@pytest.mark.parametrize("option", ["url", "proxy"])
+def test_a_wrong_address_is_reported_by_the_check(real, option, url):
+    if option == "proxy" and url in ("http://:secret@host/", "http://host/a path"):
+        url = "http://me:" + PASSWORD + "@ho st:1"
+    real.SMS_PROVIDERS = {"default": {"OPTIONS": {**GOOD, option: url}}}
+    (error,) = run_checks(tags=["sms"])
+    assert error.id == "smska.E005" and f"'{option}'" in error.msg and error.hint
+    with pytest.raises(InvalidProvider) as refused:
+        providers["default"]
+    assert PASSWORD not in shown_of(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://my2.sms-ka.net/api/httppost.php",
+        "http://127.0.0.1:8009/x",
+        "http://[::1]:8009/",
+        "http://sms_gateway:80/",
+        "https://смс.рф/путь",
+        "https://host./",
+        "https://xn--e1aybc.xn--p1ai/",
+        "http://localhost",
+    ],
+)
+def test_a_right_address_can_be_used(real, url):
+    real.SMS_PROVIDERS = {"default": {"OPTIONS": {**GOOD, "url": url}}}
+    assert [error for error in run_checks(tags=["sms"]) if error.id == "smska.E005"] == []
+    with providers["default"] as backend:
+        assert url in repr(backend._gateway)
+
+
+def test_a_bundle_that_is_not_there_is_reported_by_the_check(real, tmp_path):
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("no certificate")
+    for path in (
+        tmp_path / "none.pem",
+        str(tmp_path / "none.pem"),
+        str(wrong),
+        "~/none.pem",
+        5,
+        True,
+    ):
+        real.SMS_PROVIDERS = {"default": {"OPTIONS": {**GOOD, "ca_bundle": path}}}
+        (error,) = run_checks(tags=["sms"])
+        assert error.id == "smska.E005" and "'ca_bundle'" in error.msg and error.hint
+
+
+class Explosive:
+    """Another party's backend, which quotes its options."""
+
+    def __init__(self, *, alias, error, api_password):
+        raise error(f"cannot use {api_password}")
+
+    def send_message(self, message):
+        pass
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyError, TypeError, ZeroDivisionError])
+def test_a_backend_that_cannot_be_made_shows_no_option(real, error):
+    options = {"error": error, "api_password": PASSWORD}
+    entry = {"BACKEND": f"{__name__}.Explosive", "OPTIONS": options}
+    real.SMS_PROVIDERS = {"default": entry}
+    with pytest.raises(InvalidProvider, match=f"it raised {error.__name__}") as refused:
+        providers["default"]
+    assert PASSWORD not in shown_of(refused.value)
+    assert ids() == ["smska.E004"]
+    entry["OPTIONS"] = {"error": error}
+    with pytest.raises(InvalidProvider, match="missing a required .*'api_password'"):
+        providers["default"]
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_an_abort_in_making_a_backend_shows_no_option(real, error):
+    options = {"error": error, "api_password": PASSWORD}
+    entry = {"BACKEND": f"{__name__}.Explosive", "OPTIONS": options}
+    real.SMS_PROVIDERS = {"default": entry}
+    with pytest.raises(error) as stopped:
+        providers["default"]
+    stopped.value.args = ()
+    assert PASSWORD not in shown_of(stopped.value)
+
+
+@pytest.mark.parametrize("url", ["smska://login:{}@h:x/", "smska://{}", "smska://a:{}@[h/", "x:{}"])
+def test_no_frame_shows_what_a_wrong_url_holds(url, settings):
+    with pytest.raises(InvalidProvider) as refused:
+        sms_url(url.format(PASSWORD))
+    assert PASSWORD not in shown_of(refused.value)
+    settings.SMS_PROVIDERS = url.format(PASSWORD)
+    with pytest.raises(InvalidProvider) as refused:
+        providers["default"]
+    assert PASSWORD not in shown_of(refused.value)
+
+
 def test_checks_are_silent_where_all_is_well(real):
     real.SMS_PROVIDERS = {"default": {"OPTIONS": GOOD}}
     assert run_checks(tags=["sms"], include_deployment_checks=True) == []
@@ -257,7 +398,7 @@ def test_an_unknown_name_is_warned_about(settings, name, hint):
         ),
         (
             "smskas://l%40x:p%3A%2F%23%D0%BF@host:8443/x?deadline=5&connect_timeout=2.5&keep_alive=0"
-            "&proxy=http://proxy:1&ca_bundle=/etc/ca.pem",
+            "&proxy=http://proxy:1&ca_bundle=/dev/null",
             "smska",
             {
                 "api_key": "l@x",
@@ -267,7 +408,7 @@ def test_an_unknown_name_is_warned_about(settings, name, hint):
                 "connect_timeout": 2.5,
                 "keep_alive": 0,
                 "proxy": "http://proxy:1",
-                "ca_bundle": "/etc/ca.pem",
+                "ca_bundle": "/dev/null",
             },
         ),
         (

@@ -1,6 +1,8 @@
 """What the gateway repeats of a request is not shown, in whatever spelling it comes."""
 
+import base64
 import json
+import unicodedata
 from html import escape
 from urllib.parse import quote, quote_plus, urlencode
 
@@ -26,6 +28,22 @@ SECRETS = ["log-in", PASSWORD, TEXT]
         lambda secret: urlencode({"APIPassword": secret}),
         lambda secret: f"Array ( [Message] => {secret[:20]}",
         lambda secret: secret.replace(" ", "  \n"),
+        lambda secret: quote(quote(secret)),
+        lambda secret: escape(escape(secret)),
+        lambda secret: quote(secret, encoding="windows-1251", errors="replace"),
+        lambda secret: "".join(f"&#{ord(c)};" for c in secret),
+        lambda secret: "".join(f"&#x{ord(c):x};" for c in secret),
+        lambda secret: "".join(f"\\u{{{ord(c):x}}}" for c in secret),
+        lambda secret: repr(secret.encode()),
+        lambda secret: "".join(f"={byte:02X}" for byte in secret.encode()),
+        lambda secret: secret.encode().hex(),
+        lambda secret: base64.b64encode(secret.encode()).decode(),
+        lambda secret: base64.urlsafe_b64encode(f"a:{secret}".encode()).decode().rstrip("="),
+        lambda secret: secret.encode().decode("windows-1251", errors="replace"),
+        lambda secret: secret.encode().decode("latin-1"),
+        lambda secret: "".join(f"\\{c}" if c in "'&<%+" else c for c in secret),
+        lambda secret: "\u200b".join(secret),
+        lambda secret: unicodedata.normalize("NFD", secret),
     ],
 )
 def test_a_secret_is_withheld_in_every_spelling(secret, spell):
@@ -38,6 +56,20 @@ def test_a_secret_is_withheld_in_every_spelling(secret, spell):
 )
 def test_a_number_is_masked_in_every_spelling(number):
     assert withhold(f"-6|Invalid MSISDN {number}.", SECRETS) == "-6|Invalid MSISDN •••."
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    ["%37%39041764995", "&#55;9041764995", "7-9-0-4%2D176-49-95",
+     base64.b64encode(b"to=79041764995").decode(), b"79041764995".hex()],
+)  # fmt: skip
+def test_the_number_is_not_shown_in_other_spellings(spelled):
+    shown = withhold(f"-6|Invalid MSISDN {spelled}.", SECRETS, "79041764995")
+    assert shown == WITHHELD or ("•••" in shown and sum(c.isdigit() for c in shown) < 7)
+
+
+def test_a_secret_of_marks_alone_is_withheld():
+    assert withhold("login failed: !@#$%^&*()", ["!@#$%^&*()"]) == WITHHELD
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Promise 7: password, text and whole number in no log line, exception, repr, row or debug page."""
 
+import importlib
 import logging
 import pickle
 import sys
@@ -137,3 +138,21 @@ def test_an_error_outside_of_ours_shows_nothing_of_our_frames(account, monkeypat
     except ZeroDivisionError:
         html = ExceptionReporter(None, *sys.exc_info()).get_traceback_html()
     assert secrets_in(html) == []
+
+
+@pytest.mark.parametrize("owner", ["http.client", "urllib3.connection"])
+@pytest.mark.parametrize("fault", ["accepted", "echo of the request"])
+def test_a_program_that_debugs_http_prints_none_of_our_requests(
+    account, monkeypatch, capfd, owner, fault
+):
+    """The switch is one for all connections of a process."""
+    connection = importlib.import_module(owner).HTTPConnection
+    monkeypatch.setattr(connection, "debuglevel", 1)
+    if FAULTS[fault]:
+        account.script(1, FAULTS[fault])
+    try_to_send()
+    with providers["default"] as backend:
+        backend.get_balance()
+    printed = "".join(capfd.readouterr())
+    assert "send:" not in printed and "reply:" not in printed
+    assert secrets_in(printed) == []

@@ -1,7 +1,9 @@
 """The wire against ill-mannered gateways on real sockets: never a false "sent", never a false
 "not sent", and one request a send."""
 
+import errno
 import socket
+import ssl
 import threading
 from dataclasses import replace
 from unittest import mock
@@ -12,6 +14,7 @@ import trustme
 from django_smska.exceptions import (
     AuthenticationFailed,
     GatewayUnreachable,
+    InvalidRequest,
     QueryFailed,
     SmsNotSent,
     SmsOutcomeUnknown,
@@ -45,19 +48,22 @@ def ca_bundle(authority, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tls(authority):
-    import ssl
+    return server_context(authority, "127.0.0.1", "localhost")
 
+
+def server_context(authority, *names):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    authority.issue_cert(*names).configure_cert(context)
     return context
 
 
 class Hook:
-    def __init__(self, error=None):
-        self.calls, self.error = 0, error
+    def __init__(self, error=None, waits_for=None):
+        self.calls, self.error, self.waits_for = 0, error, waits_for
 
     def __call__(self):
         self.calls += 1
+        assert self.waits_for is None or self.waits_for.wait(10)
         if self.error:
             raise self.error
 
@@ -85,8 +91,9 @@ SEND_FAULTS = [
 
 @pytest.mark.parametrize(("name", "taken"), SEND_FAULTS)
 def test_no_fault_makes_the_wire_lie(name, taken, gateway):
-    gateway.script(1, Fault(name, taken, seconds=0.05, size=4_000_000))
-    hook = Hook()
+    said = threading.Event()
+    gateway.script(1, Fault(name, taken, seconds=0.05, size=4_000_000, said=said))
+    hook = Hook(waits_for=said if name == "speaks_first" else None)
     deadline = 0.3 if name in SLOW else 10
     wire = client(gateway, deadline=deadline, connect_timeout=deadline)
     try:
@@ -168,6 +175,54 @@ def test_where_leave_was_long_in_coming_the_connection_is_made_anew(gateway, mon
     wire = client(gateway, deadline=100)
     assert isinstance(wire.send(NUMBER, "a", "T", lambda: late.append(late.pop() + 2)), Receipt)
     assert gateway.connections == 2 and gateway.sends == 1
+
+
+@pytest.mark.parametrize("error", [None, LookupError("claim lost")])
+def test_the_deadline_does_not_run_while_permission_is_waited_for(gateway, monkeypatch, error):
+    """A rate or a slow database is no fault of the gateway's."""
+    from django_smska import gateway as module
+
+    clock, sleep = module.time.monotonic, module.time.sleep
+    late, looks = [0], threading.Semaphore(0)
+
+    def look(seconds):
+        sleep(seconds)
+        looks.release()
+
+    def permission():
+        late[0] = 1000
+        assert looks.acquire(timeout=10) and looks.acquire(timeout=10)  # the watchdog has looked
+        if error:
+            raise error
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    monkeypatch.setattr(module.time, "sleep", look)
+    wire = client(gateway, deadline=100)
+    if error:
+        with pytest.raises(LookupError):
+            wire.send(NUMBER, "a", "T", permission)
+        return
+    assert isinstance(wire.send(NUMBER, "a", "T", permission), Receipt)
+    assert gateway.sends == 1
+
+
+def test_the_deadline_goes_on_after_permission(monkeypatch):
+    """With what was left of it, not from the start."""
+    from django_smska import gateway as module
+
+    clock, look_up = module.time.monotonic, socket.getaddrinfo
+    late = [0]
+
+    def slow_look_up(*args, **kwargs):
+        late[0] += 6
+        return look_up(*args, **kwargs)
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    monkeypatch.setattr(socket, "getaddrinfo", slow_look_up)
+    with StandInGateway(on_send=lambda *_: late.append(late.pop() + 6)) as gateway:
+        gateway.script(1, Fault("silence"))
+        result = client(gateway, deadline=10).send(NUMBER, "a", "T")
+    assert isinstance(result, SmsOutcomeUnknown) and result.code == "deadline"
 
 
 def test_where_it_cannot_be_made_anew_nothing_was_written(gateway, monkeypatch):
@@ -286,6 +341,8 @@ def test_at_the_hook_no_byte_has_left(gateway):
             except TimeoutError:
                 got.append(b"")
             asked.set()
+            sock.settimeout(5)
+            sock.recv(1)  # it hangs up when something was written
 
     asked = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -305,6 +362,64 @@ def test_a_reused_connection_that_dies_is_unknown(gateway, taken):
     assert isinstance(wire.send(NUMBER, "a", "T"), Receipt)
     assert isinstance(wire.send(NUMBER, "b", "T"), SmsOutcomeUnknown)
     assert gateway.sends == 2
+
+
+@pytest.fixture(params=["http", "https"])
+def either(request, tls):
+    with StandInGateway(tls=tls if request.param == "https" else None) as gateway:
+        yield gateway
+
+
+def test_who_speaks_first_is_no_gateway(either, ca_bundle):
+    """What was there before the request was written is no answer to it."""
+    said = threading.Event()
+    either.script(1, Fault("speaks_first", said=said))
+    hook = Hook(waits_for=said)
+    result = client(either, ca_bundle=ca_bundle).send(NUMBER, "a", "T", hook)
+    assert isinstance(result, GatewayUnreachable) and result.code == "spoke-first"
+    assert hook.calls == 1 and either.taken == [] and either.requests == []
+
+
+def test_who_speaks_first_while_permission_is_awaited_is_no_gateway(either, ca_bundle, monkeypatch):
+    """A new connection would only race with what comes on it."""
+    from django_smska import gateway as module
+
+    said, late, clock = threading.Event(), [0], module.time.monotonic
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    either.script_all(Fault("speaks_first", said=said))
+
+    def permission():
+        assert said.wait(10)
+        late[0] = 2
+
+    result = client(either, ca_bundle=ca_bundle).send(NUMBER, "a", "T", permission)
+    assert isinstance(result, GatewayUnreachable) and either.requests == []
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_kept_connection_that_has_spoken_is_not_used_again(either, ca_bundle, taken):
+    """Even if it speaks as late as while permission is waited for."""
+    until, said = threading.Event(), threading.Event()
+    either.script(1, Fault("answers_twice", taken, until=until, said=said))
+    wire = client(either, ca_bundle=ca_bundle, keep_alive=60)
+    first = wire.send(NUMBER, "a", "T")
+    assert isinstance(first, Receipt if taken else SmsNotSent)
+
+    def permission():
+        until.set()
+        assert said.wait(10)
+
+    second = wire.send(NUMBER, "b", "T", permission)
+    (entry,) = [entry for entry in either.taken if entry.text == "b"]
+    assert second.gateway_id == entry.id
+
+
+def test_over_tls_a_kept_connection_is_used_again(tls, ca_bundle):
+    """Its session's tickets are no answer."""
+    with StandInGateway(tls=tls) as gateway:
+        wire = client(gateway, ca_bundle=ca_bundle, keep_alive=60)
+        assert all(isinstance(wire.send(NUMBER, text, "T"), Receipt) for text in "abc")
+        assert gateway.connections == 1
 
 
 def test_a_redirect_is_not_followed_and_its_body_not_read(gateway):
@@ -406,3 +521,147 @@ def test_a_gateway_that_prints_what_it_was_sent_tells_no_secret():
     for secret in ("the-login", "the-password", "1764995", "whole"):
         assert secret not in str(result)
     assert "withheld" in str(result)
+
+
+STATUS_ECHOES = {
+    "login": b"0|Status|4|the-login",
+    "password": b"0|Status|9|SOMETHING the-password",
+    "password in base64": b"0|Status|4|dGhlLXBhc3N3b3Jk",
+    "text": b"0|Status|4|DELIVRD the%20whole%20text",
+    "number": b"0|Status|4|79041764995",
+    "a refusal": b"-4|the-login the-password 79041764995",
+    "no line": b"Warning: select * where password='the-password' and to='79041764995'",
+}
+
+
+@pytest.mark.parametrize("echo", STATUS_ECHOES)
+def test_a_status_answer_that_repeats_secrets_is_withheld(echo):
+    with StandInGateway(api_key="the-login", api_password="the-password") as gateway:
+        gateway.script_all(answer(STATUS_ECHOES[echo]), on="query")
+        wire = Gateway("the-login", "the-password", url=gateway.url)
+        result = wire.status("some-id", text="the whole text", msisdn=NUMBER)
+        shown = f"{result!r} {result}"
+        for secret in ("the-login", "the-password", "dGhl", "1764995", "whole"):
+            assert secret not in shown
+
+
+def test_the_backend_withholds_what_a_status_answer_repeats_of_the_message(gateway):
+    from types import SimpleNamespace
+
+    from django_smska.backends.smska import SmsBackend
+
+    gateway.script_all(answer("0|Status|4|DELIVRD Ваш код 1234".encode()), on="query")
+    backend = SmsBackend(api_key="test", api_password="test", url=gateway.url)
+    message = SimpleNamespace(to="+" + NUMBER, body="Ваш код 1234", gateway_id="x")
+    assert "код" not in backend.get_status(message).raw
+
+
+@pytest.mark.parametrize(
+    "echo", ["the-password", "THE-PASSWORD", NUMBER, NUMBER[1:], "key", "whole_text"]
+)
+def test_an_id_that_repeats_what_was_sent_is_none(echo):
+    with StandInGateway(api_key="key", api_password="the-password") as gateway:
+        gateway.script_all(answer(f"0|Message sent|{echo}|Balance status|5".encode()))
+        result = Gateway("key", "the-password", url=gateway.url).send(NUMBER, "whole text", "T")
+    assert result == Receipt("", 5)
+
+
+# --- why it could not be reached
+
+
+def refusal(url, **options):
+    hook = Hook()
+    wire = Gateway("k", "p", url=url, **{"connect_timeout": 5, "deadline": 10, **options})
+    result = wire.send(NUMBER, "a", "T", hook)
+    assert isinstance(result, GatewayUnreachable) and hook.calls == 0
+    return result
+
+
+def test_a_refused_connection_says_so_and_where():
+    with closed_port() as port:
+        result = refusal(f"http://127.0.0.1:{port}/x")
+    assert result.code == "connect-refused"
+    assert "was refused" in str(result) and f"127.0.0.1:{port}" in str(result)
+
+
+@pytest.mark.parametrize("reason", [socket.EAI_NONAME, socket.EAI_AGAIN])
+def test_an_unknown_name_says_so_and_which(monkeypatch, reason):
+    def no_such_name(*args, **kwargs):
+        raise socket.gaierror(reason, "not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_name)
+    result = refusal("https://sms.invalid/x")
+    assert result.code == "connect-name"
+    assert "host name was not found" in str(result) and "sms.invalid:443" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TimeoutError(), "connect-timeout"),
+        (OSError(errno.ENETUNREACH, "x"), "connect-network"),
+        (OSError(errno.EHOSTUNREACH, "x"), "connect-network"),
+        (OSError(errno.EMFILE, "x"), "connect-ConnectionError"),
+        (ConnectionResetError(), "hung-up"),
+    ],
+)
+def test_other_failures_to_connect_are_named(monkeypatch, error, code):
+    def connect(self, address):
+        raise error
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    assert refusal("http://127.0.0.1:1/").code == code
+
+
+def test_a_certificate_says_so(tls, ca_bundle, authority):
+    with StandInGateway(tls=tls) as gateway:
+        untrusted = refusal(gateway.url)
+    with StandInGateway(tls=server_context(authority, "example.org")) as gateway:
+        foreign = refusal(gateway.url, ca_bundle=ca_bundle)
+    for result in (untrusted, foreign):
+        assert result.code == "connect-certificate" and "certificate" in str(result)
+
+
+def test_tls_to_a_plain_port_says_so(gateway):
+    result = refusal(gateway.url.replace("http:", "https:"))
+    assert result.code == "connect-tls" and "https://" in str(result)
+
+
+HANDSHAKES = {"tls_hang": "connect-timeout", "tls_reset": "hung-up", "tls_plain": "connect-tls"}
+
+
+@pytest.mark.parametrize(("name", "code"), HANDSHAKES.items())
+def test_a_failed_handshake_says_how(gateway, name, code):
+    gateway.script(1, Fault(name))
+    assert refusal(gateway.url.replace("http:", "https:"), connect_timeout=0.5).code == code
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_not_there_says_so_without_its_login(scheme):
+    with closed_port() as port:
+        result = refusal(f"{scheme}://sms.invalid/", proxy=f"http://me:word@127.0.0.1:{port}")
+    assert result.code == "connect-proxy"
+    assert f"(proxy 127.0.0.1:{port})" in str(result)
+    assert "me" not in result.address and "word" not in str(result)
+
+
+def test_a_proxy_that_does_not_connect_says_so(gateway):
+    result = refusal("https://sms.invalid/", proxy=gateway.url.rsplit("/", 2)[0])
+    assert result.code == "connect-tunnel" and "sms.invalid:443" in str(result)
+
+
+def test_a_bundle_that_has_gone_says_so(tls):
+    with StandInGateway(tls=tls) as gateway:
+        assert refusal(gateway.url, ca_bundle="/no/such.pem").code == "connect-bundle"
+
+
+def test_a_wrong_path_says_where(gateway):
+    gateway.script(1, Fault("http_404"))
+    result = client(gateway).send(NUMBER, "a", "T")
+    assert f"Address: 127.0.0.1:{gateway.port}. The gateway said: HTTP 404" in str(result)
+
+
+def test_a_text_that_cannot_be_written_is_no_fault_of_the_gateway(gateway):
+    result = client(gateway).send(NUMBER, "half \ud83d", "T")
+    assert isinstance(result, InvalidRequest) and gateway.connections == 0
+    assert "half" not in str(result)

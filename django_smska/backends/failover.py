@@ -96,7 +96,10 @@ def _refuse_unknown(alias: str | None, names: Sequence[str]) -> None:
 def _configured(alias: str) -> BaseSmsBackend:
     from ..providers import providers  # the handler makes backends, this one makes some of its own
 
-    entry = providers.settings.get(alias)
-    if isinstance(entry, dict) and entry.get("BACKEND") == f"{__name__}.SmsBackend":
+    if _backend_of(providers.settings.get(alias)) == f"{__name__}.SmsBackend":
         raise InvalidProvider("A failover cannot be one of another's 'providers'.", alias=alias)
     return providers.configured(alias)
+
+
+def _backend_of(entry: Any) -> Any:
+    return entry.get("BACKEND") if isinstance(entry, dict) else None

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import re
+import ssl
+from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from django.core.checks import CheckMessage, Warning
+from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ValidationError
 
 from ..exceptions import InvalidProvider, InvalidRecipient, QueryFailed, SmsError, gettext_noop
 from ..numbers import is_russian_mobile, normalize
 from ..receipts import Receipt, Report
+from ..redact import Hidden, contained
 from ..senders import RULE, can_be_shown
 from .base import UNKNOWN_HINT, BaseSmsBackend, parse_rate
 
@@ -54,14 +58,16 @@ class SmsBackend(BaseSmsBackend):
         deadline: float = 30,
         keep_alive: float = 1,
         proxy: str | None = None,
-        ca_bundle: str | None = None,
+        ca_bundle: str | os.PathLike[str] | None = None,
         rate: str | float | None = None,
         alias: str | None = None,
         **kwargs: Any,
     ) -> None:
+        self._login = Hidden(api_key=api_key, api_password=api_password)
+        self._proxy = Hidden(url=proxy or None)
+        del api_key, api_password, proxy
         super().__init__(alias=alias)
         self._wrong: list[tuple[str, str, str]] = []  # check, text and hint of what is refused
-        self._credentials = Credentials(api_key, api_password)
         self.sender_id = sender_id
         self.url = url
         self.deadline = deadline
@@ -69,8 +75,7 @@ class SmsBackend(BaseSmsBackend):
             "connect_timeout": connect_timeout,
             "deadline": deadline,
             "keep_alive": keep_alive,
-            "proxy": proxy or None,
-            "ca_bundle": ca_bundle or None,
+            "ca_bundle": os.fspath(ca_bundle) if isinstance(ca_bundle, os.PathLike) else ca_bundle,
         }
         self._gateway: Gateway | None = None
         try:
@@ -85,15 +90,16 @@ class SmsBackend(BaseSmsBackend):
     def open(self) -> bool:
         if self._gateway is not None:
             return False
+        made = contained(self._make_gateway)
+        if isinstance(made, BaseException):
+            raise made
+        self._gateway = made
+        return True
+
+    def _make_gateway(self) -> Gateway:
         from ..gateway import Gateway  # requests is loaded by the first use, not at start-up
 
-        self._gateway = Gateway(
-            self._credentials.key,
-            self._credentials.password,
-            url=self.url,
-            **self._connection,
-        )
-        return True
+        return Gateway(**vars(self._login), url=self.url, proxy=self._proxy.url, **self._connection)
 
     def close(self) -> None:
         gateway, self._gateway = self._gateway, None
@@ -104,32 +110,65 @@ class SmsBackend(BaseSmsBackend):
         """Send to ``79`` and nine digits; other numbers raise ``InvalidRecipient`` unsent."""
         if message.sender:
             _warn_of_sender(self.alias, message.sender)
-        msisdn = self._msisdn(message)
-        with self._line() as gateway:
-            result = gateway.send(
-                msisdn,
-                message.body,
-                message.sender or self.sender_id,
-                lambda: self.before_first_byte(message),
-            )
-        del msisdn
-        return self._or_raise(result)
+        return self._contained(lambda gateway: self._send(gateway, message))
+
+    def _send(self, gateway: Gateway, message: Any) -> Receipt | SmsError:
+        return gateway.send(
+            self._msisdn(message),
+            message.body,
+            message.sender or self.sender_id,
+            lambda: self.before_first_byte(message),
+        )
 
     def get_status(self, message: Any) -> Report:
         if not message.gateway_id:
             text = gettext_noop("The gateway gave no id to ask about.")
             raise QueryFailed(text, alias=self.alias)
-        with self._line() as gateway:
-            result = gateway.status(message.gateway_id)
-        return self._or_raise(result)
+        return self._contained(
+            lambda gateway: gateway.status(
+                message.gateway_id, text=message.body, msisdn=_as_msisdn(message.to)
+            )
+        )
 
     def get_balance(self) -> Decimal:
-        with self._line() as gateway:
-            result = gateway.balance()
-        return self._or_raise(result)
+        return self._contained(lambda gateway: gateway.balance())
+
+    def _contained(self, ask: Callable[[Gateway], _T | SmsError]) -> _T:
+        """Raise what went wrong here, where no local variable holds a secret."""
+        result = contained(lambda: self._over_line(ask))
+        if isinstance(result, SmsError):
+            result.alias = self.alias
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def _check_ca_bundle(self) -> list[CheckMessage]:
+        bundle = self._connection["ca_bundle"]
+        if not bundle or os.path.isdir(bundle):
+            return []
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(bundle)
+        except OSError:  # also what ssl raises
+            return [
+                Error(
+                    f"SMS_PROVIDERS[{self.alias!r}]: 'ca_bundle' holds no certificates.",
+                    hint="Name a file of CA certificates in PEM format.",
+                    id="smska.E005",
+                )
+            ]
+        return []
+
+    def _over_line(self, ask: Callable[[Gateway], _T | SmsError]) -> _T | SmsError:
+        opened = self.open()
+        assert self._gateway is not None
+        try:
+            return ask(self._gateway)
+        finally:
+            if opened:
+                self.close()
 
     def check(self) -> list[CheckMessage]:
-        return self._check_sender() + self._check_address()
+        return self._check_sender() + self._check_address() + self._check_ca_bundle()
 
     def _check_sender(self) -> list[CheckMessage]:
         if self.sender_id and not can_be_shown(self.sender_id):
@@ -165,16 +204,6 @@ class SmsBackend(BaseSmsBackend):
             )
         ]
 
-    @contextmanager
-    def _line(self) -> Iterator[Gateway]:
-        opened = self.open()
-        assert self._gateway is not None
-        try:
-            yield self._gateway
-        finally:
-            if opened:
-                self.close()
-
     def _msisdn(self, message: Any) -> str:
         if msisdn := _as_msisdn(message.to):
             return msisdn
@@ -187,16 +216,8 @@ class SmsBackend(BaseSmsBackend):
             code="number",
         )
 
-    def _or_raise(self, result: _T | SmsError) -> _T:
-        """Raise a returned error here, where no local variable holds a secret."""
-        if isinstance(result, SmsError):
-            result.alias = self.alias
-            raise result
-        return result
-
     def _refuse_wrong_options(self) -> None:
-        login = (self._credentials.key, self._credentials.password)
-        if not all(isinstance(part, str) and part for part in login):
+        if not all(isinstance(part, str) and part for part in vars(self._login).values()):
             self._refuse(
                 "'api_key' and 'api_password' must not be empty, and must be text.",
                 "Put the gateway's login and password in OPTIONS, from the environment.",
@@ -210,21 +231,15 @@ class SmsBackend(BaseSmsBackend):
                 self._refuse(f"{name!r} must be a number of seconds up to {LONGEST}.")
         if not isinstance(self.sender_id, str):
             self._refuse("'sender_id' must be text.")
-        parts = self._split(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            self._refuse("'url' must be an http:// or https:// address.")
-        if parts.username or parts.query:
+        if problem := _problem_of_address(self.url, ("http", "https")):
+            self._refuse(f"'url' {problem}.")
+        elif "@" in urlsplit(self.url).netloc or "?" in self.url:
             self._refuse("'url' must hold no login and no query: use 'api_key', 'api_password'.")
-        proxy = self._connection["proxy"]
-        if proxy and self._split(proxy).scheme != "http":
-            self._refuse("'proxy' must be an http:// address.")
-
-    @staticmethod
-    def _split(url: Any) -> SplitResult:
-        try:
-            return urlsplit(str(url))
-        except ValueError:
-            return urlsplit("")
+        if self._proxy.url and (problem := _problem_of_address(self._proxy.url, ("http",))):
+            self._refuse(f"'proxy' {problem}.")
+        bundle = self._connection["ca_bundle"]
+        if bundle and not (isinstance(bundle, str) and os.access(bundle, os.R_OK)):
+            self._refuse("'ca_bundle' must be the path of a file that is there and can be read.")
 
     def _refuse(self, text: str, hint: str = "Correct OPTIONS.", check: str = "E005") -> None:
         self._wrong.append((check, text, hint))
@@ -257,12 +272,58 @@ def _as_msisdn(value: Any) -> str:
     return number[1:] if is_russian_mobile(number) else ""
 
 
-class Credentials:
-    """Login and password, not shown by ``repr()``."""
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f\\]")
 
-    def __init__(self, key: str, password: str) -> None:
-        self.key = key
-        self.password = password
 
-    def __repr__(self) -> str:
-        return "<Credentials •••>"
+def _problem_of_address(url: Any, schemes: tuple[str, ...]) -> str:
+    """What is wrong with an address, without repeating it: it may hold a password."""
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    if not isinstance(url, str):
+        return f"must be an {wanted} address"
+    if _BLANK.search(url) or not url.isprintable():
+        return "must hold no blanks, control characters or backslashes"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "must be an address whose port, after the host, is a number from 1 to 65535"
+    if parts.scheme not in schemes or not parts.hostname:
+        return f"must be an {wanted} address"
+    if port == 0:
+        return "must be an address whose port, after the host, is a number from 1 to 65535"
+    if not _is_host(parts.hostname):
+        return (
+            "has no valid host name: its parts between dots have 1 to 63 letters, digits and "
+            "hyphens"
+        )
+    return ""
+
+
+def _is_host(name: str) -> bool:
+    if ":" in name:  # IPv6, whose brackets are stripped
+        return _is_ip_address(name)
+    if not name.isascii():
+        name = _in_ascii(name)
+    labels = name.removesuffix(".").split(".")
+    if labels[-1].isdigit():
+        return _is_ip_address(name)
+    return len(name) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
+
+
+def _is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_ascii(name: str) -> str:
+    """The name as it is looked up, or nothing where it has no such form."""
+    import idna  # requests' own; few names need it
+
+    try:
+        return idna.encode(name, uts46=True).decode()
+    except UnicodeError:
+        return ""

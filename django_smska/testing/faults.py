@@ -125,8 +125,9 @@ class Fault:
     taken -- bool: is the message taken into the ledger? None means the fault's usual truth: taken,
         wherever that can be. A send that is not taken is answered from `-3|Sent Error`.
     seconds -- float: how long "late" waits, and the interval of the slow ones
-    until -- threading.Event: "late" waits for it instead
+    until -- threading.Event: "late" waits for it instead, "answers_twice" before it goes on
     size -- int: bytes of "huge_body" and "slow_body"
+    said -- threading.Event: is set when "speaks_first" or "answers_twice" has spoken unasked
     location -- str: where a redirect points; "" means here, or the other name of this host
     body, status, headers -- what "answer" says; `{line}` in the body is the honest line
     """
@@ -135,6 +136,7 @@ class Fault:
     taken: bool | None = None
     seconds: float = 1.0
     until: threading.Event | None = None
+    said: threading.Event | None = None
     size: int = 512 * MEGABYTE
     location: str = ""
     body: bytes = b""
@@ -252,9 +254,31 @@ def _corrupt_tls(wire: Wire, fault: Fault, line: bytes) -> None:
 def _late(wire: Wire, fault: Fault, line: bytes) -> bytes:
     if fault.until is None:
         wire.wait(fault.seconds)
+    _await(wire, fault)
+    return frame(line)
+
+
+def _await(wire: Wire, fault: Fault) -> None:
     while fault.until and not fault.until.is_set():
         wire.wait(0.02)
-    return frame(line)
+
+
+def _speaks_first(wire: Wire, fault: Fault, line: bytes) -> None:
+    _speak(wire, fault)
+    wire.wait(None)
+
+
+def _answers_twice(wire: Wire, fault: Fault, line: bytes) -> bytes:
+    wire.send(frame(line))
+    _await(wire, fault)
+    _speak(wire, fault)
+    return b""
+
+
+def _speak(wire: Wire, fault: Fault) -> None:
+    wire.send(frame(UNASKED))
+    if fault.said:
+        fault.said.set()
 
 
 def _endless_100(wire: Wire, fault: Fault, line: bytes) -> None:
@@ -327,6 +351,7 @@ PHP_WARNING = (
     b"<br />\n<b>Warning</b>:  mysql_query(): Access denied in "
     b"<b>/var/www/api/httppost.php</b> on line <b>42</b><br />\n"
 )
+UNASKED = b"0|Message sent|unasked0unasked00|Balance status|5"
 OK = b"HTTP/1.1 200 OK\r\n"
 
 RAW = {
@@ -435,6 +460,9 @@ _add(
         "closed_after_answer": _answer_and_close,
     },
 )
+# Not drawn: where they come late enough, no client can know.
+FAULTS["speaks_first"] = Kind("unasked", _speaks_first, NOT_TAKEN, stage="head", drawn=False)
+FAULTS["answers_twice"] = Kind("unasked", _answers_twice, drawn=False)
 _add("http", {name: _raw(template) for name, template in RAW.items()})
 _add("http", {"endless_100": _endless_100})
 _add("http", {f"http_{status}": _status(status) for status in (204, 500, 502, 503)})
