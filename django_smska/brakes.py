@@ -15,8 +15,8 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from . import states
-from .backends.base import BaseSmsBackend
 from .exceptions import AuthenticationFailed, SmsError, gettext_noop
+from .fence import Fenced
 from .models import ProviderState, write_db
 from .receipts import Receipt
 
@@ -90,24 +90,24 @@ def note_balance(alias: str, balance: Decimal) -> None:
         _states().get_or_create(alias=alias, defaults=told)
 
 
-def may_send(backend: BaseSmsBackend) -> bool:
+def may_send(backend: Fenced) -> bool:
     """Tell whether messages may leave; look at a paused provider when it is time to.
 
     Asks for the balance, so it must not be called inside a transaction.
     """
-    state = state_of(str(backend.alias))
+    state = state_of(backend.alias)
     if not state.is_paused:
         return True
     return _my_turn_to_look(state) and look(backend)
 
 
-def look(backend: BaseSmsBackend) -> bool:
+def look(backend: Fenced) -> bool:
     """Ask for the balance; open the provider again if the answer is good.
 
     Its strikes are kept until a message is really taken: if the next one fares no better, it is
     paused at once, and for longer.
     """
-    alias = str(backend.alias)
+    alias = backend.alias
     if not backend.has_balance:
         return _open(alias)
     try:

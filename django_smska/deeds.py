@@ -295,4 +295,5 @@ _REASONS = {
     "unreachable": _("The gateway cannot be reached."),
     "busy": _("The gateway asks for fewer messages at a time."),
     "hanging": _("The gateway takes requests and gives no clear answer."),
+    "broken": _("The provider's program fails; tell your administrator."),
 }

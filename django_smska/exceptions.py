@@ -10,7 +10,8 @@
     │   ├── AuthenticationFailed   wrong login, locked account
     │   ├── InsufficientCredits    the account is empty
     │   ├── TemporaryFailure       the gateway says: not now
-    │   └── GatewayUnreachable     no connection, or no SMS gateway at that address
+    │   ├── GatewayUnreachable     no connection, or no SMS gateway at that address
+    │   └── ProviderFailed         the program of the provider's backend failed
     ├── SmsOutcomeUnknown          it may have been taken: a person decides
     ├── QueryFailed                a balance or status question without a usable answer
     └── WrongStatus                the message's status does not allow this
@@ -128,6 +129,13 @@ class GatewayUnreachable(SmsNotSent):
 
     kind = "unreachable"
     summary = gettext_noop("The gateway could not be reached. Nothing was sent.")
+
+
+class ProviderFailed(SmsNotSent):
+    """The program of the provider's backend failed, before the first byte of a request."""
+
+    kind = "broken"
+    summary = gettext_noop("The provider's program failed. Nothing was sent; the log says more.")
 
 
 class SmsOutcomeUnknown(SmsError):

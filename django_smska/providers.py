@@ -93,6 +93,13 @@ def _create(alias: str, entry: Any) -> BaseSmsBackend | InvalidProvider:
             check="E004",
             hint="Give in OPTIONS what the backend needs.",
         )
+    except Exception as error:  # its text may hold the options
+        return InvalidProvider(
+            f"The backend cannot be made: it raised {type(error).__name__}.",
+            alias=alias,
+            check="E004",
+            hint="Correct OPTIONS, or the backend's program.",
+        )
     return backend
 
 
@@ -120,6 +127,13 @@ def _backend_class(alias: str, entry: Any) -> Any:
             alias=alias,
             check="E002",
             hint="Correct the dotted path of the backend class.",
+        ) from None
+    except Exception as error:  # the module fails when it is imported
+        raise InvalidProvider(
+            f"Could not import BACKEND {path!r}: it raised {type(error).__name__}.",
+            alias=alias,
+            check="E002",
+            hint="Correct the module of the backend.",
         ) from None
 
 

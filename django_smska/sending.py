@@ -13,9 +13,8 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -34,18 +33,16 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from . import brakes, conf, pace, states, wakeup
-from .backends.base import BaseSmsBackend
+from . import brakes, conf, fence, pace, states, wakeup
 from .exceptions import (
     SmsError,
     SmsNotSent,
-    SmsOutcomeUnknown,
     TemporaryFailure,
     WrongStatus,
     gettext_noop,
 )
+from .fence import Fenced
 from .models import SmsMessage, SmsMessageQuerySet, rows, write_db
-from .providers import providers
 from .receipts import Receipt
 from .signals import sms_failed, sms_sent, sms_status_changed
 from .states import Status
@@ -75,7 +72,7 @@ def send(message: SmsMessage) -> None:
 
     Raises ``SmsError`` if it was not sent, ``WrongStatus`` where another worker was faster.
     """
-    backend = providers[message.using]
+    backend = fence.provider(message.using)
     waits = backend.uses_network and in_transaction()
     if message._state.adding:
         message.save()
@@ -95,10 +92,10 @@ def send_new(message: SmsMessage) -> None:
     Raises ``SmsError`` if it was not sent; then nothing of it follows. Returns without an error,
     too, if the lease ran out meanwhile and another worker has it.
     """
-    _send_claimed(providers[message.using], message, last=True)
+    _send_claimed(fence.provider(message.using), message, last=True)
 
 
-def _send_claimed(backend: BaseSmsBackend, message: SmsMessage, *, last: bool) -> None:
+def _send_claimed(backend: Fenced, message: SmsMessage, *, last: bool) -> None:
     outcome = _paced_attempt(backend, message)
     if outcome is None:
         message.refresh_from_db(using=write_db())
@@ -119,7 +116,7 @@ def tell_brakes(alias: str, outcome: Outcome) -> None:
         logger.error("the brakes of %s took no note: %s", alias, type(error).__name__)
 
 
-def _paced_attempt(backend: BaseSmsBackend, message: SmsMessage) -> Outcome | None:
+def _paced_attempt(backend: Fenced, message: SmsMessage) -> Outcome | None:
     try:
         pace.wait(message.using, backend.rate)
         return attempt(backend, message, lambda one: bool(mark_sending([one])))
@@ -290,7 +287,7 @@ def _by_token(messages: Iterable[SmsMessage]) -> dict[str, list[SmsMessage]]:
 
 
 def attempt(
-    backend: BaseSmsBackend, message: SmsMessage, mark: Callable[[SmsMessage], bool]
+    backend: Fenced, message: SmsMessage, mark: Callable[[SmsMessage], bool]
 ) -> Outcome | None:
     """Hand a claimed message to its backend; ``None`` if the claim was lost and nothing was sent.
 
@@ -298,12 +295,14 @@ def attempt(
     or before the backend is called where it does not announce its first byte. This function
     itself makes no query.
     """
-    step = _Step(message, mark)
-    message.before_first_byte = step.begin  # type: ignore[attr-defined]
+
+    def begin() -> None:
+        if not mark(message):
+            raise ClaimLost
+
+    message.before_first_byte = begin  # type: ignore[attr-defined]
     try:
-        outcome = _call(backend, message, step)
-        if not (step.begun or isinstance(outcome, SmsNotSent)):
-            step.begin()  # the backend promised to announce its first byte, and did not
+        outcome = _call(backend, message)
     except ClaimLost:
         return None
     finally:
@@ -314,61 +313,16 @@ def attempt(
     return outcome
 
 
-class _Step:
-    """Remembers whether the row was marked before the request."""
-
-    def __init__(self, message: SmsMessage, mark: Callable[[SmsMessage], bool]) -> None:
-        self.message, self.mark, self.begun = message, mark, False
-
-    def begin(self) -> None:
-        if not self.begun:
-            if not self.mark(self.message):
-                raise ClaimLost
-            self.begun = True
-
-
-def _call(backend: BaseSmsBackend, message: SmsMessage, step: _Step) -> Outcome:
+def _call(backend: Fenced, message: SmsMessage) -> Outcome:
     try:
         backend.open()
-        if not backend.announces_first_byte:
-            step.begin()
-        receipt = backend.send_message(message)
-    except ClaimLost:
-        raise
+        return backend.send_message(message)
     except SmsError as error:
         return error
-    except DatabaseError as error:
-        if not step.begun:
-            logger.error("no database for message %s: %s", message.pk, type(error).__name__)
-            text = gettext_noop("The database did not answer. Nothing was sent.")
-            return TemporaryFailure(text, code="database")
-        return _crash(type(error).__name__, begun=True)
-    except Exception as error:
-        # The text of a foreign exception may hold the request: only its class is kept.
-        name = type(error).__name__
-        logger.error("%r raised %s for message %s", backend, name, message.pk)
-        return _crash(name, step.begun)
-    if not isinstance(receipt, Receipt):
-        text = gettext_noop("The provider's program did not say whether the message was taken.")
-        return SmsOutcomeUnknown(text, code="no-receipt")
-    return _cleaned(receipt)
-
-
-def _cleaned(receipt: Receipt) -> Receipt:
-    """Make a third party's receipt fit for any database."""
-    gateway_id, balance = str(receipt.gateway_id), receipt.balance
-    if not (gateway_id.isascii() and gateway_id.isprintable() and len(gateway_id) <= 64):
-        gateway_id = ""
-    if balance is not None and not abs(Decimal(balance)) < 10**12:  # also what is no number
-        balance = None
-    return replace(receipt, gateway_id=gateway_id, balance=balance)
-
-
-def _crash(name: str, begun: bool) -> SmsError:
-    if begun:
-        return SmsOutcomeUnknown(code=f"crash-{name}"[:32])
-    text = gettext_noop("The program failed before anything was sent; the log says more.")
-    return SmsNotSent(text, code=f"crash-{name}"[:32])
+    except DatabaseError as error:  # the mark failed, so nothing was written
+        logger.error("no database for message %s: %s", message.pk, type(error).__name__)
+        text = gettext_noop("The database did not answer. Nothing was sent.")
+        return TemporaryFailure(text, code="database")
 
 
 # --- record ---------------------------------------------------------------------------------------
@@ -418,7 +372,7 @@ def _turn(
     """Move ``taken`` from *sending* to *sent*, and ``going`` from *claimed* to *sending*; return
     the keys of those that may go."""
     aliases = {_taken_by(result) for result in taken}
-    first = {alias: _first_question(providers[alias], now) for alias in aliases}
+    first = {alias: _first_question(alias, now) for alias in aliases}
     sent = {result.message.pk: _sent_marks(result, now, first) for result in taken}
     marks = {"sending_at": now, "lease_until": now + conf.lease()}
     marked = {message.pk for message in going}
@@ -518,9 +472,9 @@ def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]
     }
 
 
-def _first_question(backend: BaseSmsBackend, now: datetime) -> datetime | None:
+def _first_question(alias: str, now: datetime) -> datetime | None:
     """When to ask for a report: soon, or never."""
-    if not backend.gives_reports:
+    if not fence.gives_reports(alias):
         return None
     return now + timedelta(seconds=states.ask_again_in(0))
 
@@ -694,7 +648,7 @@ def confirm_sent(message: SmsMessage) -> None:
     """A person says that an *unknown* message was sent. Raises ``WrongStatus`` for any other."""
     now = timezone.now()
     ask_at = now if message.gateway_id else now + conf.status_window()
-    reports = providers[message.using].gives_reports
+    reports = fence.gives_reports(message.using)
     moved = move(
         rows([message.pk]),
         [Status.UNKNOWN],

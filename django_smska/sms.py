@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from . import brakes, conf, sending, wakeup
+from . import brakes, conf, fence, sending, wakeup
 from .backends.locmem import outbox
 from .models import SmsMessage, rows, write_db
 from .providers import DEFAULT_ALIAS, providers
@@ -62,7 +62,7 @@ def send_sms(
         idempotency_key=idempotency_key, created_by=created_by, status=Status.QUEUED,
     )  # fmt: skip
     del to, body  # a debug page shows the local variables of every frame
-    waits = providers[using].uses_network and sending.in_transaction()
+    waits = fence.provider(using).uses_network and sending.in_transaction()
     _check(message)
     if not waits:
         brakes.refuse_locked_out(using)

@@ -55,13 +55,23 @@ FINAL = frozenset(S) - frozenset(MOVES)
 #: Kinds of error that concern the provider, not the message: its queue waits.
 STOPPING_KINDS = frozenset({"account", "funds", "unreachable", "busy"})
 
+#: Errors after which a message waits: it may be sent when the provider can be used again.
+WAITING_KINDS = STOPPING_KINDS | {"broken"}
+
 #: Seconds from a provider's pause to the first look whether it is well again; the next looks come
 #: after twice, four times… as long. A wrong login is tried rarely: repeated ones lock accounts.
-PAUSES = {"account": 600, "funds": 300, "unreachable": 15, "busy": 30, "hanging": 60}
+PAUSES = {
+    "account": 600,
+    "funds": 300,
+    "unreachable": 15,
+    "busy": 30,
+    "hanging": 60,
+    "broken": 60,
+}
 LONGEST_PAUSE = 3600
 
-#: Unknown outcomes in a row after which a provider counts as hanging, and wrong logins in a row
-#: after which even a message that somebody waits for is not tried.
+#: Unknown outcomes in a row after which a provider counts as hanging, and failures of its program
+#: in a row after which it counts as broken.
 STRIKES = 3
 
 
@@ -87,7 +97,7 @@ def decide(kind: str, *, attempts: int, most: int, last: bool = False) -> Decisi
     """
     if kind == "unknown":
         return Decision(S.UNKNOWN)
-    if kind in STOPPING_KINDS and not last:
+    if kind in WAITING_KINDS and not last:
         # The provider is paused; and should it be this message after all, others go before it.
         return Decision(S.QUEUED, backoff(attempts))
     if kind == "temporary" and attempts < most and not last:

@@ -20,9 +20,9 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Subquery
 from django.utils import timezone
 
-from . import brakes, delivery, pace, sending
-from .backends.base import BaseSmsBackend
+from . import brakes, delivery, fence, pace, sending
 from .exceptions import InvalidProvider, SmsError
+from .fence import Fenced
 from .models import SmsMessage, SmsMessageQuerySet, rows
 from .providers import providers
 from .sending import Outcome, Result
@@ -129,11 +129,7 @@ class Worker:
         done: Counter[str] = Counter()
         more = False
         for alias in aliases:
-            try:
-                crew = self._send_through(alias, messages.filter(using=alias))
-            except InvalidProvider as error:
-                logger.error("%s", error)
-                continue
+            crew = self._send_through(alias, messages.filter(using=alias))
             if crew is not None:
                 done += crew.done
                 more = more or crew.out_of_time
@@ -143,12 +139,27 @@ class Worker:
         first = messages.next_time().values_list("send_after", flat=True).first()
         if first is None or first > timezone.now():
             return None
-        with providers[alias] as backend:
-            if not brakes.may_send(backend):
-                return None
+        backend = _backend(alias)
+        if not brakes.may_send(backend):
+            return None
+        try:
+            backend.open()
             crew = _Crew(self, backend, messages)
             crew.work()
             return crew
+        except SmsError as error:  # it could not be opened: its queue waits, others go on
+            logger.error("%s", error)
+            sending.tell_brakes(alias, error)
+            return None
+        finally:
+            backend.close()
+
+
+def _backend(alias: str) -> Fenced:
+    try:
+        return fence.provider(alias)
+    except InvalidProvider as error:
+        return fence.unusable(alias, error)
 
 
 @dataclass(frozen=True)
@@ -167,9 +178,7 @@ class _Crew:
     request leaves when one has ended.
     """
 
-    def __init__(
-        self, worker: Worker, backend: BaseSmsBackend, messages: SmsMessageQuerySet
-    ) -> None:
+    def __init__(self, worker: Worker, backend: Fenced, messages: SmsMessageQuerySet) -> None:
         self.worker = worker
         self.backend = backend
         self.messages = messages
