@@ -15,7 +15,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from . import states
-from .exceptions import AuthenticationFailed, SmsError, gettext_noop
+from .exceptions import AuthenticationFailed, ProviderFailed, SmsError, gettext_noop
 from .fence import Fenced
 from .models import ProviderState, write_db
 from .receipts import Receipt
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 SEEN_EVERY = timedelta(minutes=1)
+#: Pauses after failures that a balance question does not have: only a message shows that they end.
+SHOWN_BY_A_SEND = ("hanging", "broken")
 
 
 def states_of(aliases: Iterable[str]) -> QuerySet[ProviderState]:
@@ -50,17 +52,23 @@ def state_of(alias: str) -> ProviderState:
 
 
 def note(alias: str, outcome: Receipt | SmsError) -> None:
-    """Take note of what became of an attempt through the provider that was asked."""
+    """Take note of what became of an attempt. Of a failover, each member answers for itself."""
+    for refusal in outcome.refused:
+        if isinstance(refusal, SmsError):
+            note_error(refusal.alias or alias, refusal)
     if isinstance(outcome, SmsError):
-        note_error(alias, outcome)
-        return
-    note_success(alias, None if outcome.alias else outcome.balance)
-    if outcome.alias:
-        note_success(outcome.alias, outcome.balance)
+        note_error(outcome.alias or alias, outcome)
+    else:
+        note_success(outcome.alias or alias, outcome.balance)
 
 
 def note_error(alias: str, error: SmsError) -> None:
-    """Count an error against the provider, and pause it where its kind says so."""
+    """Count an error against the provider, and pause it where its kind says so.
+
+    ``alias``: of the provider that it concerns. An error of code "paused" is our own refusal.
+    """
+    if error.code == "paused":
+        return
     kind = "hanging" if error.kind == "unknown" else error.kind
     if kind not in states.PAUSES:
         if error.code.startswith("-"):  # it answered, and with the login all was well
@@ -76,9 +84,9 @@ def note_error(alias: str, error: SmsError) -> None:
 
 def note_success(alias: str, balance: Decimal | None = None) -> None:
     """The provider answered as it should: forget the strikes, keep the balance it told."""
-    _states().filter(alias=alias).exclude(reason="").update(
-        reason="", detail="", strikes=0, looks=0, paused_at=None, look_at=None
-    )
+    failing = _states().filter(alias=alias).exclude(reason="")
+    if failing.update(reason="", detail="", strikes=0, looks=0, paused_at=None, look_at=None):
+        logger.warning("provider %s answers again", alias)
     if balance is not None:
         note_balance(alias, balance)
 
@@ -93,32 +101,49 @@ def note_balance(alias: str, balance: Decimal) -> None:
 def may_send(backend: Fenced) -> bool:
     """Tell whether messages may leave; look at a paused provider when it is time to.
 
-    Asks for the balance, so it must not be called inside a transaction.
+    Asks for the balance, so it must not be called inside a transaction. Of a failover each member
+    is looked at, and those that are paused are not tried.
     """
+    if backend.members:
+        closed = [member.alias for member in backend.members if not may_send(member)]
+        backend.skip(closed)
+        return len(closed) < len(backend.members)
     state = state_of(backend.alias)
     if not state.is_paused:
         return True
     return _my_turn_to_look(state) and look(backend)
 
 
-def look(backend: Fenced) -> bool:
-    """Ask for the balance; open the provider again if the answer is good.
+def may_go_on(backend: Fenced) -> bool:
+    """Tell whether more messages may leave after an error was noted. No provider is looked at."""
+    aliases = [member.alias for member in backend.members] or [backend.alias]
+    closed = states_of(aliases).exclude(paused_at=None).values_list("alias", flat=True)
+    backend.skip(closed)
+    return len(set(closed)) < len(set(aliases))
 
-    Its strikes are kept until a message is really taken: if the next one fares no better, it is
-    paused at once, and for longer.
+
+def look(backend: Fenced) -> bool:
+    """Ask for the balance; return whether a message may be tried.
+
+    A good answer opens the provider for all where it shows that what paused it is over. Where it
+    shows nothing, the caller alone tries a message: its success opens the provider. Strikes are
+    kept until a message is accepted: another failure pauses it at once, and for longer.
     """
     alias = backend.alias
     if not backend.has_balance:
-        return _open(alias)
+        return True
     try:
         balance = backend.get_balance()
+    except ProviderFailed:  # its program cannot ask, which says nothing about the gateway
+        return True
     except SmsError as error:
         logger.warning("provider %s stays paused: %s", alias, error)
         return False
     note_balance(alias, balance)
-    if state_of(alias).reason == "funds" and balance <= 0:
+    reason = state_of(alias).reason
+    if reason == "funds" and balance <= 0:
         return False
-    return _open(alias)
+    return True if reason in SHOWN_BY_A_SEND else _open(alias)
 
 
 def _open(alias: str) -> bool:

@@ -39,12 +39,14 @@ class SmsError(Exception):
 
     ``alias``: the provider's alias. ``code``: what the gateway or we call the cause, such as
     ``"-6"`` or ``"connect"``. ``gateway_text``: the gateway's own words, cleaned of secrets.
-    ``sms``: primary key of the stored message. The request is never carried, so that no
+    ``sms``: primary key of the stored message. ``refused``: the errors of the providers that were
+    asked before this one (failover). The request is never carried, so that no
     password, text or whole number can leak through a report of the error.
     """
 
     kind = "error"
     summary = gettext_noop("The SMS could not be handled.")
+    refused: tuple[SmsError, ...] = ()
 
     def __init__(
         self,

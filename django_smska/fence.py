@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
@@ -82,6 +82,7 @@ class Fenced:
         reports, balance = (hasattr(type(backend), one) for one in ("get_status", "get_balance"))
         self.gives_reports = self._attribute("gives_reports", reports) is True
         self.has_balance = self._attribute("has_balance", balance) is True
+        self.members = self._members()
         self.deadline = self._deadline()
         self.rate = self._rate()
 
@@ -160,6 +161,12 @@ class Fenced:
             )
         ]
 
+    def skip(self, aliases: Iterable[str]) -> None:
+        """Let a failover try none of these members until it is closed. It may be called while
+        messages are sent."""
+        if self.members:
+            self._backend.skipped.update(aliases)
+
     # --- what came of a call
 
     def _outcome(self, message: Any, first_byte: _FirstByte) -> Receipt | SmsError:
@@ -209,7 +216,7 @@ class Fenced:
                 good[name] = read(getattr(receipt, name))
             except Exception as error:
                 self._log(f"{name} of a receipt", error)
-        return Receipt(**good)
+        return Receipt(**good, refused=receipt.refused if self.members else ())
 
     def _is_unusable(self) -> ProviderFailed:
         return ProviderFailed(self.unusable, alias=self.alias, code="provider")
@@ -228,7 +235,8 @@ class Fenced:
         if not (isinstance(error, SmsError) and tidied):
             ours = (one for one in (SmsOutcomeUnknown, SmsNotSent) if isinstance(error, one))
             error = next(ours, QueryFailed)(code=_crash(error))
-        error.alias = self.alias
+        if not self.members:
+            error.alias = self.alias
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
 
@@ -255,6 +263,13 @@ class Fenced:
         except Exception as error:
             self._log(name, error)
             return None
+
+    def _members(self) -> list[Fenced]:
+        """The providers that a failover tries in turn, each behind a fence of its own."""
+        members = self._attribute("members", None)
+        if not isinstance(members, list):
+            return []
+        return [member for member in members if isinstance(member, Fenced)]
 
     def _deadline(self) -> float:
         value = self._attribute("deadline", BaseSmsBackend.deadline)

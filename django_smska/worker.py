@@ -25,6 +25,7 @@ from .exceptions import InvalidProvider, SmsError
 from .fence import Fenced
 from .models import SmsMessage, SmsMessageQuerySet, rows
 from .providers import providers
+from .receipts import Receipt
 from .sending import Outcome, Result
 
 logger = logging.getLogger(__name__)
@@ -337,16 +338,18 @@ class _Crew:
         self.worker.progress(self.done)
 
     def _tell_brakes(self, outcomes: list[Outcome]) -> None:
-        """Tell every error at once, and of the successes now and then the newest."""
-        errors = [outcome for outcome in outcomes if isinstance(outcome, SmsError)]
+        """Tell every error at once, also one after which another provider accepted the message; of
+        each provider's successes now and then the newest."""
+        errors = [one for one in outcomes if isinstance(one, SmsError) or one.refused]
         for error in errors:
             sending.tell_brakes(self.alias, error)
         if errors:
-            self.open = self.open and not brakes.state_of(self.alias).is_paused
+            self.open = self.open and brakes.may_go_on(self.backend)
             self.tell_at = 0.0
-        if len(errors) < len(outcomes) and time.monotonic() >= self.tell_at:
-            newest = [outcome for outcome in outcomes if outcome not in errors][-1]
-            sending.tell_brakes(self.alias, newest)
+        accepted = {one.alias: one for one in outcomes if isinstance(one, Receipt)}
+        if accepted and time.monotonic() >= self.tell_at:
+            for newest in accepted.values():
+                sending.tell_brakes(self.alias, newest)
             self.tell_at = time.monotonic() + TELL_EVERY
 
     def _drain(self) -> None:

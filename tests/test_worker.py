@@ -422,14 +422,31 @@ class TestBrakes:
         assert brakes._my_turn_to_look(state)
         assert not brakes._my_turn_to_look(state)
 
-    def test_a_provider_without_a_balance_opens_when_its_time_has_come(self, settings, db):
+    def test_a_provider_without_a_balance_opens_by_a_message_when_its_time_has_come(
+        self, settings, transactional_db
+    ):
         settings.SMSKA_LOCMEM_IN_TESTS = False
         settings.SMS_PROVIDERS = {"default": {"BACKEND": "tests.backends.Minimal"}}
         now = timezone.now()
-        ProviderState.objects.create(alias="default", reason="hanging", paused_at=now, look_at=now)
-        from django_smska.providers import providers
+        ProviderState.objects.create(alias="default", reason="funds", paused_at=now, look_at=now)
+        queue(3)
+        Worker().run_once()
+        assert statuses() == {"sent": 3}
+        assert not brakes.state_of("default").is_paused
 
-        assert brakes.may_send(providers["default"])
+    def test_after_hanging_one_message_goes_alone(self, provider):
+        """A balance question that is answered does not show that a message will be."""
+        self.paused(provider, "close_without_answer", 10)
+        assert statuses() == {"unknown": 3, "queued": 7}
+        provider.script_all(Fault("close_without_answer"), on="send")
+        Worker().run_once()
+        assert statuses() == {"unknown": 4, "queued": 6}
+        state = brakes.state_of("default")
+        assert state.is_paused and state.look_at > timezone.now()
+        provider.unscript()
+        ProviderState.objects.update(look_at=timezone.now())
+        Worker().run_once()
+        assert statuses() == {"unknown": 4, "sent": 6}
         assert not brakes.state_of("default").is_paused
 
     def test_a_success_that_comes_between_leaves_no_pause_without_a_reason(self, db, monkeypatch):
