@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from . import states
-from .exceptions import AuthenticationFailed, ProviderFailed, SmsError, gettext_noop
+from .backends.failover import NONE_OPEN
+from .exceptions import (
+    AGAIN,
+    AuthenticationFailed,
+    GatewayUnreachable,
+    InsufficientCredits,
+    ProviderFailed,
+    SmsError,
+    SmsNotSent,
+    TemporaryFailure,
+    gettext_noop,
+)
 from .fence import Fenced
 from .models import ProviderState, write_db
 from .receipts import Receipt
@@ -116,10 +127,10 @@ def may_send(backend: Fenced) -> bool:
 
 def may_go_on(backend: Fenced) -> bool:
     """Tell whether more messages may leave after an error was noted. No provider is looked at."""
-    aliases = [member.alias for member in backend.members] or [backend.alias]
-    closed = states_of(aliases).exclude(paused_at=None).values_list("alias", flat=True)
+    aliases = _aliases(backend)
+    closed = set(states_of(aliases).exclude(paused_at=None).values_list("alias", flat=True))
     backend.skip(closed)
-    return len(set(closed)) < len(set(aliases))
+    return closed < aliases
 
 
 def look(backend: Fenced) -> bool:
@@ -152,18 +163,94 @@ def _open(alias: str) -> bool:
     return True
 
 
-def refuse_locked_out(alias: str) -> None:
-    """Raise ``AuthenticationFailed`` without asking after several wrong logins in a row."""
-    state = state_of(alias)
-    if state.is_paused and state.reason == "account" and state.strikes >= states.STRIKES:
-        raise AuthenticationFailed(
-            gettext_noop(
-                "The gateway refused the login several times in a row; more tries might lock the "
-                "account. Correct the login, then run “manage.py sms_balance” to go on."
-            ),
-            alias=alias,
-            code="paused",
-        )
+def admit(backend: Fenced, *, may_ask: bool = True) -> None:
+    """Raise ``SmsNotSent`` at once, for a caller who waits, while the provider is paused.
+
+    When the time of the next look has come, one caller looks and goes on, and the others are still
+    refused: so a provider opens again where no worker runs. ``may_ask``: False inside a
+    transaction, where no network may be waited for; the look is left for after the commit.
+    """
+    if not (may_send(backend) if may_ask else _may_be_looked_at(backend)):
+        refusal = _refusal(backend)
+        if refusal is not None:
+            raise refusal
+
+
+def _may_be_looked_at(backend: Fenced) -> bool:
+    now, aliases = timezone.now(), _aliases(backend)
+    resting = states_of(aliases).filter(look_at__gt=now).exclude(paused_at=None).count()
+    return resting < len(aliases)
+
+
+def _refusal(backend: Fenced) -> SmsNotSent | None:
+    """Say why and until when; None if it was opened in the meantime."""
+    paused = [state for state in states_of(_aliases(backend)) if state.is_paused]
+    if len(paused) < len(_aliases(backend)):
+        return None
+    reason = "none" if backend.members else paused[0].reason
+    cls, why = REFUSALS.get(reason, REFUSALS["none"])
+    looks = [state.look_at for state in paused if state.look_at is not None]
+    again = f"{AGAIN}{_clock(min(looks))}." if looks else ""
+    error = cls(f"{why}{again}", alias=backend.alias, code="paused")
+    if reason == "busy":
+        error.kind = reason  # all are asked to wait, not only this message
+    return error
+
+
+def _aliases(backend: Fenced) -> set[str]:
+    """The providers that answer for a message: those of a failover, or the one itself."""
+    return {member.alias for member in backend.members} or {backend.alias}
+
+
+def _clock(moment: datetime) -> str:
+    return f"{timezone.localtime(moment) if timezone.is_aware(moment) else moment:%H:%M:%S}"
+
+
+#: By the reason of the pause: what a caller who waits is answered.
+REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
+    "account": (
+        AuthenticationFailed,
+        gettext_noop(
+            "The provider is paused, because the gateway refused the login and more tries might "
+            "lock the account. Nothing was sent. Correct the login, then run “manage.py "
+            "sms_balance” to go on at once."
+        ),
+    ),
+    "funds": (
+        InsufficientCredits,
+        gettext_noop(
+            "The provider is paused, because its account has too few credits. Nothing was sent. "
+            "Top it up, then run “manage.py sms_balance” to go on at once."
+        ),
+    ),
+    "unreachable": (
+        GatewayUnreachable,
+        gettext_noop(
+            "The provider is paused, because the gateway cannot be reached. Nothing was sent."
+        ),
+    ),
+    "hanging": (
+        GatewayUnreachable,
+        gettext_noop(
+            "The provider is paused, because the gateway accepts requests and gives no clear "
+            "answer. Nothing was sent."
+        ),
+    ),
+    "busy": (
+        TemporaryFailure,
+        gettext_noop(
+            "The provider is paused, because the gateway asks for fewer requests. Nothing was sent."
+        ),
+    ),
+    "broken": (
+        ProviderFailed,
+        gettext_noop(
+            "The provider is paused, because its program fails. Nothing was sent; the log says "
+            "more."
+        ),
+    ),
+    "none": (GatewayUnreachable, NONE_OPEN),
+}
 
 
 def _pause(alias: str, kind: str, error: SmsError) -> None:

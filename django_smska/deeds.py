@@ -24,6 +24,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import brakes, conf, delivery, sending
 from .exceptions import (
+    AGAIN,
     SAID,
     InvalidProvider,
     SmsError,
@@ -32,7 +33,7 @@ from .exceptions import (
     WrongStatus,
 )
 from .models import ProviderState, SmsMessage, SmsMessageQuerySet, rows, write_db
-from .states import STOPPING_KINDS, Status
+from .states import WAITING_KINDS, Status
 
 MOST = 100_000  # messages a deed: their keys must fit into one POST
 MOST_BY_HAND = 500  # where each is done by itself, while a person waits
@@ -190,7 +191,7 @@ def try_deed(deed: Deed, message: SmsMessage, user: Any, ill: set[str]) -> Outco
             return _hand_over(deed, message)
         return deed.do(message, user)
     except (SmsError, InvalidProvider, ValidationError) as error:
-        if getattr(error, "kind", "") in (*STOPPING_KINDS, "unknown", "query"):
+        if getattr(error, "kind", "") in (*WAITING_KINDS, "unknown", "query"):
             ill.add(message.using)
         return _failure(message, error)
 
@@ -203,7 +204,7 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
     if isinstance(error, InvalidProvider):
         why = gettext("The provider “%s” is not set up as it should be: tell your administrator.")
         return Outcome(_("Not done"), why % message.using, messages.ERROR)
-    why = gettext(str(error.args[0]))
+    why = error_words(str(error.args[0]))
     if isinstance(error, SmsOutcomeUnknown):
         return Outcome(_("Unknown whether it was sent"), why, messages.ERROR)
     if isinstance(error, SmsNotSent) and message.status == Status.QUEUED:
@@ -217,6 +218,10 @@ def error_words(stored: str) -> str:
     if stored.startswith(sending.LATE):
         late = error_words(stored.removeprefix(sending.LATE))
         return gettext("A late answer: %s") % late
+    ours, again, time = stored.partition(AGAIN)
+    if again:
+        words = gettext("%(why)s The next attempt is possible at %(time)s")
+        return words % {"why": gettext(ours), "time": time}
     ours, said, theirs = stored.partition(SAID)
     if not said:
         return gettext(ours)

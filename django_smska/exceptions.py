@@ -27,6 +27,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 #: Stands between our words and the gateway's own.
 SAID = " The gateway said: "
+#: Stands between why a paused provider refuses, and the local time at which it may be tried.
+AGAIN = " The next attempt is possible at "
 
 
 def gettext_noop(text: str) -> str:

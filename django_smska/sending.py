@@ -70,10 +70,12 @@ class Result:
 def send(message: SmsMessage) -> None:
     """Send one draft or queued message now, or right after the commit of the open transaction.
 
-    Raises ``SmsError`` if it was not sent, ``WrongStatus`` where another worker was faster.
+    Raises ``SmsError`` if it was not sent, ``WrongStatus`` where another worker was faster, and
+    ``SmsNotSent`` with the code "paused", with nothing changed, while the provider is paused.
     """
     backend = fence.provider(message.using)
     waits = backend.uses_network and in_transaction()
+    brakes.admit(backend, may_ask=not waits)
     if message._state.adding:
         message.save()
     if waits:
@@ -81,18 +83,18 @@ def send(message: SmsMessage) -> None:
         message.refresh_from_db(using=write_db())
         send_after_commit(message)
         return
-    brakes.refuse_locked_out(message.using)
     _claim_one(message)
     _send_claimed(backend, message, last=False)
 
 
-def send_new(message: SmsMessage) -> None:
-    """Send a message that this process has just stored as claimed, for a caller who waits.
+def send_new(message: SmsMessage, backend: Fenced) -> None:
+    """Send a message that this process has just stored as claimed, for a caller who waits, through
+    a backend to which it was admitted.
 
     Raises ``SmsError`` if it was not sent; then nothing of it follows. Returns without an error,
     too, if the lease ran out meanwhile and another worker has it.
     """
-    _send_claimed(fence.provider(message.using), message, last=True)
+    _send_claimed(backend, message, last=True)
 
 
 def _send_claimed(backend: Fenced, message: SmsMessage, *, last: bool) -> None:

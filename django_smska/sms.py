@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -52,8 +52,10 @@ def send_sms(
     sender ID, empty for the provider's. ``using``: an alias of ``SMS_PROVIDERS``.
     ``idempotency_key``: the same key again returns the first message and sends nothing.
 
-    Raises ``ValidationError`` and ``InvalidProvider`` before anything is stored; ``SmsNotSent``
-    where it was surely not sent (the stored message is then *failed*: sending anew is safe);
+    Raises ``ValidationError`` and ``InvalidProvider`` before anything is stored, and so, at once,
+    ``SmsNotSent`` with the code "paused" while the provider is paused: its text says until when.
+    Raises ``SmsNotSent`` where it was definitely not sent (the stored message is then *failed*:
+    sending again is safe);
     ``SmsOutcomeUnknown`` where it may have been (do not send anew). Errors carry the message's
     primary key as ``sms``.
     """
@@ -62,16 +64,20 @@ def send_sms(
         idempotency_key=idempotency_key, created_by=created_by, status=Status.QUEUED,
     )  # fmt: skip
     del to, body  # a debug page shows the local variables of every frame
-    waits = fence.provider(using).uses_network and sending.in_transaction()
+    backend = fence.provider(using)
+    waits = backend.uses_network and sending.in_transaction()
+
+    def admit() -> None:
+        brakes.admit(backend, may_ask=not waits)
+        if not waits:
+            _claim_unstored(message)
+
     _check(message)
-    if not waits:
-        brakes.refuse_locked_out(using)
-        _claim_unstored(message)
-    stored, is_new = _store(message)
+    stored, is_new = _store(message, admit)
     if is_new and waits:
         sending.send_after_commit(stored)
     elif is_new:
-        sending.send_new(stored)
+        sending.send_new(stored, backend)
     return stored
 
 
@@ -239,13 +245,20 @@ def _claim_unstored(message: SmsMessage) -> None:
         setattr(message, name, value)
 
 
-def _store(message: SmsMessage) -> tuple[SmsMessage, bool]:
-    """Insert the message, or find the one with its idempotency key; tell whether it is new."""
+def _store(
+    message: SmsMessage, before: Callable[[], None] = lambda: None
+) -> tuple[SmsMessage, bool]:
+    """Insert the message, or find the one with its idempotency key; tell whether it is new.
+
+    ``before``: called right before a new one is inserted; it may raise.
+    """
     if message.idempotency_key is None:
+        before()
         message.save(using=write_db())
         return message, True
     if (first := _first_with(message.idempotency_key)) is not None:
         return first, False
+    before()
     try:
         with transaction.atomic(using=write_db()):
             message.save(using=write_db())
