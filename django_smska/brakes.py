@@ -1,7 +1,8 @@
-"""Pause a provider that is ill, for all workers at once, so that its queue stays whole.
+"""Pause a provider that fails, for all workers at once, so that its queue stays whole.
 
 A wrong login, an empty account and a gateway that cannot be reached pause at once; several unknown
-outcomes in a row pause too. A paused provider is looked at by a balance question, never by sending.
+outcomes in a row pause too, and so do several failures of its program. A paused provider is looked
+at by a balance question; where that cannot show that it works again, one message is tried.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def may_send(backend: Fenced) -> bool:
 
 
 def may_go_on(backend: Fenced) -> bool:
-    """Tell whether more messages may leave after an error was noted. No provider is looked at."""
+    """Return whether more messages may leave after an error was noted. Asks no provider."""
     aliases = _aliases(backend)
     closed = set(states_of(aliases).exclude(paused_at=None).values_list("alias", flat=True))
     backend.skip(closed)
@@ -145,9 +146,9 @@ def look(backend: Fenced) -> bool:
         return True
     try:
         balance = backend.get_balance()
-    except ProviderFailed:  # its program cannot ask, which says nothing about the gateway
-        return True
     except SmsError as error:
+        if error.kind == "broken":  # its program cannot ask, which says nothing about the gateway
+            return True
         logger.warning("provider %s stays paused: %s", alias, error)
         return False
     note_balance(alias, balance)

@@ -12,7 +12,6 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from functools import partial
 from typing import Any, TypeVar
 
 from django.core.checks import CheckMessage, Warning
@@ -36,6 +35,7 @@ logger = logging.getLogger(__name__)
 REPORTED = (MOVES[Status.SENT] | {Status.SENT}) - {Status.UNCONFIRMED}
 KINDS = STOPPING_KINDS | {"message", "sender", "temporary", "broken", "unknown", "query"}
 LONGEST_WORDS = 1000  # characters of an error's text that are kept
+LEAST_RATE = 1e-6  # messages a second: one in eleven days
 TOO_MUCH = 10**12  # credits that no account has, and that the column cannot hold
 
 FAILED = gettext_noop("The provider's program failed before anything was sent; the log says more.")
@@ -52,14 +52,14 @@ def provider(alias: str) -> Fenced:
 
 
 def unusable(alias: str, error: InvalidProvider) -> Fenced:
-    """Stand for a backend that cannot be made: every call raises ``ProviderFailed``."""
+    """Return what stands for a backend that cannot be made: its calls raise ``ProviderFailed``."""
     fenced = Fenced(alias, None)
     fenced.unusable = str(error).removeprefix(f"SMS_PROVIDERS[{alias!r}]: ")
     return fenced
 
 
 def gives_reports(alias: str) -> bool:
-    """Tell whether this provider can be asked for reports; True where that is not known."""
+    """Return whether this provider can be asked for reports; True where that is not known."""
     try:
         return provider(alias).gives_reports
     except InvalidProvider as error:
@@ -102,7 +102,7 @@ class Fenced:
     def open(self) -> None:
         """Open a connection. Raises ``SmsNotSent`` of a kind that concerns the provider."""
         self._opened = True
-        error = self._caught(lambda: self._optional("open"))
+        error = _caught(lambda: self._optional("open"))
         if error is None:
             return
         if isinstance(error, SmsNotSent) and (fit := self._fit(error)).kind in STOPPING_KINDS:
@@ -112,11 +112,9 @@ class Fenced:
     def close(self) -> None:
         """Close the connection. An outcome that is known is worth more than a clean end."""
         opened, self._opened = self._opened, False
-        if (
-            opened
-            and not self.unusable
-            and (error := self._caught(lambda: self._optional("close"))) is not None
-        ):
+        if not opened or self.unusable:
+            return
+        if (error := _caught(lambda: self._optional("close"))) is not None:
             self._log("close", error)
 
     def send_message(self, message: Any) -> Receipt:
@@ -148,7 +146,7 @@ class Fenced:
     def check(self) -> list[CheckMessage]:
         """Return the backend's system check messages, and ours where it has none to return."""
         found: list[CheckMessage] = []
-        error = self._caught(lambda: found.extend(_check_messages(self._optional("check", []))))
+        error = _caught(lambda: found.extend(_check_messages(self._optional("check", []))))
         if error is None:
             return found
         why = self.unusable or f"check() of its backend failed ({type(error).__name__})."
@@ -175,7 +173,7 @@ class Fenced:
         if not self.announces_first_byte:
             first_byte()
         returned: list[Any] = []
-        error = self._caught(lambda: returned.append(self._backend.send_message(message)))
+        error = _caught(lambda: returned.append(self._backend.send_message(message)))
         if first_byte.error is not None:
             raise first_byte.error  # whatever the backend has made of it
         if error is not None:
@@ -196,12 +194,12 @@ class Fenced:
 
     def _answer(self, name: str, read: Callable[[Any], _T], *args: Any) -> _T:
         answers: list[_T] = []
-        if self.unusable:
-            raise self._is_unusable()
-        error = self._caught(lambda: answers.append(read(getattr(self._backend, name)(*args))))
+        error = _caught(lambda: answers.append(read(self._optional(name, None, *args))))
         if error is None:
             return answers[0]
-        raise self._fit(error if isinstance(error, SmsError) else self._failed(error, name))
+        if isinstance(error, SmsError) and not self.unusable:
+            raise self._fit(error)
+        raise self._no_answer(error, name)
 
     def _cleaned(self, receipt: Receipt) -> Receipt:
         """The message was accepted: nothing that the receipt holds may lose that."""
@@ -225,37 +223,33 @@ class Fenced:
         if self.unusable:
             return self._is_unusable()
         self._log(name, error)
-        sends = name in ("open", "send_message")
-        return ProviderFailed(FAILED if sends else NO_ANSWER, alias=self.alias, code=_crash(error))
+        return ProviderFailed(FAILED, alias=self.alias, code=_crash(error))
+
+    def _no_answer(self, error: Exception, name: str) -> QueryFailed:
+        self._log(name, error)
+        failure = QueryFailed(self.unusable or NO_ANSWER, alias=self.alias, code=_crash(error))
+        failure.kind = ProviderFailed.kind  # the gateway may be well
+        return failure
 
     def _fit(self, error: Exception) -> SmsError:
         """Make an error fit to be stored and shown, without the frames that it came through: they
         may hold the request. An error of a third party's class may lack what all of ours have."""
-        tidied = isinstance(error, SmsError) and self._caught(partial(_tidy, error)) is None
-        if not (isinstance(error, SmsError) and tidied):
+        flaw = _caught(lambda: _tidy(error, self))
+        if flaw is not None or not isinstance(error, SmsError):
+            self._log("an error that it raised", error)
             ours = (one for one in (SmsOutcomeUnknown, SmsNotSent) if isinstance(error, one))
-            error = next(ours, QueryFailed)(code=_crash(error))
-        if not self.members:
-            error.alias = self.alias
+            return next(ours, QueryFailed)(alias=self.alias, code=_crash(error))
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
 
     # --- the backend itself
 
-    def _caught(self, call: Callable[[], Any]) -> Exception | None:
-        """Call; return what was raised, so that nothing is raised while it is handled."""
-        try:
-            call()
-        except Exception as error:
-            return error
-        return None
-
-    def _optional(self, name: str, otherwise: Any = None) -> Any:
+    def _optional(self, name: str, otherwise: Any = None, *args: Any) -> Any:
         """Call a method that a backend which does not inherit ours may lack."""
         if self.unusable:
             raise self._is_unusable()
         method = getattr(self._backend, name, None)
-        return otherwise if method is None else method()
+        return otherwise if method is None else method(*args)
 
     def _attribute(self, name: str, missing: Any) -> Any:
         try:
@@ -283,7 +277,10 @@ class Fenced:
         """A limit that cannot be read is no reason to send without one."""
         try:
             value = getattr(self._backend, "rate", None)
-            return _above_zero(value) if isinstance(value, (int, float)) else parse_rate(value)
+            rate = _above_zero(value) if isinstance(value, (int, float)) else parse_rate(value)
+            if rate is not None and rate < LEAST_RATE:
+                raise ValueError("a rate that is never reached")
+            return rate
         except Exception as error:
             self._log("rate", error)
             self.unusable = BAD_RATE
@@ -291,6 +288,15 @@ class Fenced:
 
     def _log(self, name: str, error: Exception) -> None:
         logger.error("provider %s: %s failed (%s)", self.alias, name, type(error).__name__)
+
+
+def _caught(call: Callable[[], Any]) -> Exception | None:
+    """Call; return what was raised, so that nothing is raised while it is handled."""
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
 
 
 class _FirstByte:
@@ -324,13 +330,16 @@ def storable(text: str, most: int) -> str:
     return "".join(kept)[:most]
 
 
-def _tidy(error: SmsError) -> None:
+def _tidy(error: Any, raised_by: Fenced) -> None:
     doubt = isinstance(error, SmsOutcomeUnknown)
     if error.kind not in KINDS or (error.kind == "unknown") != doubt:
         raise ValueError("a kind that the engine does not know")
     error.args = (storable(str(error.args[0]), LONGEST_WORDS) or error.summary,)
     error.code = storable(str(error.code), 32)
     error.gateway_text = storable(str(error.gateway_text), LONGEST_WORDS)
+    error.sms = None
+    if not raised_by.members:  # those of a failover have named themselves
+        error.alias, error.refused = raised_by.alias, ()
 
 
 def _crash(error: Exception) -> str:

@@ -393,7 +393,7 @@ class _Crew:
             outcome: Outcome | None = None
             try:
                 outcome = sending.attempt(self.backend, message, ask_leave)
-            except BaseException:
-                logger.exception("message %s", message.pk)
+            except BaseException as error:  # such as SystemExit; its text may be another party's
+                logger.error("message %s: %s in its thread", message.pk, type(error).__name__)
             finally:
                 self.desk.put(_Letter(message, outcome))

@@ -60,7 +60,7 @@ class Empty(BaseSmsBackend):
 
 
 class Hostile(BaseSmsBackend):
-    """Raises and returns what it is told to, wherever it is called.
+    """Raises and returns what its OPTIONS say, wherever it is called.
 
     ``raises`` and ``returns``: by the name of a method or attribute. ``calls`` counts, over all
     instances.
@@ -130,3 +130,13 @@ class Denied(SmsOutcomeUnknown):
     """Says "it may have been accepted" and "it was refused" at once."""
 
     kind = "message"
+
+
+class Sealed(SmsNotSent):
+    """What the engine writes on an error cannot be written on this one."""
+
+    sms = property(lambda self: None)
+    refused = "nothing to be iterated over"
+
+    def __init__(self):
+        Exception.__init__(self, "sealed")

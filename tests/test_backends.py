@@ -379,7 +379,7 @@ class TestFailover(Contract):
         brakes.note("both", Receipt(alias="second"))
         assert self.reasons() == {"first": "account"}
 
-    @pytest.mark.parametrize("place", ["open", "send_message", "close"])
+    @pytest.mark.parametrize("place", ["__init__", "open", "rate", "send_message", "close"])
     def test_a_member_whose_program_fails_is_passed_over(self, transactional_db, settings, place):
         settings.SMS_PROVIDERS["first"] = {
             "BACKEND": "tests.backends.Hostile",

@@ -26,7 +26,7 @@ from django_smska.receipts import Receipt, Report
 from django_smska.sms import providers, queue_sms, send_sms
 from django_smska.worker import Worker
 
-from .backends import Denied, Hostile, OfNoKind, Unformed
+from .backends import Denied, Hostile, OfNoKind, Sealed, Unformed
 
 NUMBER = "+79041764995"
 SECRET = "secret 79041764995"
@@ -177,8 +177,10 @@ def test_a_program_that_fails_before_the_first_byte_costs_no_message(use):
     assert brakes.state_of("bad").reason == "broken"
 
 
-@pytest.mark.parametrize("rate", ["fast", float("nan"), float("inf"), -1, 0, True, object(), [1]])
-def test_a_rate_that_cannot_be_read_is_not_taken_for_none(use, rate):
+@pytest.mark.parametrize(
+    "rate", ["fast", "0.000001/h", 1e-320, float("nan"), float("inf"), -1, 0, True, object(), [1]]
+)
+def test_a_rate_that_cannot_be_read_does_not_count_as_none(use, rate):
     use(returns={"rate": rate})
     with pytest.raises(ProviderFailed, match="20/s"):
         send_sms(NUMBER, "text", using="bad")
@@ -269,7 +271,9 @@ def test_only_the_two_errors_of_a_send_are_believed(use, announces, error):
     assert raised.value.__context__ is None and raised.value.__cause__ is None
 
 
-@pytest.mark.parametrize("error", [Denied(), OfNoKind(), SmsNotSent("a\0b", code="\ud800" * 50)])
+@pytest.mark.parametrize(
+    "error", [Denied(), OfNoKind(), Sealed(), SmsNotSent("a\0b", code="\ud800" * 50)]
+)
 def test_an_error_of_another_class_is_made_fit_for_the_table(use, error):
     use(raises={"send_message": error})
     doubt = isinstance(error, SmsOutcomeUnknown)
@@ -326,7 +330,7 @@ def test_a_report_of_no_sense_changes_no_status(use, report):
     if isinstance(report, Report):
         message.refresh_status()
     else:
-        with pytest.raises(ProviderFailed, match="no usable answer"):
+        with pytest.raises(QueryFailed, match="no usable answer"):
             message.refresh_status()
     assert not brakes.state_of("bad").is_paused
 
@@ -393,3 +397,13 @@ def test_a_check_that_returns_no_messages_is_one_warning(use, settings, returned
     settings.SMS_PROVIDERS["worse"] = {"BACKEND": "nowhere.SmsBackend"}
     ids = [one.id for one in run_checks() if one.id.startswith("smska")]
     assert sorted(ids) == ["smska.E002", "smska.W001", "smska.W009"]
+
+
+def test_a_paused_provider_that_cannot_ask_for_its_balance_is_tried(use):
+    use(raises={"get_balance": CRASH})
+    now = timezone.now()
+    ProviderState.objects.create(alias="bad", reason="unreachable", paused_at=now, look_at=now)
+    queue("bad", 2)
+    Worker().run_once()
+    assert statuses("bad") == ["sent", "sent"]
+    assert not brakes.state_of("bad").is_paused

@@ -97,10 +97,14 @@ def _send(member: Fenced, message: Any) -> Receipt | SmsError:
 
 def _member(alias: str) -> Fenced:
     # The handler makes backends, and this one makes some of its own.
-    from ..fence import Fenced
+    from ..fence import Fenced, unusable
     from ..providers import providers
 
+    providers.require(alias)
     entry = providers.settings.get(alias)
     if isinstance(entry, dict) and entry.get("BACKEND") == f"{__name__}.SmsBackend":
         raise InvalidProvider("A failover cannot be one of another's 'providers'.", alias=alias)
-    return Fenced(alias, providers.configured(alias))
+    try:
+        return Fenced(alias, providers.configured(alias))
+    except InvalidProvider as error:  # the system check names it; the others can still send
+        return unusable(alias, error)
