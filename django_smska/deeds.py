@@ -191,7 +191,11 @@ def try_deed(deed: Deed, message: SmsMessage, user: Any, ill: set[str]) -> Outco
             return _hand_over(deed, message)
         return deed.do(message, user)
     except (SmsError, InvalidProvider, ValidationError) as error:
-        if getattr(error, "kind", "") in (*WAITING_KINDS, "unknown", "query"):
+        refused_at_once = getattr(error, "code", "") == "paused"
+        if (
+            getattr(error, "kind", "") in (*WAITING_KINDS, "unknown", "query")
+            and not refused_at_once
+        ):
             ill.add(message.using)
         return _failure(message, error)
 
