@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from . import states
@@ -89,7 +89,8 @@ def note_error(alias: str, error: SmsError) -> None:
     _states().get_or_create(alias=alias)
     same = _states().filter(alias=alias, reason=kind).update(strikes=F("strikes") + 1)
     if not same:
-        _states().filter(alias=alias, paused_at=None).update(reason=kind, strikes=1, looks=0)
+        free = Q(paused_at=None) | Q(reason__in=states.milder(kind))
+        _states().filter(free, alias=alias).update(reason=kind, strikes=1, looks=0)
     if kind in states.STOPPING_KINDS or state_of(alias).strikes >= states.STRIKES:
         _pause(alias, kind, error)
 
@@ -150,6 +151,8 @@ def look(backend: Fenced) -> bool:
         if error.kind == "broken":  # its program cannot ask, which says nothing about the gateway
             return True
         logger.warning("provider %s stays paused: %s", alias, error)
+        if error.kind in states.STOPPING_KINDS:
+            note_error(alias, error)
         return False
     note_balance(alias, balance)
     reason = state_of(alias).reason
@@ -263,7 +266,8 @@ def _pause(alias: str, kind: str, error: SmsError) -> None:
         "detail": error.words,
     }
     # Only for the reason just noted: another worker's success may have cleared it meanwhile.
-    if _states().filter(alias=alias, paused_at=None, reason=kind).update(**marks):
+    new = Q(paused_at=None) | Q(looks=0)  # also where the reason of a pause has just changed
+    if _states().filter(new, alias=alias, reason=kind).update(**marks):
         logger.error("provider %s is paused (%s): %s", alias, kind, error)
 
 

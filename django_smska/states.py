@@ -115,6 +115,14 @@ def pause_for(kind: str, looks: int) -> float:
     return float(min(PAUSES[kind] * 2 ** min(looks, 12), LONGEST_PAUSE))
 
 
+def milder(kind: str) -> list[str]:
+    """Return the reasons of a pause that an error of this kind replaces: a wrong login that comes
+    to light while a gateway is away must not be tried as often as a connection."""
+    if kind not in STOPPING_KINDS:
+        return []
+    return [reason for reason, seconds in PAUSES.items() if seconds < PAUSES[kind]]
+
+
 def ask_again_in(questions: int) -> float:
     """Seconds until the next status question after ``questions``: 10, 30, 90… up to six hours."""
     return float(min(10 * 3 ** min(questions, 8), 6 * 3600))

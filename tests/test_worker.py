@@ -416,6 +416,22 @@ class TestBrakes:
         assert provider.balances == 3 and provider.sends == 1
         assert statuses() == {"queued": 2}
 
+    @pytest.mark.parametrize("reason", ["unreachable", "hanging"])
+    def test_a_wrong_login_that_a_look_finds_is_tried_as_rarely_as_any(self, provider, reason):
+        queue(1)
+        now = timezone.now()
+        ProviderState.objects.create(
+            alias="default", reason=reason, strikes=3, looks=2, paused_at=now, look_at=now
+        )
+        provider.api_password = "changed"
+        Worker().run_once()
+        state = brakes.state_of("default")
+        assert (state.is_paused, state.reason, state.strikes) == (True, "account", 1)
+        assert state.look_at > now + timedelta(seconds=500)
+        brakes.note_error("default", GatewayUnreachable())  # of a request that was in flight
+        assert brakes.state_of("default").reason == "account"
+        assert (provider.balances, provider.sends) == (1, 0)
+
     def test_of_two_workers_one_looks(self, provider):
         self.paused(provider, "wrong_login")
         state = brakes.state_of("default")
