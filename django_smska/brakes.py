@@ -1,22 +1,34 @@
-"""Pause a provider that is ill, for all workers at once, so that its queue stays whole.
+"""Pause a provider that fails, for all workers at once, so that its queue stays whole.
 
 A wrong login, an empty account and a gateway that cannot be reached pause at once; several unknown
-outcomes in a row pause too. A paused provider is looked at by a balance question, never by sending.
+outcomes in a row pause too, and so do several failures of its program. A paused provider is looked
+at by a balance question; where that cannot show that it works again, one message is tried.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
-from . import states
-from .backends.base import BaseSmsBackend
-from .exceptions import AuthenticationFailed, SmsError, gettext_noop
+from . import clock, states
+from .backends.failover import NONE_OPEN
+from .exceptions import (
+    AGAIN,
+    AuthenticationFailed,
+    GatewayUnreachable,
+    InsufficientCredits,
+    ProviderFailed,
+    SmsError,
+    SmsNotSent,
+    TemporaryFailure,
+    gettext_noop,
+)
+from .fence import Fenced
 from .models import ProviderState, write_db
 from .receipts import Receipt
 
@@ -24,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 
 SEEN_EVERY = timedelta(minutes=1)
+#: Pauses after failures that a balance question does not have: only a message shows that they end.
+SHOWN_BY_A_SEND = ("hanging", "broken")
 
 
 def states_of(aliases: Iterable[str]) -> QuerySet[ProviderState]:
@@ -38,7 +52,7 @@ def paused() -> list[str]:
 
 def be_seen(aliases: Iterable[str]) -> None:
     """Note that a worker is at work for these providers."""
-    now = timezone.now()
+    now = clock.now()
     for alias in aliases:
         if not _states().filter(alias=alias).update(worker_seen_at=now):
             _states().get_or_create(alias=alias, defaults={"worker_seen_at": now})
@@ -50,17 +64,23 @@ def state_of(alias: str) -> ProviderState:
 
 
 def note(alias: str, outcome: Receipt | SmsError) -> None:
-    """Take note of what became of an attempt through the provider that was asked."""
+    """Take note of what became of an attempt. Of a failover, each member answers for itself."""
+    for refusal in outcome.refused:
+        if isinstance(refusal, SmsError):
+            note_error(refusal.alias or alias, refusal)
     if isinstance(outcome, SmsError):
-        note_error(alias, outcome)
-        return
-    note_success(alias, None if outcome.alias else outcome.balance)
-    if outcome.alias:
-        note_success(outcome.alias, outcome.balance)
+        note_error(outcome.alias or alias, outcome)
+    else:
+        note_success(outcome.alias or alias, outcome.balance)
 
 
 def note_error(alias: str, error: SmsError) -> None:
-    """Count an error against the provider, and pause it where its kind says so."""
+    """Count an error against the provider, and pause it where its kind says so.
+
+    ``alias``: of the provider that it concerns. An error of code "paused" is our own refusal.
+    """
+    if error.code == "paused":
+        return
     kind = "hanging" if error.kind == "unknown" else error.kind
     if kind not in states.PAUSES:
         if error.code.startswith("-"):  # it answered, and with the login all was well
@@ -69,56 +89,76 @@ def note_error(alias: str, error: SmsError) -> None:
     _states().get_or_create(alias=alias)
     same = _states().filter(alias=alias, reason=kind).update(strikes=F("strikes") + 1)
     if not same:
-        _states().filter(alias=alias, paused_at=None).update(reason=kind, strikes=1, looks=0)
+        free = Q(paused_at=None) | Q(reason__in=states.milder(kind))
+        _states().filter(free, alias=alias).update(reason=kind, strikes=1, looks=0)
     if kind in states.STOPPING_KINDS or state_of(alias).strikes >= states.STRIKES:
         _pause(alias, kind, error)
 
 
 def note_success(alias: str, balance: Decimal | None = None) -> None:
     """The provider answered as it should: forget the strikes, keep the balance it told."""
-    _states().filter(alias=alias).exclude(reason="").update(
-        reason="", detail="", strikes=0, looks=0, paused_at=None, look_at=None
-    )
+    failing = _states().filter(alias=alias).exclude(reason="")
+    if failing.update(reason="", detail="", strikes=0, looks=0, paused_at=None, look_at=None):
+        logger.warning("provider %s answers again", alias)
     if balance is not None:
         note_balance(alias, balance)
 
 
 def note_balance(alias: str, balance: Decimal) -> None:
     """Keep a balance for people to see; nothing is computed from it."""
-    told = {"balance": balance, "balance_at": timezone.now()}
+    told = {"balance": balance, "balance_at": clock.now()}
     if not _states().filter(alias=alias).update(**told):
         _states().get_or_create(alias=alias, defaults=told)
 
 
-def may_send(backend: BaseSmsBackend) -> bool:
+def may_send(backend: Fenced) -> bool:
     """Tell whether messages may leave; look at a paused provider when it is time to.
 
-    Asks for the balance, so it must not be called inside a transaction.
+    Asks for the balance, so it must not be called inside a transaction. Of a failover each member
+    is looked at, and those that are paused are not tried.
     """
-    state = state_of(str(backend.alias))
+    if backend.members:
+        closed = [member.alias for member in backend.members if not may_send(member)]
+        backend.skip(closed)
+        return len(closed) < len(backend.members)
+    state = state_of(backend.alias)
     if not state.is_paused:
         return True
     return _my_turn_to_look(state) and look(backend)
 
 
-def look(backend: BaseSmsBackend) -> bool:
-    """Ask for the balance; open the provider again if the answer is good.
+def may_go_on(backend: Fenced) -> bool:
+    """Return whether more messages may leave after an error was noted. Asks no provider."""
+    aliases = _aliases(backend)
+    closed = set(states_of(aliases).exclude(paused_at=None).values_list("alias", flat=True))
+    backend.skip(closed)
+    return closed < aliases
 
-    Its strikes are kept until a message is really taken: if the next one fares no better, it is
-    paused at once, and for longer.
+
+def look(backend: Fenced) -> bool:
+    """Ask for the balance; return whether a message may be tried.
+
+    A good answer opens the provider for all where it shows that what paused it is over. Where it
+    shows nothing, the caller alone tries a message: its success opens the provider. Strikes are
+    kept until a message is accepted: another failure pauses it at once, and for longer.
     """
-    alias = str(backend.alias)
+    alias = backend.alias
     if not backend.has_balance:
-        return _open(alias)
+        return True
     try:
         balance = backend.get_balance()
     except SmsError as error:
+        if error.kind == "broken":  # its program cannot ask, which says nothing about the gateway
+            return True
         logger.warning("provider %s stays paused: %s", alias, error)
+        if error.kind in states.STOPPING_KINDS:
+            note_error(alias, error)
         return False
     note_balance(alias, balance)
-    if state_of(alias).reason == "funds" and balance <= 0:
+    reason = state_of(alias).reason
+    if reason == "funds" and balance <= 0:
         return False
-    return _open(alias)
+    return True if reason in SHOWN_BY_A_SEND else _open(alias)
 
 
 def _open(alias: str) -> bool:
@@ -127,22 +167,98 @@ def _open(alias: str) -> bool:
     return True
 
 
-def refuse_locked_out(alias: str) -> None:
-    """Raise ``AuthenticationFailed`` without asking after several wrong logins in a row."""
-    state = state_of(alias)
-    if state.is_paused and state.reason == "account" and state.strikes >= states.STRIKES:
-        raise AuthenticationFailed(
-            gettext_noop(
-                "The gateway refused the login several times in a row; more tries might lock the "
-                "account. Correct the login, then run “manage.py sms_balance” to go on."
-            ),
-            alias=alias,
-            code="paused",
-        )
+def admit(backend: Fenced, *, may_ask: bool = True) -> None:
+    """Raise ``SmsNotSent`` at once, for a caller who waits, while the provider is paused.
+
+    When the time of the next look has come, one caller looks and goes on, and the others are still
+    refused: so a provider opens again where no worker runs. ``may_ask``: False inside a
+    transaction, where no network may be waited for; the look is left for after the commit.
+    """
+    if not (may_send(backend) if may_ask else _may_be_looked_at(backend)):
+        refusal = _refusal(backend)
+        if refusal is not None:
+            raise refusal
+
+
+def _may_be_looked_at(backend: Fenced) -> bool:
+    now, aliases = clock.now(), _aliases(backend)
+    resting = states_of(aliases).filter(look_at__gt=now).exclude(paused_at=None).count()
+    return resting < len(aliases)
+
+
+def _refusal(backend: Fenced) -> SmsNotSent | None:
+    """Say why and until when; None if it was opened in the meantime."""
+    paused = [state for state in states_of(_aliases(backend)) if state.is_paused]
+    if len(paused) < len(_aliases(backend)):
+        return None
+    reason = "none" if backend.members else paused[0].reason
+    cls, why = REFUSALS.get(reason, REFUSALS["none"])
+    looks = [state.look_at for state in paused if state.look_at is not None]
+    again = f"{AGAIN}{_clock(min(looks))}." if looks else ""
+    error = cls(f"{why}{again}", alias=backend.alias, code="paused")
+    if reason == "busy":
+        error.kind = reason  # all are asked to wait, not only this message
+    return error
+
+
+def _aliases(backend: Fenced) -> set[str]:
+    """The providers that answer for a message: those of a failover, or the one itself."""
+    return {member.alias for member in backend.members} or {backend.alias}
+
+
+def _clock(moment: datetime) -> str:
+    return f"{timezone.localtime(moment) if timezone.is_aware(moment) else moment:%H:%M:%S}"
+
+
+#: By the reason of the pause: what a caller who waits is answered.
+REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
+    "account": (
+        AuthenticationFailed,
+        gettext_noop(
+            "The provider is paused, because the gateway refused the login and more tries might "
+            "lock the account. Nothing was sent. Correct the login, then run “manage.py "
+            "sms_balance” to go on at once."
+        ),
+    ),
+    "funds": (
+        InsufficientCredits,
+        gettext_noop(
+            "The provider is paused, because its account has too few credits. Nothing was sent. "
+            "Top it up, then run “manage.py sms_balance” to go on at once."
+        ),
+    ),
+    "unreachable": (
+        GatewayUnreachable,
+        gettext_noop(
+            "The provider is paused, because the gateway cannot be reached. Nothing was sent."
+        ),
+    ),
+    "hanging": (
+        GatewayUnreachable,
+        gettext_noop(
+            "The provider is paused, because the gateway accepts requests and gives no clear "
+            "answer. Nothing was sent."
+        ),
+    ),
+    "busy": (
+        TemporaryFailure,
+        gettext_noop(
+            "The provider is paused, because the gateway asks for fewer requests. Nothing was sent."
+        ),
+    ),
+    "broken": (
+        ProviderFailed,
+        gettext_noop(
+            "The provider is paused, because its program fails. Nothing was sent; the log says "
+            "more."
+        ),
+    ),
+    "none": (GatewayUnreachable, NONE_OPEN),
+}
 
 
 def _pause(alias: str, kind: str, error: SmsError) -> None:
-    now, looks = timezone.now(), state_of(alias).looks
+    now, looks = clock.now(), state_of(alias).looks
     marks = {
         "paused_at": now,
         "look_at": now + timedelta(seconds=states.pause_for(kind, looks)),
@@ -150,13 +266,14 @@ def _pause(alias: str, kind: str, error: SmsError) -> None:
         "detail": error.words,
     }
     # Only for the reason just noted: another worker's success may have cleared it meanwhile.
-    if _states().filter(alias=alias, paused_at=None, reason=kind).update(**marks):
+    new = Q(paused_at=None) | Q(looks=0)  # also where the reason of a pause has just changed
+    if _states().filter(new, alias=alias, reason=kind).update(**marks):
         logger.error("provider %s is paused (%s): %s", alias, kind, error)
 
 
 def _my_turn_to_look(state: ProviderState) -> bool:
     """Of all workers one looks: the one whose conditional UPDATE finds the time unchanged."""
-    now = timezone.now()
+    now = clock.now()
     if state.look_at is None or state.look_at > now:
         return False
     later = now + timedelta(seconds=states.pause_for(state.reason, state.looks))

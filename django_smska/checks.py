@@ -13,8 +13,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from . import conf, fields
-from .backends.base import BaseSmsBackend
 from .exceptions import InvalidProvider
+from .fence import Fenced
 from .models import SmsMessage
 from .providers import DEFAULT_ALIAS, providers
 
@@ -249,7 +249,7 @@ def check_no_development_backend(app_configs: Any, **kwargs: Any) -> list[CheckM
     return [
         Error(
             f"SMS_PROVIDERS['default'] uses a development backend "
-            f"({type(backend).__module__}): no SMS would be sent.",
+            f"({backend.module}): no SMS would be sent.",
             hint="Use django_smska.backends.smska.SmsBackend, or another provider's.",
             id="smska.E007",
         )
@@ -258,8 +258,8 @@ def check_no_development_backend(app_configs: Any, **kwargs: Any) -> list[CheckM
     ]
 
 
-def _configured() -> tuple[list[BaseSmsBackend], list[CheckMessage]]:
-    backends: list[BaseSmsBackend] = []
+def _configured() -> tuple[list[Fenced], list[CheckMessage]]:
+    backends: list[Fenced] = []
     errors: list[CheckMessage] = []
     try:
         aliases = list(providers)
@@ -267,7 +267,7 @@ def _configured() -> tuple[list[BaseSmsBackend], list[CheckMessage]]:
         return [], [_as_check(error)]
     for alias in aliases:
         try:
-            backends.append(providers.configured(alias))
+            backends.append(Fenced(alias, providers.configured(alias)))
         except InvalidProvider as error:
             errors.append(_as_check(error))
     return backends, errors
@@ -277,7 +277,7 @@ def _as_check(error: InvalidProvider) -> Error:
     return Error(str(error), hint=error.hint, id=f"smska.{error.check}")
 
 
-def _check_lease(backend: BaseSmsBackend) -> list[CheckMessage]:
+def _check_lease(backend: Fenced) -> list[CheckMessage]:
     if not backend.uses_network:
         return []
     try:

@@ -24,6 +24,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import brakes, conf, delivery, sending
 from .exceptions import (
+    AGAIN,
     AT,
     SAID,
     InvalidProvider,
@@ -33,7 +34,7 @@ from .exceptions import (
     WrongStatus,
 )
 from .models import ProviderState, SmsMessage, SmsMessageQuerySet, rows, write_db
-from .states import STOPPING_KINDS, Status
+from .states import WAITING_KINDS, Status
 
 MOST = 100_000  # messages a deed: their keys must fit into one POST
 MOST_BY_HAND = 500  # where each is done by itself, while a person waits
@@ -191,7 +192,11 @@ def try_deed(deed: Deed, message: SmsMessage, user: Any, ill: set[str]) -> Outco
             return _hand_over(deed, message)
         return deed.do(message, user)
     except (SmsError, InvalidProvider, ValidationError) as error:
-        if getattr(error, "kind", "") in (*STOPPING_KINDS, "unknown", "query"):
+        refused_at_once = getattr(error, "code", "") == "paused"
+        if (
+            getattr(error, "kind", "") in (*WAITING_KINDS, "unknown", "query")
+            and not refused_at_once
+        ):
             ill.add(message.using)
         return _failure(message, error)
 
@@ -219,6 +224,10 @@ def error_words(stored: str) -> str:
     if stored.startswith(sending.LATE):
         late = error_words(stored.removeprefix(sending.LATE))
         return gettext("A late answer: %s") % late
+    ours, again, time = stored.partition(AGAIN)
+    if again:
+        words = gettext("%(why)s The next attempt is possible at %(time)s")
+        return words % {"why": gettext(ours), "time": time}
     ours, said, theirs = stored.partition(SAID)
     ours, at, address = ours.partition(AT)
     words = gettext(ours)
@@ -301,4 +310,5 @@ _REASONS = {
     "unreachable": _("The gateway cannot be reached."),
     "busy": _("The gateway asks for fewer messages at a time."),
     "hanging": _("The gateway takes requests and gives no clear answer."),
+    "broken": _("The provider's program fails; tell your administrator."),
 }

@@ -12,15 +12,14 @@ from typing import Any, TypeVar
 
 from django.db import transaction
 from django.db.models import F
-from django.utils import timezone
 
-from . import brakes, conf, states
-from .backends.base import BaseSmsBackend
+from . import brakes, clock, conf, fence, states
 from .exceptions import InvalidProvider, SmsError
+from .fence import Fenced
 from .models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from .providers import providers
 from .receipts import Report
-from .sending import announce, in_transaction, move, per_row
+from .sending import announce, in_transaction, move, per_row, reread
 from .states import Status
 
 logger = logging.getLogger(__name__)
@@ -37,8 +36,11 @@ def refresh_one(message: SmsMessage) -> None:
     Only a *sent* message with a gateway id can be asked about; any other is just read anew.
     """
     message.refresh_from_db(using=write_db())
-    if can_be_asked(message):
-        with _backend(message.using) as backend:
+    if not _may_be_asked(message):
+        return
+    backend = _backend(message.using)
+    if backend.gives_reports:
+        with backend:
             apply([(message, backend.get_status(message))])
 
 
@@ -76,7 +78,7 @@ def apply(answers: list[tuple[SmsMessage, Report]]) -> None:
 
 def end(messages: list[SmsMessage], status: Status, **changes: Any) -> None:
     """Move sent messages to their last status."""
-    changes |= {"finished_at": timezone.now(), "next_status_at": None}
+    changes |= {"finished_at": clock.now(), "next_status_at": None}
     ours = rows(message.pk for message in messages)
     winners = {message.pk for message in messages}
     if move(ours, [Status.SENT], status, **changes) < len(winners):
@@ -88,7 +90,7 @@ def end(messages: list[SmsMessage], status: Status, **changes: Any) -> None:
                 setattr(message, name, value)
             announce(message, Status.SENT)
         else:
-            message.refresh_from_db(using=write_db())
+            reread(message)
 
 
 def _keep_words(messages: list[SmsMessage], raw: str) -> None:
@@ -101,7 +103,7 @@ def _keep_words(messages: list[SmsMessage], raw: str) -> None:
 
 def give_up(messages: Iterable[SmsMessage]) -> None:
     """Past the window no final word is waited for any more."""
-    oldest = timezone.now() - conf.status_window()
+    oldest = clock.now() - conf.status_window()
     late = [
         message
         for message in messages
@@ -133,13 +135,13 @@ def ask_due(
 def ask_soon(messages: SmsMessageQuerySet) -> int:
     """Let the workers ask about these on their next pass; return how many they will."""
     waiting = messages.filter(status=Status.SENT, next_status_at__isnull=False)
-    return waiting.update(next_status_at=timezone.now())
+    return waiting.update(next_status_at=clock.now())
 
 
 def take_due(using: str | None = None, *, limit: int) -> list[SmsMessage]:
     """Take messages whose question is due, and put their next question off, so that of several
     workers one asks; return them."""
-    now = timezone.now()
+    now = clock.now()
     due = rows().awaiting_report(now).exclude(using__in=brakes.paused())
     if using is not None:
         due = due.filter(using=using)
@@ -161,7 +163,7 @@ def take_due(using: str | None = None, *, limit: int) -> list[SmsMessage]:
 def _put_back(unasked: list[SmsMessage]) -> None:
     """What was taken and not asked about has lost nothing."""
     rows(message.pk for message in unasked).filter(status=Status.SENT).update(
-        next_status_at=timezone.now() + SOON, status_questions=F("status_questions") - 1
+        next_status_at=clock.now() + SOON, status_questions=F("status_questions") - 1
     )
 
 
@@ -173,14 +175,9 @@ def _wait(message: SmsMessage) -> timedelta:
 # --- questions ------------------------------------------------------------------------------------
 
 
-def can_be_asked(message: SmsMessage) -> bool:
-    """Tell whether the gateway can be asked about this message now."""
-    return bool(
-        message.status == Status.SENT
-        and message.gateway_id
-        and message.using in providers
-        and providers[message.using].gives_reports
-    )
+def _may_be_asked(message: SmsMessage) -> bool:
+    """Tell whether there is anything to ask a gateway about this message."""
+    return bool(message.status == Status.SENT and message.gateway_id and message.using in providers)
 
 
 def _ask_group(
@@ -188,18 +185,25 @@ def _ask_group(
 ) -> list[SmsMessage]:
     """Ask about those of one provider that can be asked about, and write the answers down; return
     those that were not asked."""
+    askable = [message for message in messages if _may_be_asked(message)]
+    if not askable:
+        return []
     try:
-        askable = [message for message in messages if can_be_asked(message)]
+        backend = _backend(alias)
+        if not backend.gives_reports:
+            return []
+        with backend, ThreadPoolExecutor(min(width, len(askable))) as pool:
+            questions = _Questions(backend, stopping)
+            # The first alone: a wrong login, or a gateway that hangs, is not to be tried by all.
+            for part in [askable[:1], *_parts(askable[1:], width)]:
+                apply([pair for pair in pool.map(questions.ask, part) if pair is not None])
     except InvalidProvider as error:
         logger.error("%s", error)
         return []
-    if not askable:
-        return []
-    with _backend(alias) as backend, ThreadPoolExecutor(min(width, len(askable))) as pool:
-        questions = _Questions(backend, stopping)
-        # The first alone: a wrong login, or a gateway that hangs, is not to be tried by all.
-        for part in [askable[:1], *_parts(askable[1:], width)]:
-            apply([pair for pair in pool.map(questions.ask, part) if pair is not None])
+    except SmsError as error:  # it could not be opened
+        logger.error("%s", error)
+        brakes.note_error(alias, error)
+        return askable
     if questions.error is not None and questions.error.kind in states.STOPPING_KINDS:
         brakes.note_error(alias, questions.error)
     return [message for message in askable if message.pk not in questions.asked]
@@ -212,7 +216,7 @@ def _parts(whole: list[_T], size: int) -> list[list[_T]]:
 class _Questions:
     """Asks in the threads, where no query is made, until something ends it."""
 
-    def __init__(self, backend: BaseSmsBackend, stopping: Callable[[], bool]) -> None:
+    def __init__(self, backend: Fenced, stopping: Callable[[], bool]) -> None:
         self.backend, self.stopping = backend, stopping
         self.error: SmsError | None = None  # that ends the questions
         self.asked: set[Any] = set()
@@ -225,10 +229,9 @@ class _Questions:
             return message, self.backend.get_status(message)
         except SmsError as error:
             logger.warning("no report for message %s: %s", message.pk, error)
-            if error.kind in states.STOPPING_KINDS or not error.gateway_text:
-                self.error = error  # also where no answer came at all
-        except Exception as error:  # a third party's: its text may hold the request
-            logger.error("%r raised %s", self.backend, type(error).__name__)
+            silent = not error.gateway_text and error.kind != "broken"
+            if error.kind in states.STOPPING_KINDS or silent:  # also where no answer came at all
+                self.error = error
         return None
 
 
@@ -239,8 +242,8 @@ def _by_provider(messages: Iterable[SmsMessage]) -> dict[str, list[SmsMessage]]:
     return groups
 
 
-def _backend(alias: str) -> BaseSmsBackend:
-    backend = providers[alias]
+def _backend(alias: str) -> Fenced:
+    backend = fence.provider(alias)
     if backend.uses_network and in_transaction():
         raise transaction.TransactionManagementError(
             "A delivery report is asked for over the network, which must not be waited for inside "

@@ -10,7 +10,8 @@
     │   ├── AuthenticationFailed   wrong login, locked account
     │   ├── InsufficientCredits    the account is empty
     │   ├── TemporaryFailure       the gateway says: not now
-    │   └── GatewayUnreachable     no connection, or no SMS gateway at that address
+    │   ├── GatewayUnreachable     no connection, or no SMS gateway at that address
+    │   └── ProviderFailed         the program of the provider's backend failed
     ├── SmsOutcomeUnknown          it may have been taken: a person decides
     ├── QueryFailed                a balance or status question without a usable answer
     └── WrongStatus                the message's status does not allow this
@@ -28,6 +29,8 @@ from django.core.exceptions import ImproperlyConfigured
 AT = " Address: "
 #: Stands between our words and the gateway's own.
 SAID = " The gateway said: "
+#: Stands between why a paused provider refuses, and the local time at which it may be tried.
+AGAIN = " The next attempt is possible at "
 
 
 def gettext_noop(text: str) -> str:
@@ -40,7 +43,8 @@ class SmsError(Exception):
 
     ``alias``: the provider's alias. ``code``: what the gateway or we call the cause, such as
     ``"-6"`` or ``"connect"``. ``gateway_text``: the gateway's own words, cleaned of secrets.
-    ``sms``: primary key of the stored message. The request is never carried, so that no
+    ``sms``: primary key of the stored message. ``refused``: the errors of the providers that were
+    asked before this one (failover). The request is never carried, so that no
     password, text or whole number can leak through a report of the error.
     """
 
@@ -48,6 +52,7 @@ class SmsError(Exception):
     #: Host and port that could not be reached.
     address = ""
     summary = gettext_noop("The SMS could not be handled.")
+    refused: tuple[SmsError, ...] = ()
 
     def __init__(
         self,
@@ -133,6 +138,13 @@ class GatewayUnreachable(SmsNotSent):
 
     kind = "unreachable"
     summary = gettext_noop("The gateway could not be reached. Nothing was sent.")
+
+
+class ProviderFailed(SmsNotSent):
+    """The program of the provider's backend failed, before the first byte of a request."""
+
+    kind = "broken"
+    summary = gettext_noop("The provider's program failed. Nothing was sent; the log says more.")
 
 
 class SmsOutcomeUnknown(SmsError):

@@ -13,12 +13,13 @@ class Receipt:
     ``gateway_id``: the gateway's id, empty where it gave none that can be used (the message is
     *sent, untrackable*). ``balance``: credits after the message as the gateway told them, for
     display only: answers overtake each other. ``alias``: the provider that took it, where that is
-    another than the one asked (failover).
+    another than the one asked (failover). ``refused``: the errors of those that were asked before.
     """
 
     gateway_id: str = ""
     balance: Decimal | None = None
     alias: str = ""
+    refused: tuple[Exception, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from functools import partial, reduce
 from itertools import chain
 from operator import or_
@@ -36,9 +35,9 @@ from django.db.models import Case, DateTimeField, ExpressionWrapper, F, Q, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
 
-from . import brakes, clock, conf, pace, states, wakeup
-from .backends.base import BaseSmsBackend
+from . import brakes, clock, conf, fence, pace, states, wakeup
 from .exceptions import (
+    InvalidProvider,
     SmsError,
     SmsNotSent,
     SmsOutcomeUnknown,
@@ -46,8 +45,8 @@ from .exceptions import (
     WrongStatus,
     gettext_noop,
 )
+from .fence import Fenced
 from .models import SmsMessage, SmsMessageQuerySet, rows, write_db
-from .providers import providers
 from .receipts import Receipt
 from .signals import sms_failed, sms_sent, sms_status_changed
 from .states import Status
@@ -87,29 +86,30 @@ def send(message: SmsMessage) -> None:
 
     Raises ``SmsNotSent`` if it was not sent, and then it is *failed*; ``SmsOutcomeUnknown`` if it
     may have been sent; ``WrongStatus`` where it is neither draft nor queued, or another worker
-    was faster. No worker sends it later.
+    was faster. No worker sends it later. While the provider is paused it raises ``SmsNotSent``
+    with the code "paused", and nothing has changed.
     """
-    backend = providers[message.using]
+    backend = fence.provider(message.using)
     waits = backend.uses_network and in_transaction()
+    brakes.admit(backend, may_ask=not waits)
     if message._state.adding:
         message.save()
     if waits:
         _claim_one(message)
         send_after_commit(message)
         return
-    brakes.refuse_locked_out(message.using)
     pace.wait(message.using, backend.rate)
     _claim_one(message)
     _send_claimed(backend, message, last=True)
 
 
-def send_new(message: SmsMessage, *, may_wait: bool = False) -> None:
-    """Send a message that this process has just stored as claimed, for a caller who waits.
+def send_new(message: SmsMessage, backend: Fenced, *, may_wait: bool = False) -> None:
+    """Send a message that this process has just stored as claimed, for a caller who waits, through
+    a backend to which it was admitted.
 
     Raises ``SmsError`` if it was not sent; then nothing of it follows. With ``may_wait`` it is
     left in the queue instead, where it was definitely not accepted and may be later.
     """
-    backend = providers[message.using]
     try:
         with nothing_sent_without_database(message):
             pace.wait(message.using, backend.rate)
@@ -120,7 +120,7 @@ def send_new(message: SmsMessage, *, may_wait: bool = False) -> None:
         _send_claimed(backend, message, last=not may_wait)
 
 
-def _send_claimed(backend: BaseSmsBackend, message: SmsMessage, *, last: bool) -> None:
+def _send_claimed(backend: Fenced, message: SmsMessage, *, last: bool) -> None:
     try:
         outcome = attempt(backend, message, lambda one: bool(mark_sending([one])))
     finally:
@@ -195,13 +195,24 @@ def _send_committed(message: SmsMessage, waited_for: str | None, may_wait: bool)
         elif still_open is not None:  # a test only plays the commit
             error = SmsNotSent(STILL_OPEN, alias=message.using, code="transaction", sms=message.pk)
             _end(message, error, last=True)
-        elif renew(message):
-            send_new(message, may_wait=may_wait)
         else:
-            raise SmsNotSent(LEASE_PASSED, alias=message.using, code="lease", sms=message.pk)
-    except (SmsError, Error) as error:
-        why = error if isinstance(error, SmsError) else type(error).__name__
+            _send_stored(message, may_wait=may_wait)
+    except (SmsError, InvalidProvider, Error) as error:
+        why = type(error).__name__ if isinstance(error, Error) else error
         logger.error("message %s was not sent after the commit: %s", message.pk, why)
+
+
+def _send_stored(message: SmsMessage, *, may_wait: bool) -> None:
+    if not renew(message):
+        raise SmsNotSent(LEASE_PASSED, alias=message.using, code="lease", sms=message.pk)
+    backend = fence.provider(message.using)
+    try:
+        brakes.admit(backend)
+    except SmsNotSent as error:
+        error.sms = message.pk
+        _end(message, error, last=not may_wait)
+    else:
+        send_new(message, backend, may_wait=may_wait)
 
 
 def _claim_one(message: SmsMessage) -> None:
@@ -393,7 +404,7 @@ def _by_token(claims: Iterable[Claim]) -> dict[str, list[Any]]:
 
 
 def attempt(
-    backend: BaseSmsBackend, message: SmsMessage, mark: Callable[[SmsMessage], bool]
+    backend: Fenced, message: SmsMessage, mark: Callable[[SmsMessage], bool]
 ) -> Outcome | None:
     """Hand a claimed message to its backend; ``None`` if the claim was lost and nothing was sent.
 
@@ -401,12 +412,14 @@ def attempt(
     or before the backend is called where it does not announce its first byte. This function
     itself makes no query.
     """
-    step = _Step(message, mark)
-    message.before_first_byte = step.begin  # type: ignore[attr-defined]
+
+    def begin() -> None:
+        if not mark(message):
+            raise ClaimLost
+
+    message.before_first_byte = begin  # type: ignore[attr-defined]
     try:
-        outcome = _call(backend, message, step)
-        if not (step.begun or isinstance(outcome, SmsNotSent)):
-            step.begin()  # the backend promised to announce its first byte, and did not
+        outcome = _call(backend, message)
     except ClaimLost:
         return None
     finally:
@@ -417,60 +430,15 @@ def attempt(
     return outcome
 
 
-class _Step:
-    """Remembers whether the row was marked before the request."""
-
-    def __init__(self, message: SmsMessage, mark: Callable[[SmsMessage], bool]) -> None:
-        self.message, self.mark, self.begun = message, mark, False
-
-    def begin(self) -> None:
-        if not self.begun:
-            if not self.mark(self.message):
-                raise ClaimLost
-            self.begun = True
-
-
-def _call(backend: BaseSmsBackend, message: SmsMessage, step: _Step) -> Outcome:
+def _call(backend: Fenced, message: SmsMessage) -> Outcome:
     try:
         backend.open()
-        if not backend.announces_first_byte:
-            step.begin()
-        receipt = backend.send_message(message)
-    except ClaimLost:
-        raise
+        return backend.send_message(message)
     except SmsError as error:
         return error
-    except Error as error:
-        if not step.begun:
-            logger.error("no database for message %s: %s", message.pk, type(error).__name__)
-            return TemporaryFailure(NO_DATABASE, code="database")
-        return _crash(type(error).__name__, begun=True)
-    except Exception as error:
-        # The text of a foreign exception may hold the request: only its class is kept.
-        name = type(error).__name__
-        logger.error("%r raised %s for message %s", backend, name, message.pk)
-        return _crash(name, step.begun)
-    if not isinstance(receipt, Receipt):
-        text = gettext_noop("The provider's program did not say whether the message was taken.")
-        return SmsOutcomeUnknown(text, code="no-receipt")
-    return _cleaned(receipt)
-
-
-def _cleaned(receipt: Receipt) -> Receipt:
-    """Make a third party's receipt fit for any database."""
-    gateway_id, balance = str(receipt.gateway_id), receipt.balance
-    if not (gateway_id.isascii() and gateway_id.isprintable() and len(gateway_id) <= 64):
-        gateway_id = ""
-    if balance is not None and not abs(Decimal(balance)) < 10**12:  # also what is no number
-        balance = None
-    return replace(receipt, gateway_id=gateway_id, balance=balance)
-
-
-def _crash(name: str, begun: bool) -> SmsError:
-    if begun:
-        return SmsOutcomeUnknown(code=f"crash-{name}"[:32])
-    text = gettext_noop("The program failed before anything was sent; the log says more.")
-    return SmsNotSent(text, code=f"crash-{name}"[:32])
+    except Error as error:  # the mark failed, so nothing was written
+        logger.error("no database for message %s: %s", message.pk, type(error).__name__)
+        return TemporaryFailure(NO_DATABASE, code="database")
 
 
 # --- record ---------------------------------------------------------------------------------------
@@ -613,14 +581,9 @@ def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]
 
 def _first_question(alias: str, now: datetime) -> datetime | None:
     """When to ask for a report: soon, or never."""
-    try:
-        asks = providers[alias].gives_reports
-    except Exception as error:  # an outcome must be stored, whatever a provider's settings are
-        logger.error(
-            "provider %s: %s when asked whether it gives reports", alias, type(error).__name__
-        )
-        asks = True
-    return now + timedelta(seconds=states.ask_again_in(0)) if asks else None
+    if not fence.gives_reports(alias):
+        return None
+    return now + timedelta(seconds=states.ask_again_in(0))
 
 
 def per_row(name: str, values: dict[Any, Any]) -> Any:
@@ -816,7 +779,7 @@ def confirm_sent(message: SmsMessage) -> None:
     """A person says that an *unknown* message was sent. Raises ``WrongStatus`` for any other."""
     now = clock.now()
     ask_at = now if message.gateway_id else now + conf.status_window()
-    reports = providers[message.using].gives_reports
+    reports = fence.gives_reports(message.using)
     moved = move(
         rows([message.pk]),
         [Status.UNKNOWN],

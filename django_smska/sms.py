@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from operator import itemgetter
@@ -16,8 +16,10 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from . import brakes, clock, conf, sending, wakeup
+from . import brakes, clock, conf, fence, sending, wakeup
 from .backends.locmem import outbox
+from .exceptions import SmsNotSent
+from .fence import Fenced
 from .models import SmsMessage, rows, write_db
 from .providers import DEFAULT_ALIAS, providers
 from .states import Status
@@ -70,8 +72,10 @@ def send_sms(
     Two messages to one number may be in flight at once, so that they may arrive in either order.
     Where the order matters, send the second when the first is *delivered* (``sms_status_changed``).
 
-    Raises ``ValidationError`` and ``InvalidProvider`` before anything is stored; ``SmsNotSent``
-    where it was surely not sent (the stored message is then *failed*: sending anew is safe);
+    Raises ``ValidationError`` and ``InvalidProvider`` before anything is stored, and so, at once,
+    ``SmsNotSent`` with the code "paused" while the provider is paused: its text says until when.
+    Raises ``SmsNotSent`` where it was definitely not sent (the stored message is then *failed*:
+    sending again is safe);
     ``SmsOutcomeUnknown`` where it may have been (do not send anew). Errors carry the message's
     primary key as ``sms``.
     """
@@ -84,18 +88,34 @@ def send_sms(
     if send_after is not None:
         raise TypeError("send_sms() sends now. Use queue_sms(…, send_after=…) to send later.")
     message.created_by = created_by
-    waits = providers[using].uses_network and sending.in_transaction()
+    backend = fence.provider(using)
+    waits = backend.uses_network and sending.in_transaction()
+
+    def claim() -> None:
+        if _admitted(backend, waits=waits, may_wait=may_wait):
+            _claim_unstored(message)
+
     _check(message)
-    if not waits:
-        brakes.refuse_locked_out(using)
     with sending.nothing_sent_without_database(message):
-        _claim_unstored(message)
-        stored, is_new = _store(message)
-    if is_new and waits:
+        stored, is_new = _store(message, claim)
+    if is_new and stored.status == Status.QUEUED:
+        wakeup.ring()
+    elif is_new and waits:
         sending.send_after_commit(stored, may_wait=may_wait)
     elif is_new:
-        sending.send_new(stored, may_wait=may_wait)
+        sending.send_new(stored, backend, may_wait=may_wait)
     return stored
+
+
+def _admitted(backend: Fenced, *, waits: bool, may_wait: bool) -> bool:
+    """Return False where the provider is paused and the message may wait for its end."""
+    try:
+        brakes.admit(backend, may_ask=not waits)
+    except SmsNotSent:
+        if not may_wait:
+            raise
+        return False
+    return True
 
 
 def queue_sms(
@@ -320,19 +340,25 @@ def _claim_unstored(message: SmsMessage) -> None:
         setattr(message, name, value)
 
 
-def _store(message: SmsMessage) -> tuple[SmsMessage, bool]:
+def _store(
+    message: SmsMessage, before: Callable[[], None] = lambda: None
+) -> tuple[SmsMessage, bool]:
     """Insert the message, or find the one with its key; return it, and whether it is new.
 
-    Raises ``ValidationError`` where the one with the key has another number or text.
+    ``before``: called right before a new one is inserted; it may raise. Raises
+    ``ValidationError`` where the one with the key has another number or text.
     """
     key = message.idempotency_key
     if key is None:
+        before()
         message.save(using=write_db())
         return message, True
     first = _first_with(key)
-    if first is None and _insert(message):
-        return message, True
-    first = first or _first_with(key) or _latest_with(key)
+    if first is None:
+        before()
+        if _insert(message):
+            return message, True
+        first = _first_with(key) or _latest_with(key)
     if first is None:  # a transaction that is SERIALIZABLE sees no more than at its beginning
         words = _("Another transaction has just stored a message with this key. Run yours again.")
         raise ValidationError({"idempotency_key": ValidationError(words, code="conflict")})

@@ -55,13 +55,23 @@ FINAL = frozenset(S) - frozenset(MOVES)
 #: Kinds of error that concern the provider, not the message: its queue waits.
 STOPPING_KINDS = frozenset({"account", "funds", "unreachable", "busy"})
 
+#: Errors after which a message waits: it may be sent when the provider can be used again.
+WAITING_KINDS = STOPPING_KINDS | {"broken"}
+
 #: Seconds from a provider's pause to the first look whether it is well again; the next looks come
 #: after twice, four times… as long. A wrong login is tried rarely: repeated ones lock accounts.
-PAUSES = {"account": 600, "funds": 300, "unreachable": 15, "busy": 30, "hanging": 60}
+PAUSES = {
+    "account": 600,
+    "funds": 300,
+    "unreachable": 15,
+    "busy": 30,
+    "hanging": 60,
+    "broken": 60,
+}
 LONGEST_PAUSE = 3600
 
-#: Unknown outcomes in a row after which a provider counts as hanging, and wrong logins in a row
-#: after which even a message that somebody waits for is not tried.
+#: Unknown outcomes in a row after which a provider counts as hanging, and failures of its program
+#: in a row after which it counts as broken.
 STRIKES = 3
 
 
@@ -87,7 +97,7 @@ def decide(kind: str, *, attempts: int, most: int, last: bool = False) -> Decisi
     """
     if kind == "unknown":
         return Decision(S.UNKNOWN)
-    if kind in STOPPING_KINDS and not last:
+    if kind in WAITING_KINDS and not last:
         # The provider is paused; and should it be this message after all, others go before it.
         return Decision(S.QUEUED, backoff(attempts))
     if kind == "temporary" and attempts < most and not last:
@@ -103,6 +113,14 @@ def backoff(attempts: int) -> float:
 def pause_for(kind: str, looks: int) -> float:
     """Seconds until the next look at a paused provider, after ``looks`` that found it ill."""
     return float(min(PAUSES[kind] * 2 ** min(looks, 12), LONGEST_PAUSE))
+
+
+def milder(kind: str) -> list[str]:
+    """Return the reasons of a pause that an error of this kind replaces: a wrong login that comes
+    to light while a gateway is away must not be tried as often as a connection."""
+    if kind not in STOPPING_KINDS:
+        return []
+    return [reason for reason, seconds in PAUSES.items() if seconds < PAUSES[kind]]
 
 
 def ask_again_in(questions: int) -> float:

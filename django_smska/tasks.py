@@ -22,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.utils import timezone
 
-from . import conf, sending
+from . import conf, fence, sending
 from .exceptions import InvalidProvider
 from .models import SmsMessage, rows, write_db
 from .providers import providers
@@ -72,7 +72,7 @@ def require_workers(alias: str) -> None:
 
 def _network_is_used() -> bool:
     try:
-        return any(providers[alias].uses_network for alias in providers)
+        return any(fence.provider(alias).uses_network for alias in providers)
     except InvalidProvider:
         return True
 

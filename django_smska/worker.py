@@ -21,11 +21,12 @@ from typing import Any
 from django.db import Error
 from django.db.models import Exists, OuterRef, Subquery
 
-from . import brakes, clock, delivery, pace, sending
-from .backends.base import BaseSmsBackend
+from . import brakes, clock, delivery, fence, pace, sending
 from .exceptions import InvalidProvider, SmsError
+from .fence import Fenced
 from .models import SmsMessage, SmsMessageQuerySet, rows
 from .providers import providers
+from .receipts import Receipt
 from .sending import Outcome, Result
 
 logger = logging.getLogger(__name__)
@@ -141,11 +142,7 @@ class Worker:
         more = False
         held_back: list[float] = []
         for alias in aliases:
-            try:
-                crew = self._send_through(alias, messages.filter(using=alias))
-            except InvalidProvider as error:
-                logger.error("%s", error)
-                continue
+            crew = self._send_through(alias, messages.filter(using=alias))
             if crew is not None:
                 done += crew.done
                 more = more or crew.out_of_time
@@ -178,9 +175,11 @@ class Worker:
         first = messages.next_time().values_list("send_after", flat=True).first()
         if first is None or first > clock.now():
             return None
-        with providers[alias] as backend:
-            if not brakes.may_send(backend):
-                return None
+        backend = _backend(alias)
+        if not brakes.may_send(backend):
+            return None
+        try:
+            backend.open()
             crew = _Crew(self, backend, messages)
             try:
                 crew.work()
@@ -192,6 +191,19 @@ class Worker:
                 raise
             self._tokens.clear()
             return crew
+        except SmsError as error:  # it could not be opened: its queue waits, others go on
+            logger.error("%s", error)
+            sending.tell_brakes(alias, error)
+            return None
+        finally:
+            backend.close()
+
+
+def _backend(alias: str) -> Fenced:
+    try:
+        return fence.provider(alias)
+    except InvalidProvider as error:
+        return fence.unusable(alias, error)
 
 
 @dataclass(frozen=True)
@@ -210,9 +222,7 @@ class _Crew:
     request leaves when one has ended.
     """
 
-    def __init__(
-        self, worker: Worker, backend: BaseSmsBackend, messages: SmsMessageQuerySet
-    ) -> None:
+    def __init__(self, worker: Worker, backend: Fenced, messages: SmsMessageQuerySet) -> None:
         self.worker = worker
         self.backend = backend
         self.messages = messages
@@ -390,16 +400,18 @@ class _Crew:
         self.worker.progress(self.done)
 
     def _tell_brakes(self, outcomes: list[Outcome]) -> None:
-        """Tell every error at once, and of the successes now and then the newest."""
-        errors = [outcome for outcome in outcomes if isinstance(outcome, SmsError)]
+        """Tell every error at once, also one after which another provider accepted the message; of
+        each provider's successes now and then the newest."""
+        errors = [one for one in outcomes if isinstance(one, SmsError) or one.refused]
         for error in errors:
             sending.tell_brakes(self.alias, error)
         if errors:
-            self.open = self.open and not brakes.state_of(self.alias).is_paused
+            self.open = self.open and brakes.may_go_on(self.backend)
             self.tell_at = 0.0
-        if len(errors) < len(outcomes) and time.monotonic() >= self.tell_at:
-            newest = [outcome for outcome in outcomes if outcome not in errors][-1]
-            sending.tell_brakes(self.alias, newest)
+        accepted = {one.alias: one for one in outcomes if isinstance(one, Receipt)}
+        if accepted and time.monotonic() >= self.tell_at:
+            for newest in accepted.values():
+                sending.tell_brakes(self.alias, newest)
             self.tell_at = time.monotonic() + TELL_EVERY
 
     def _drain(self) -> None:
@@ -445,7 +457,7 @@ class _Crew:
             outcome: Outcome | None = None
             try:
                 outcome = sending.attempt(self.backend, message, ask_leave)
-            except BaseException:
-                logger.exception("message %s", message.pk)
+            except BaseException as error:  # such as SystemExit; its text may be another party's
+                logger.error("message %s: %s in its thread", message.pk, type(error).__name__)
             finally:
                 self.desk.put(_Letter(message, outcome))

@@ -1,8 +1,11 @@
 """Backends as a third party might write them."""
 
+from collections import Counter
+from decimal import Decimal
+
 from django_smska.backends.base import BaseSmsBackend
-from django_smska.exceptions import SmsNotSent
-from django_smska.receipts import Receipt
+from django_smska.exceptions import SmsNotSent, SmsOutcomeUnknown
+from django_smska.receipts import Receipt, Report
 
 
 class Minimal(BaseSmsBackend):
@@ -54,3 +57,86 @@ class Careless(BaseSmsBackend):
 
 class Empty(BaseSmsBackend):
     """Defines nothing."""
+
+
+class Hostile(BaseSmsBackend):
+    """Raises and returns what its OPTIONS say, wherever it is called.
+
+    ``raises`` and ``returns``: by the name of a method or attribute. ``calls`` counts, over all
+    instances.
+    """
+
+    calls = Counter()
+
+    def __init__(self, *, raises=None, returns=None, **kwargs):
+        self.raises, self.returns = raises or {}, returns or {}
+        self.act("__init__", None)
+        super().__init__(**kwargs)
+
+    def act(self, name, usual):
+        self.calls[name] += 1
+        if name in self.raises:
+            raise self.raises[name]
+        return self.returns.get(name, usual)
+
+    def open(self):
+        return self.act("open", True)
+
+    def close(self):
+        return self.act("close", None)
+
+    def send_message(self, message):
+        return self.act("send_message", Receipt(gateway_id="hostile-1"))
+
+    def get_status(self, message):
+        return self.act("get_status", Report("delivered", "4|DELIVRD"))
+
+    def get_balance(self):
+        return self.act("get_balance", Decimal(10))
+
+    def check(self):
+        return self.act("check", [])
+
+    uses_network = property(lambda self: self.act("uses_network", True))
+    announces_first_byte = property(lambda self: self.act("announces_first_byte", False))
+    deadline = property(lambda self: self.act("deadline", 30))
+    rate = property(lambda self: self.act("rate", None))
+    gives_reports = property(lambda self: self.act("gives_reports", True))
+    has_balance = property(lambda self: self.act("has_balance", True))
+
+
+class Stranger:
+    """Inherits nothing of ours, and has no more than it must."""
+
+    def __init__(self, alias):
+        self.name = alias
+
+    def send_message(self, message):
+        return Receipt(gateway_id="stranger-1")
+
+
+class Unformed(SmsNotSent):
+    """An error whose class does not call ours, and so lacks what all of ours have."""
+
+    def __init__(self, request):
+        Exception.__init__(self)
+
+
+class OfNoKind(SmsNotSent):
+    kind = ["banana"]
+
+
+class Denied(SmsOutcomeUnknown):
+    """Says "it may have been accepted" and "it was refused" at once."""
+
+    kind = "message"
+
+
+class Sealed(SmsNotSent):
+    """What the engine writes on an error cannot be written on this one."""
+
+    sms = property(lambda self: None)
+    refused = "nothing to be iterated over"
+
+    def __init__(self):
+        Exception.__init__(self, "sealed")

@@ -110,8 +110,8 @@ def plant(name, patch=setattr):
         mark(message)
         return outcome
 
-    def doubt_is_sent(backend, message, step):
-        outcome = call(backend, message, step)
+    def doubt_is_sent(backend, message):
+        outcome = call(backend, message)
         return Receipt("") if isinstance(outcome, SmsOutcomeUnknown) else outcome
 
     def delete_refused(results, **kwargs):

@@ -480,6 +480,20 @@ def test_after_an_error_of_the_provider_the_rest_is_queued_and_not_tried(boss, p
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_paused_provider_is_not_asked_and_the_page_says_until_when(boss, provider):
+    at = timezone.localtime().replace(hour=14, minute=30, second=15) + timedelta(days=1)
+    ProviderState.objects.create(alias="default", reason="hanging", paused_at=at, look_at=at)
+    message, other = make(), make()
+    (text,) = post(boss, "send", message, other)
+    assert (
+        text.startswith("Not sent: 2 messages")
+        and "The next attempt is possible at 14:30:15." in text
+    )
+    assert provider.requests == [] and history(message)[0].startswith("Not sent: ")
+    assert set(SmsMessage.objects.values_list("status", flat=True)) == {Status.DRAFT}
+
+
+@pytest.mark.django_db(transaction=True)
 def test_pressing_twice_sends_once(boss, provider):
     message = make()
     post(boss, "send", message)

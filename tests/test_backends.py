@@ -6,7 +6,10 @@ from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
 
+from django_smska import brakes
 from django_smska.backends import console, dummy, failover, filebased, locmem, smska
 from django_smska.exceptions import (
     AuthenticationFailed,
@@ -16,13 +19,13 @@ from django_smska.exceptions import (
     QueryFailed,
     SmsOutcomeUnknown,
 )
-from django_smska.models import SmsMessage
+from django_smska.models import ProviderState, SmsMessage
 from django_smska.receipts import Receipt
 from django_smska.sms import providers, queue_sms, send_sms
 from django_smska.testing.gateway import Fault, StandInGateway, closed_port
 from django_smska.worker import Worker
 
-from .backends import Empty, Minimal, Talkative
+from .backends import Empty, Hostile, Minimal, Talkative
 from .conftest import options
 
 
@@ -247,8 +250,7 @@ class TestTalkative(Contract):
 
 class TestFailover(Contract):
     @pytest.fixture(autouse=True)
-    def _providers(self, gateway, settings, monkeypatch):
-        monkeypatch.setattr(failover, "_resting", {})
+    def _providers(self, gateway, settings):
         with StandInGateway() as second:
             settings.SMSKA_LOCMEM_IN_TESTS = False
             settings.SMS_PROVIDERS = {
@@ -311,14 +313,91 @@ class TestFailover(Contract):
         message.refresh_status()
         assert message.gateway_status == "3|ACCEPTD" and self.second.queries == 1
 
+    def queue(self, number=5):
+        return [queue_sms("+79041764995", "text", using="both") for _ in range(number)]
+
+    def reasons(self):
+        return dict(ProviderState.objects.exclude(paused_at=None).values_list("alias", "reason"))
+
     def test_a_queue_is_paused_where_none_takes_it(self, transactional_db):
         self.first.script_all(Fault("no_credit"))
-        self.second.script_all(Fault("no_credit"))
-        for _ in range(5):
-            queue_sms("+79041764995", "text", using="both")
-        Worker(concurrency=1).run_once()
-        assert SmsMessage.objects.filter(status="queued").count() == 5
+        self.second.script_all(Fault("wrong_login"))
+        self.queue()
+        for _ in range(3):
+            Worker(concurrency=1).run_once()
+            SmsMessage.objects.update(send_after=timezone.now())
+        assert SmsMessage.objects.filter(status="queued", attempts__lte=1).count() == 5
         assert (self.first.sends, self.second.sends) == (1, 1)
+        assert self.reasons() == {"first": "funds", "second": "account"}
+
+    def test_a_member_that_fails_is_paused_for_all_and_named(self, transactional_db, caplog):
+        """A wrong login is not tried again by the next process, as from cron."""
+        self.first.script_all(Fault("wrong_login"))
+        self.queue()
+        for _ in range(3):
+            Worker().run_once()
+            self.queue()
+        Worker().run_once()
+        assert self.first.sends == 1 and len(self.second.taken) == 20
+        assert self.reasons() == {"first": "account"}
+        assert caplog.text.count("failover both: not accepted by first") == 1
+        assert caplog.text.count("provider first is paused (account)") == 1
+        out = io.StringIO()
+        with pytest.raises(CommandError, match="Needs attention: first"):
+            call_command("sms_status", stdout=out)
+        assert "paused (account)" in out.getvalue()
+
+    def test_a_member_is_looked_at_when_its_time_has_come(self, transactional_db):
+        self.first.script_all(Fault("wrong_login"), on="send")
+        self.queue(1)
+        Worker().run_once()
+        self.first.unscript()
+        self.queue(1)
+        Worker().run_once()
+        assert self.first.balances == 0 and len(self.second.taken) == 2
+        ProviderState.objects.update(look_at=timezone.now())
+        self.queue(3)
+        Worker().run_once()
+        assert self.first.balances == 1 and len(self.first.taken) == 3
+        assert self.reasons() == {}
+
+    def test_a_member_that_hangs_is_passed_over_after_a_few(self, transactional_db):
+        self.first.script_all(Fault("close_without_answer"), on="send")
+        self.queue(10)
+        Worker().run_once()
+        assert SmsMessage.objects.filter(status="unknown").count() == 3
+        assert len(self.second.taken) == 7
+        assert self.reasons() == {"first": "hanging"}
+
+    def test_a_success_of_one_member_says_nothing_of_another(self, transactional_db):
+        brakes.note_error("first", AuthenticationFailed())
+        send = self.make(alias="both")
+        brakes.note("both", send.send_message(sms()))
+        brakes.note("both", Receipt(alias="second"))
+        assert self.reasons() == {}
+        brakes.note_error("first", AuthenticationFailed())
+        brakes.note("both", Receipt(alias="second"))
+        assert self.reasons() == {"first": "account"}
+
+    @pytest.mark.parametrize("place", ["__init__", "open", "rate", "send_message", "close"])
+    def test_a_member_whose_program_fails_is_passed_over(self, transactional_db, settings, place):
+        settings.SMS_PROVIDERS["first"] = {
+            "BACKEND": "tests.backends.Hostile",
+            "OPTIONS": {
+                "raises": {place: RuntimeError("secret")},
+                "returns": {"announces_first_byte": True},
+            },
+        }
+        Hostile.calls.clear()
+        self.queue(10)
+        Worker(concurrency=1).run_once()
+        assert SmsMessage.objects.filter(status="sent").count() == 10
+        if place == "close":
+            assert len(self.second.taken) == 0
+        else:
+            assert len(self.second.taken) == 10
+            assert self.reasons() == {"first": "broken"}
+            assert Hostile.calls["send_message"] <= 3
 
     def test_one_that_does_not_announce_its_first_byte_is_announced(self, transactional_db):
         self.first.script_all(Fault("no_credit"))

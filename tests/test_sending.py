@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -28,7 +29,9 @@ from django_smska.exceptions import (
     InvalidProvider,
     InvalidRecipient,
     ProviderDoesNotExist,
+    ProviderFailed,
     QueryFailed,
+    SmsError,
     SmsNotSent,
     SmsOutcomeUnknown,
     TemporaryFailure,
@@ -1362,26 +1365,180 @@ class TestModel:
             SmsMessage.objects.filter(pk=message.pk).update(**wrong)
 
 
-class TestLockout:
-    def test_after_several_wrong_logins_not_even_a_direct_send_tries(self, provider):
+PAUSES = {
+    "account": AuthenticationFailed,
+    "funds": InsufficientCredits,
+    "unreachable": GatewayUnreachable,
+    "hanging": GatewayUnreachable,
+    "busy": TemporaryFailure,
+    "broken": ProviderFailed,
+}
+LATER = datetime(2031, 5, 4, 14, 30, 15, tzinfo=ZoneInfo("Europe/Moscow"))
+
+
+class TestPaused:
+    """A caller who waits is answered at once while the provider is paused."""
+
+    def pause(self, reason, look_at=LATER, alias="default"):
+        marks = {"reason": reason, "strikes": 3, "paused_at": timezone.now(), "look_at": look_at}
+        ProviderState.objects.update_or_create(alias=alias, defaults=marks)
+
+    @pytest.mark.parametrize("reason, error", PAUSES.items())
+    def test_nothing_is_asked_and_nothing_is_stored(self, provider, reason, error):
+        self.pause(reason)
+        with pytest.raises(error, match="paused.* Nothing was sent.* 14:30:15") as refused:
+            send_sms(NUMBER, "text")
+        assert (refused.value.code, refused.value.sms) == ("paused", None)
+        assert provider.requests == [] and not SmsMessage.objects.exists()
+        assert brakes.state_of("default").strikes == 3
+
+    @pytest.mark.parametrize("reason, error", PAUSES.items())
+    def test_a_stored_message_stays_as_it_is(self, provider, reason, error):
+        self.pause(reason)
+        draft, queued = SmsMessage(to=NUMBER, body="text"), queue_sms(NUMBER, "text")
+        for message in (draft, queued):
+            with pytest.raises(error, match="14:30:15"):
+                message.send()
+        assert draft.pk is None
+        assert (stored(queued.pk).status, stored(queued.pk).attempts) == ("queued", 0)
+        assert provider.requests == []
+
+    @pytest.mark.parametrize("fault", ["wrong_login", "no_credit", "http_404"])
+    def test_after_one_such_answer_the_next_is_refused(self, provider, fault):
+        provider.script_all(Fault(fault))
+        for _ in range(3):
+            with pytest.raises(SmsNotSent):
+                send_sms(NUMBER, "text")
+        assert provider.sends == 1 and SmsMessage.objects.count() == 1
+
+    def test_a_gateway_that_hangs_costs_three_unknowns_and_one_at_each_look(self, provider):
+        """Its balance may well be answered: that says nothing of a send."""
+        provider.script_all(Fault("close_without_answer"), on="send")
+        refused = []
+        for n in range(12):
+            if n in (6, 9):
+                ProviderState.objects.update(look_at=timezone.now())
+            with pytest.raises(SmsError) as error:
+                send_sms(NUMBER, "text")
+            refused.append(error.value.code == "paused")
+        assert refused == [n not in (0, 1, 2, 6, 9) for n in range(12)]
+        assert provider.sends == 5 and SmsMessage.objects.count() == 5
+
+    @pytest.mark.parametrize("reason", PAUSES)
+    def test_without_a_worker_it_opens_again(self, provider, reason):
+        self.pause(reason, timezone.now())
+        assert send_sms(NUMBER, "text").status == "sent"
+        assert provider.balances == 1
+        assert send_sms(NUMBER, "text").status == "sent"
+        assert provider.balances == 1
+        assert not brakes.state_of("default").is_paused
+
+    def test_a_look_that_finds_it_failing_names_the_next(self, provider):
+        self.pause("account", timezone.now())
+        provider.api_password = "changed"
+        for _ in range(2):
+            with pytest.raises(AuthenticationFailed, match="paused"):
+                send_sms(NUMBER, "text")
+        assert (provider.balances, provider.sends) == (1, 0)
+        assert brakes.state_of("default").look_at > timezone.now()
+
+    def test_of_many_callers_one_looks(self, provider):
+        self.pause("hanging", timezone.now())
+        provider.script_all(Fault("close_without_answer"), on="send")
+        start, outcomes = threading.Barrier(6), []
+
+        def call():
+            start.wait(30)
+            try:
+                send_sms(NUMBER, "text")
+            except SmsError as error:
+                outcomes.append(error.code)
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=call) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert outcomes.count("paused") == 5 and len(outcomes) == 6
+        assert (provider.balances, provider.sends) == (1, 1)
+
+    def test_without_a_balance_one_message_tries(self, provider, settings):
+        settings.SMS_PROVIDERS = {
+            "default": {"BACKEND": "tests.backends.Talkative", "OPTIONS": {"refuse": "no"}}
+        }
+        self.pause("hanging", timezone.now())
+        assert send_sms(NUMBER, "text").status == "sent"
+        assert not brakes.state_of("default").is_paused
+
+    def test_inside_a_transaction_it_is_refused_where_it_is_known(self, provider):
+        self.pause("hanging")
+        with transaction.atomic():
+            with pytest.raises(GatewayUnreachable, match="14:30:15"):
+                send_sms(NUMBER, "text")
+            with pytest.raises(GatewayUnreachable, match="14:30:15"):
+                SmsMessage(to=NUMBER, body="text").send()
+        assert provider.requests == [] and not SmsMessage.objects.exists()
+
+    def test_inside_a_transaction_the_look_waits_for_the_commit(self, provider):
+        self.pause("hanging", timezone.now())
+        with transaction.atomic():
+            message = send_sms(NUMBER, "text")
+            assert provider.requests == []
+        assert stored(message.pk).status == "sent"
+        assert provider.balances == 1
+
+    def test_the_same_key_again_returns_the_first_message(self, provider):
+        first = send_sms(NUMBER, "text", idempotency_key="one")
+        self.pause("hanging")
+        assert send_sms(NUMBER, "text", idempotency_key="one") == first
+
+    def test_queueing_goes_on(self, provider):
+        self.pause("hanging")
+        assert queue_sms(NUMBER, "text").status == "queued"
+
+    @pytest.fixture
+    def both(self, provider, settings):
+        with StandInGateway() as second:
+            settings.SMS_PROVIDERS |= {
+                "second": {"OPTIONS": options(second)},
+                "both": {
+                    "BACKEND": "django_smska.backends.failover.SmsBackend",
+                    "OPTIONS": {"providers": ["default", "second"]},
+                },
+            }
+            yield second
+
+    def test_a_failover_passes_over_what_is_paused(self, provider, both):
+        self.pause("hanging")
+        assert send_sms(NUMBER, "text", using="both").using == "second"
+        assert provider.requests == []
+
+    def test_a_failover_is_refused_until_the_first_look_where_all_are_paused(self, provider, both):
+        self.pause("hanging")
+        self.pause("funds", LATER + timedelta(hours=1), "second")
+        with pytest.raises(GatewayUnreachable, match="None of the providers .* 14:30:15") as error:
+            send_sms(NUMBER, "text", using="both")
+        assert error.value.code == "paused" and not SmsMessage.objects.exists()
+        assert provider.requests == both.requests == []
+        with transaction.atomic(), pytest.raises(GatewayUnreachable, match="14:30:15"):
+            send_sms(NUMBER, "text", using="both")
+
+    def test_a_wrong_login_of_a_member_is_tried_once(self, provider, both):
         provider.script_all(Fault("wrong_login"))
-        for _ in range(4):
-            with pytest.raises(AuthenticationFailed):
-                send_sms(NUMBER, "text")
-        assert provider.sends == 3
-        assert SmsMessage.objects.count() == 3
+        for _ in range(3):
+            assert send_sms(NUMBER, "text", using="both").using == "second"
+        assert (provider.sends, provider.balances) == (1, 0)
 
-    def test_a_good_answer_in_between_starts_the_count_anew(self, provider):
-        for number in (1, 2, 4, 5):
-            provider.script(number, Fault("wrong_login"))
-        for number in range(1, 7):
-            if number in (3, 6):
-                send_sms(NUMBER, "text")
-            else:
-                with pytest.raises(AuthenticationFailed):
-                    send_sms(NUMBER, "text")
-        assert provider.sends == 6
+    def test_a_member_is_looked_at_in_its_time(self, provider, both):
+        self.pause("hanging", timezone.now())
+        assert send_sms(NUMBER, "text", using="both").using == "default"
+        assert (provider.balances, both.requests) == (1, [])
+        assert not brakes.state_of("default").is_paused
 
+
+class TestBalances:
     @pytest.mark.parametrize("balance", ["999999999999.9999", "9999999999999999", "9" * 30])
     def test_no_balance_stops_the_sending(self, provider, balance):
         provider.script(1, answer(f"0|Message sent|a1|Balance status|{balance}".encode()))

@@ -532,20 +532,53 @@ class TestBrakes:
         assert provider.balances == 3 and provider.sends == 1
         assert statuses() == {"queued": 2}
 
+    @pytest.mark.parametrize("reason", ["unreachable", "hanging"])
+    def test_a_wrong_login_that_a_look_finds_is_tried_as_rarely_as_any(self, provider, reason):
+        queue(1)
+        now = timezone.now()
+        ProviderState.objects.create(
+            alias="default", reason=reason, strikes=3, looks=2, paused_at=now, look_at=now
+        )
+        provider.api_password = "changed"
+        Worker().run_once()
+        state = brakes.state_of("default")
+        assert (state.is_paused, state.reason, state.strikes) == (True, "account", 1)
+        assert state.look_at > now + timedelta(seconds=500)
+        brakes.note_error("default", GatewayUnreachable())  # of a request that was in flight
+        assert brakes.state_of("default").reason == "account"
+        assert (provider.balances, provider.sends) == (1, 0)
+
     def test_of_two_workers_one_looks(self, provider):
         self.paused(provider, "wrong_login")
         state = brakes.state_of("default")
         assert brakes._my_turn_to_look(state)
         assert not brakes._my_turn_to_look(state)
 
-    def test_a_provider_without_a_balance_opens_when_its_time_has_come(self, settings, db):
+    def test_a_provider_without_a_balance_opens_by_a_message_when_its_time_has_come(
+        self, settings, transactional_db
+    ):
         settings.SMSKA_LOCMEM_IN_TESTS = False
         settings.SMS_PROVIDERS = {"default": {"BACKEND": "tests.backends.Minimal"}}
         now = timezone.now()
-        ProviderState.objects.create(alias="default", reason="hanging", paused_at=now, look_at=now)
-        from django_smska.providers import providers
+        ProviderState.objects.create(alias="default", reason="funds", paused_at=now, look_at=now)
+        queue(3)
+        Worker().run_once()
+        assert statuses() == {"sent": 3}
+        assert not brakes.state_of("default").is_paused
 
-        assert brakes.may_send(providers["default"])
+    def test_after_hanging_one_message_goes_alone(self, provider):
+        """A balance question that is answered does not show that a message will be."""
+        self.paused(provider, "close_without_answer", 10)
+        assert statuses() == {"unknown": 3, "queued": 7}
+        provider.script_all(Fault("close_without_answer"), on="send")
+        Worker().run_once()
+        assert statuses() == {"unknown": 4, "queued": 6}
+        state = brakes.state_of("default")
+        assert state.is_paused and state.look_at > timezone.now()
+        provider.unscript()
+        ProviderState.objects.update(look_at=timezone.now())
+        Worker().run_once()
+        assert statuses() == {"unknown": 4, "sent": 6}
         assert not brakes.state_of("default").is_paused
 
     def test_a_success_that_comes_between_leaves_no_pause_without_a_reason(self, db, monkeypatch):

@@ -11,7 +11,13 @@ from typing import Any, ClassVar
 
 from django.core.checks import CheckMessage
 
-from ..exceptions import InvalidProvider, QueryFailed, SmsError, gettext_noop
+from ..exceptions import (
+    InvalidProvider,
+    QueryFailed,
+    SmsError,
+    SmsOutcomeUnknown,
+    gettext_noop,
+)
 from ..receipts import Receipt, Report
 from ..states import STOPPING_KINDS
 
@@ -99,10 +105,16 @@ class BaseSmsBackend:
         if stopped is not None:
             return None, stopped
         try:
-            return self.send_message(message), None
+            receipt = self.send_message(message)
         except SmsError as error:
             logger.warning("not accepted: %s", error)
             return None, error
+        except Exception as error:  # its text may hold the request
+            logger.error("%r raised %s", self, type(error).__name__)
+            return None, SmsOutcomeUnknown(alias=self.alias, code="crash")
+        if not isinstance(receipt, Receipt):
+            return None, SmsOutcomeUnknown(alias=self.alias, code="no-receipt")
+        return receipt, None
 
     def get_status(self, message: Any) -> Report:
         """Ask for the delivery report of a message with a ``gateway_id``."""

@@ -1,21 +1,24 @@
-"""Tries several providers in turn, as long as the message was surely not taken."""
+"""Tries several providers in turn, as long as the message was definitely not accepted."""
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..exceptions import GatewayUnreachable, InvalidProvider, SmsNotSent, gettext_noop
+from ..exceptions import GatewayUnreachable, InvalidProvider, SmsError, SmsNotSent, gettext_noop
 from ..receipts import Receipt
-from ..states import PAUSES, STOPPING_KINDS
+from ..states import STOPPING_KINDS, WAITING_KINDS
 from .base import BaseSmsBackend
 
-#: When an ailing provider may be tried again, by alias, for all instances in this process:
-#: repeated wrong logins lock accounts.
-_resting: dict[str, float] = {}
+if TYPE_CHECKING:
+    from ..fence import Fenced
+
+logger = logging.getLogger(__name__)
+
+NONE_OPEN = gettext_noop("None of the providers can be tried just now. Nothing was sent.")
 
 
 class SmsBackend(BaseSmsBackend):
@@ -23,7 +26,10 @@ class SmsBackend(BaseSmsBackend):
 
     The next one is tried after a refusal that concerns the provider (wrong login, no credits, not
     reached) or the moment (-3), never after an unknown outcome. The message's ``using`` becomes
-    the alias that took it, and that one is asked for its report.
+    the alias that accepted it, and that one is asked for its report.
+
+    ``skipped`` holds the aliases that are not tried: those that are paused, which the engine knows,
+    and those that refused for a reason that concerns them, until :meth:`close`.
     """
 
     announces_first_byte = True
@@ -38,45 +44,56 @@ class SmsBackend(BaseSmsBackend):
                 alias=alias,
             )
         _refuse_unknown(alias, providers)
-        self.backends = [_configured(name) for name in providers]
-        self.deadline = sum(backend.deadline for backend in self.backends)
-        self._opened = ExitStack()
+        self.members = [_member(name) for name in providers]
+        self.deadline = sum(member.deadline for member in self.members)
+        self.skipped: set[str] = set()
+        self._is_open = False
 
     def open(self) -> bool:
-        opened = [backend for backend in self.backends if backend.open()]
-        for backend in opened:
-            self._opened.callback(backend.close)
-        return bool(opened)
+        """Open those that may be tried; one that cannot be opened fails when it is its turn."""
+        if self._is_open:
+            return False
+        self._is_open = True
+        for member in self._open_members():
+            with suppress(SmsError):
+                member.open()
+        return True
 
     def close(self) -> None:
-        self._opened.close()
+        self._is_open = False
+        self.skipped = set()
+        for member in self.members:
+            member.close()
 
     def send_message(self, message: Any) -> Receipt:
-        error: SmsNotSent = GatewayUnreachable(
-            gettext_noop("None of the providers can be tried just now. Nothing was sent."),
-            alias=self.alias,
-        )
-        for backend in self.backends:
-            if _resting.get(str(backend.alias), 0) > time.monotonic():
+        error: SmsError = GatewayUnreachable(NONE_OPEN, alias=self.alias, code="paused")
+        refused: list[SmsError] = []
+        for member in self._open_members():
+            if member.alias in self.skipped:  # another thread has heard of it in the meantime
                 continue
-            try:
-                return self._send(backend, message)
-            except SmsNotSent as refusal:
-                if refusal.kind not in STOPPING_KINDS | {"temporary"}:
-                    raise
-                error = refusal
-                _rest(str(backend.alias), refusal.kind)
+            outcome = _send(member, message)
+            if isinstance(outcome, Receipt):
+                return replace(outcome, alias=member.alias, refused=tuple(refused))
+            error = outcome
+            if not (isinstance(error, SmsNotSent) and error.kind in WAITING_KINDS | {"temporary"}):
+                break
+            logger.warning("failover %s: not accepted by %s: %s", self.alias, member.alias, error)
+            if error.kind in STOPPING_KINDS:
+                self.skipped.add(member.alias)
+            refused.append(error)
+        error.refused = tuple(one for one in refused if one is not error)
         raise error.with_traceback(None)
 
-    def _send(self, backend: BaseSmsBackend, message: Any) -> Receipt:
-        if not backend.announces_first_byte:
-            self.before_first_byte(message)
-        return replace(backend.send_message(message), alias=str(backend.alias))
+    def _open_members(self) -> list[Fenced]:
+        return [member for member in self.members if member.alias not in self.skipped]
 
 
-def _rest(alias: str, kind: str) -> None:
-    if kind in PAUSES:
-        _resting[alias] = time.monotonic() + PAUSES[kind]
+def _send(member: Fenced, message: Any) -> Receipt | SmsError:
+    try:
+        member.open()
+        return member.send_message(message)
+    except SmsError as error:
+        return error
 
 
 def _refuse_unknown(alias: str | None, names: Sequence[str]) -> None:
@@ -93,12 +110,17 @@ def _refuse_unknown(alias: str | None, names: Sequence[str]) -> None:
         )
 
 
-def _configured(alias: str) -> BaseSmsBackend:
-    from ..providers import providers  # the handler makes backends, this one makes some of its own
+def _member(alias: str) -> Fenced:
+    # The handler makes backends, and this one makes some of its own.
+    from ..fence import Fenced, unusable
+    from ..providers import providers
 
     if _backend_of(providers.settings.get(alias)) == f"{__name__}.SmsBackend":
         raise InvalidProvider("A failover cannot be one of another's 'providers'.", alias=alias)
-    return providers.configured(alias)
+    try:
+        return Fenced(alias, providers.configured(alias))
+    except InvalidProvider as error:  # the system check names it; the others can still send
+        return unusable(alias, error)
 
 
 def _backend_of(entry: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from django_smska import brakes
+from django_smska import brakes, fence
 from django_smska.exceptions import InvalidProvider, SmsError
 from django_smska.sms import providers
 
@@ -66,7 +66,7 @@ def _aliases(using: str | None) -> list[str]:
     """The providers to ask. One that cannot even be made is asked, so that it says why."""
     if using is not None:
         try:
-            backend = providers[using]
+            backend = fence.provider(using)
         except InvalidProvider as error:
             raise CommandError(str(error)) from None
         if not backend.has_balance:
@@ -80,7 +80,7 @@ def _aliases(using: str | None) -> list[str]:
 
 def _may_have_balance(alias: str) -> bool:
     try:
-        return providers[alias].has_balance
+        return fence.provider(alias).has_balance
     except InvalidProvider:
         return True
 
@@ -88,7 +88,7 @@ def _may_have_balance(alias: str) -> bool:
 def _ask(alias: str, least: Decimal | None) -> dict[str, Any]:
     """Return ``balance`` or ``error``, and what follows from it."""
     try:
-        balance = providers[alias].get_balance()
+        balance = fence.provider(alias).get_balance()
     except (SmsError, InvalidProvider) as error:
         return {"error": str(error)}
     answer: dict[str, Any] = {"balance": f"{balance:f}"}

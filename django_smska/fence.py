@@ -1,0 +1,402 @@
+"""Call backends without trusting them: a third party's class may raise and return anything.
+
+The engine, the commands and the checks reach every backend through :class:`Fenced`. Its methods
+raise ``SmsError`` and no other error, and return values that any database can store. What a
+provider's program does wrong is logged with the exception's class alone: its text may hold the
+request.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from django.core.checks import CheckMessage, Warning
+
+from .backends.base import BaseSmsBackend, parse_rate
+from .exceptions import (
+    InvalidProvider,
+    ProviderFailed,
+    QueryFailed,
+    SmsError,
+    SmsNotSent,
+    SmsOutcomeUnknown,
+    gettext_noop,
+)
+from .providers import providers
+from .receipts import Receipt, Report
+from .states import MOVES, STOPPING_KINDS, Status
+
+logger = logging.getLogger(__name__)
+
+REPORTED = (MOVES[Status.SENT] | {Status.SENT}) - {Status.UNCONFIRMED}
+KINDS = STOPPING_KINDS | {"message", "sender", "temporary", "broken", "unknown", "query"}
+LONGEST_WORDS = 1000  # characters of an error's text that are kept
+LEAST_RATE = 1e-6  # messages a second: one in eleven days
+TOO_MUCH = 10**12  # credits that no account has, and that the column cannot hold
+
+FAILED = gettext_noop("The provider's program failed before anything was sent; the log says more.")
+NO_ANSWER = gettext_noop("The provider's program gave no usable answer; the log says more.")
+BAD_RATE = gettext_noop("Its 'rate' cannot be read: write it like 20/s, 100/m or 1000/h.")
+NO_RECEIPT = gettext_noop("The provider's program did not say whether the message was taken.")
+
+_T = TypeVar("_T")
+
+
+def provider(alias: str) -> Fenced:
+    """Make the backend of this alias. Raises ``InvalidProvider`` where it cannot be made."""
+    return Fenced(alias, providers[alias])
+
+
+def unusable(alias: str, error: InvalidProvider) -> Fenced:
+    """Return what stands for a backend that cannot be made: its calls raise ``ProviderFailed``."""
+    fenced = Fenced(alias, None)
+    fenced.unusable = str(error).removeprefix(f"SMS_PROVIDERS[{alias!r}]: ")
+    return fenced
+
+
+def gives_reports(alias: str) -> bool:
+    """Return whether this provider can be asked for reports; True where that is not known."""
+    try:
+        return provider(alias).gives_reports
+    except InvalidProvider as error:
+        logger.error("%s", error)
+        return True
+
+
+class Fenced:
+    """A backend, and the only way to it. Attributes are read once, when it is made."""
+
+    def __init__(self, alias: str, backend: Any) -> None:
+        self.alias = alias
+        self.unusable = ""  # why no call can be made
+        self.module = type(backend).__module__
+        self._backend = backend
+        self._opened = False
+        # Where the answer makes no sense, the careful one counts.
+        self.uses_network = self._attribute("uses_network", True) is not False
+        self.announces_first_byte = self._attribute("announces_first_byte", False) is True
+        reports, balance = (hasattr(type(backend), one) for one in ("get_status", "get_balance"))
+        self.gives_reports = self._attribute("gives_reports", reports) is True
+        self.has_balance = self._attribute("has_balance", balance) is True
+        self.members = self._members()
+        self.deadline = self._deadline()
+        self.rate = self._rate()
+
+    def __enter__(self) -> Fenced:
+        try:
+            self.open()
+        except SmsError:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # --- calls
+
+    def open(self) -> None:
+        """Open a connection. Raises ``SmsNotSent`` of a kind that concerns the provider."""
+        self._opened = True
+        error = _caught(lambda: self._optional("open"))
+        if error is None:
+            return
+        if isinstance(error, SmsNotSent) and (fit := self._fit(error)).kind in STOPPING_KINDS:
+            raise fit
+        raise self._failed(error, "open")
+
+    def close(self) -> None:
+        """Close the connection. An outcome that is known is worth more than a clean end."""
+        opened, self._opened = self._opened, False
+        if not opened or self.unusable:
+            return
+        if (error := _caught(lambda: self._optional("close"))) is not None:
+            self._log("close", error)
+
+    def send_message(self, message: Any) -> Receipt:
+        """Send one message; call its ``before_first_byte`` at the latest before the backend, if
+        that does not announce its first byte.
+
+        Raises ``SmsError``, and what ``before_first_byte`` raised.
+        """
+        first_byte = _FirstByte(getattr(message, "before_first_byte", None))
+        message.before_first_byte = first_byte
+        try:
+            outcome = self._outcome(message, first_byte)
+            if not isinstance(outcome, SmsNotSent):
+                first_byte()  # also where the backend promised to announce it, and did not
+        finally:
+            message.before_first_byte = first_byte.announce
+        if isinstance(outcome, SmsError):
+            raise outcome
+        return outcome
+
+    def get_status(self, message: Any) -> Report:
+        """Ask for a report. Raises ``SmsError``."""
+        return self._answer("get_status", _report, message)
+
+    def get_balance(self) -> Decimal:
+        """Ask for the credits left: a finite number. Raises ``SmsError``."""
+        return self._answer("get_balance", _balance)
+
+    def check(self) -> list[CheckMessage]:
+        """Return the backend's system check messages, and ours where it has none to return."""
+        found: list[CheckMessage] = []
+        error = _caught(lambda: found.extend(_check_messages(self._optional("check", []))))
+        if error is None:
+            return found
+        why = self.unusable or f"check() of its backend failed ({type(error).__name__})."
+        return [
+            Warning(
+                f"SMS_PROVIDERS[{self.alias!r}]: {why}",
+                hint="Tell the author of the backend. Until that is corrected, its settings are "
+                "not checked, or nothing is sent through it.",
+                id="smska.W009",
+            )
+        ]
+
+    def skip(self, aliases: Iterable[str]) -> None:
+        """Let a failover try none of these members until it is closed. It may be called while
+        messages are sent."""
+        if self.members:
+            self._backend.skipped.update(aliases)
+
+    # --- what came of a call
+
+    def _outcome(self, message: Any, first_byte: _FirstByte) -> Receipt | SmsError:
+        if self.unusable:
+            return self._is_unusable()
+        if not self.announces_first_byte:
+            first_byte()
+        returned: list[Any] = []
+        error = _caught(lambda: returned.append(self._backend.send_message(message)))
+        if first_byte.error is not None:
+            raise first_byte.error  # whatever the backend has made of it
+        if error is not None:
+            return self._fit(self._judged(error, begun=first_byte.begun))
+        (receipt,) = returned
+        if not isinstance(receipt, Receipt):
+            return SmsOutcomeUnknown(NO_RECEIPT, alias=self.alias, code="no-receipt")
+        return self._cleaned(receipt)
+
+    def _judged(self, error: Exception, *, begun: bool) -> Exception:
+        """Only the two classes that speak of a send are believed; all else is a doubt."""
+        if isinstance(error, (SmsNotSent, SmsOutcomeUnknown)):
+            return error
+        if begun:
+            self._log("send_message", error)
+            return SmsOutcomeUnknown(code=_crash(error))
+        return self._failed(error, "send_message")
+
+    def _answer(self, name: str, read: Callable[[Any], _T], *args: Any) -> _T:
+        answers: list[_T] = []
+        error = _caught(lambda: answers.append(read(self._optional(name, None, *args))))
+        if error is None:
+            return answers[0]
+        if isinstance(error, SmsError) and not self.unusable:
+            raise self._fit(error)
+        raise self._no_answer(error, name)
+
+    def _cleaned(self, receipt: Receipt) -> Receipt:
+        """The message was accepted: nothing that the receipt holds may lose that."""
+        readers: dict[str, Callable[[Any], Any]] = {
+            "gateway_id": _id,
+            "balance": _balance_if_any,
+            "alias": _alias,
+        }
+        good: dict[str, Any] = {}
+        for name, read in readers.items():
+            try:
+                good[name] = read(getattr(receipt, name))
+            except Exception as error:
+                self._log(f"{name} of a receipt", error)
+        return Receipt(**good, refused=receipt.refused if self.members else ())
+
+    def _is_unusable(self) -> ProviderFailed:
+        return ProviderFailed(self.unusable, alias=self.alias, code="provider")
+
+    def _failed(self, error: Exception, name: str) -> ProviderFailed:
+        if self.unusable:
+            return self._is_unusable()
+        self._log(name, error)
+        return ProviderFailed(FAILED, alias=self.alias, code=_crash(error))
+
+    def _no_answer(self, error: Exception, name: str) -> QueryFailed:
+        self._log(name, error)
+        failure = QueryFailed(self.unusable or NO_ANSWER, alias=self.alias, code=_crash(error))
+        failure.kind = ProviderFailed.kind  # the gateway may be well
+        return failure
+
+    def _fit(self, error: Exception) -> SmsError:
+        """Make an error fit to be stored and shown, without the frames that it came through: they
+        may hold the request. An error of a third party's class may lack what all of ours have."""
+        flaw = _caught(lambda: _tidy(error, self))
+        if flaw is not None or not isinstance(error, SmsError):
+            self._log("an error that it raised", error)
+            ours = (one for one in (SmsOutcomeUnknown, SmsNotSent) if isinstance(error, one))
+            return next(ours, QueryFailed)(alias=self.alias, code=_crash(error))
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+
+    # --- the backend itself
+
+    def _optional(self, name: str, otherwise: Any = None, *args: Any) -> Any:
+        """Call a method that a backend which does not inherit ours may lack."""
+        if self.unusable:
+            raise self._is_unusable()
+        method = getattr(self._backend, name, None)
+        return otherwise if method is None else method(*args)
+
+    def _attribute(self, name: str, missing: Any) -> Any:
+        try:
+            return getattr(self._backend, name, missing)
+        except Exception as error:
+            self._log(name, error)
+            return None
+
+    def _members(self) -> list[Fenced]:
+        """The providers that a failover tries in turn, each behind a fence of its own."""
+        members = self._attribute("members", None)
+        if not isinstance(members, list):
+            return []
+        return [member for member in members if isinstance(member, Fenced)]
+
+    def _deadline(self) -> float:
+        value = self._attribute("deadline", BaseSmsBackend.deadline)
+        try:
+            return _above_zero(value)
+        except Exception as error:
+            self._log("deadline", error)
+            return BaseSmsBackend.deadline
+
+    def _rate(self) -> float | None:
+        """A limit that cannot be read is no reason to send without one."""
+        try:
+            value = getattr(self._backend, "rate", None)
+            rate = _above_zero(value) if isinstance(value, (int, float)) else parse_rate(value)
+            if rate is not None and rate < LEAST_RATE:
+                raise ValueError("a rate that is never reached")
+            return rate
+        except Exception as error:
+            self._log("rate", error)
+            self.unusable = BAD_RATE
+            return None
+
+    def _log(self, name: str, error: Exception) -> None:
+        logger.error("provider %s: %s failed (%s)", self.alias, name, type(error).__name__)
+
+
+def _caught(call: Callable[[], Any]) -> Exception | None:
+    """Call; return what was raised, so that nothing is raised while it is handled."""
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
+
+
+class _FirstByte:
+    """Passes the announcement of the first byte on, and remembers what came of it."""
+
+    def __init__(self, announce: Callable[[], Any] | None) -> None:
+        self.announce, self.begun = announce, False
+        self.error: BaseException | None = None
+
+    def __call__(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.begun:
+            return
+        try:
+            if self.announce is not None:
+                self.announce()
+        except BaseException as error:
+            self.error = error
+            raise
+        self.begun = True
+
+
+# --- what a backend may return --------------------------------------------------------------------
+
+
+def storable(text: str, most: int) -> str:
+    """Return one line of at most ``most`` characters that every column of every database takes:
+    no NUL, no halves of surrogate pairs, nothing outside of the first 65536 characters."""
+    kept = (one for one in " ".join(text.split()) if one <= "\uffff" and one.isprintable())
+    return "".join(kept)[:most]
+
+
+def _tidy(error: Any, raised_by: Fenced) -> None:
+    doubt = isinstance(error, SmsOutcomeUnknown)
+    if error.kind not in KINDS or (error.kind == "unknown") != doubt:
+        raise ValueError("a kind that the engine does not know")
+    error.args = (storable(str(error.args[0]), LONGEST_WORDS) or error.summary,)
+    error.code = storable(str(error.code), 32)
+    error.gateway_text = storable(str(error.gateway_text), LONGEST_WORDS)
+    error.sms = None
+    if not raised_by.members:  # those of a failover have named themselves
+        error.alias, error.refused = raised_by.alias, ()
+
+
+def _crash(error: Exception) -> str:
+    return storable(f"crash-{type(error).__name__}", 32)
+
+
+def _above_zero(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, (bool, str)) or not 0 < number < math.inf:
+        raise ValueError("not a number above 0")
+    return number
+
+
+def _id(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value == "":
+        return ""
+    if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        raise ValueError("no id that can be stored")
+    if len(value) > 64:
+        raise ValueError("an id that is too long")
+    return str(value)
+
+
+def _balance(value: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        raise TypeError("a balance is a number")
+    balance = Decimal(str(value))
+    if not (balance.is_finite() and abs(balance) < TOO_MUCH):
+        raise ValueError("a balance that no account has")
+    exponent = int(balance.as_tuple().exponent)
+    return balance.quantize(Decimal("0.0001")) if exponent < -4 else balance
+
+
+def _balance_if_any(value: Any) -> Decimal | None:
+    return None if value is None else _balance(value)
+
+
+def _alias(value: Any) -> str:
+    if value and value not in providers:
+        raise ValueError("no alias of SMS_PROVIDERS")
+    return str(value or "")
+
+
+def _report(report: Any) -> Report:
+    if not isinstance(report, Report):
+        raise TypeError("a report is a Report")
+    raw = storable(report.raw, 64) if isinstance(report.raw, str) else ""
+    status = report.status if isinstance(report.status, str) else ""
+    if status in REPORTED:
+        return Report(Status(status).value, raw)
+    return Report("", raw or storable(status, 64))
+
+
+def _check_messages(found: Any) -> list[CheckMessage]:
+    messages: list[CheckMessage] = list(found)
+    if not all(isinstance(one, CheckMessage) for one in messages):
+        raise TypeError("check() returns check messages")
+    return messages
