@@ -25,7 +25,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from . import brakes, conf, recipients
+from . import brakes, conf, recipients, times
 from .deeds import LISTED, QUEUED, SEND, Outcome, balance_words, log, paused_words, worker_away
 from .forms import SmsMessageForm
 from .models import SmsMessage, rows, write_db
@@ -98,6 +98,8 @@ class ComposeForm(SmsMessageForm):
         at = self.cleaned_data["send_at"]
         if at is not None and at <= timezone.now():
             raise ValidationError(_("This time has passed. Leave it empty to send now."))
+        if at is not None and (problem := times.problem(at)):
+            raise ValidationError(problem)
         return at
 
     def clean(self) -> Any:
@@ -302,8 +304,7 @@ def _queued(form: ComposeForm) -> Outcome:
 
 
 def _time(at: Any) -> str:
-    local = timezone.localtime(at) if timezone.is_aware(at) else at
-    return date_format(local, "SHORT_DATETIME_FORMAT")
+    return date_format(times.local(at), "SHORT_DATETIME_FORMAT")
 
 
 def _store_drafts(form: ComposeForm, user: Any) -> list[int]:

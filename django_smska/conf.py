@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from math import inf
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -12,15 +13,22 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .exceptions import InvalidProvider
 
+LONGEST = timedelta(days=36525)
+
 
 def lease() -> timedelta:
     """``SMSKA_LEASE``: seconds that a claim holds, 120. It must outlast one send."""
-    return timedelta(seconds=_positive("SMSKA_LEASE", 120))
+    return _duration("SMSKA_LEASE", 120)
 
 
 def expires_after() -> timedelta:
     """``SMSKA_EXPIRES_AFTER``: seconds after which an unsent message is not sent, 24 hours."""
-    return timedelta(seconds=_positive("SMSKA_EXPIRES_AFTER", 24 * 3600))
+    return _duration("SMSKA_EXPIRES_AFTER", 24 * 3600)
+
+
+def max_ahead() -> timedelta:
+    """``SMSKA_MAX_AHEAD``: seconds ahead to which a sending may be put off, 366 days."""
+    return _duration("SMSKA_MAX_AHEAD", 366 * 24 * 3600)
 
 
 def max_attempts() -> int:
@@ -35,7 +43,7 @@ def max_segments() -> int:
 
 def status_window() -> timedelta:
     """``SMSKA_STATUS_WINDOW``: seconds after sending in which reports are asked for, 72 hours."""
-    return timedelta(seconds=_positive("SMSKA_STATUS_WINDOW", 72 * 3600))
+    return _duration("SMSKA_STATUS_WINDOW", 72 * 3600)
 
 
 def send_at_once() -> int:
@@ -50,7 +58,7 @@ def low_balance() -> float:
 
 def keep_for() -> timedelta:
     """``SMSKA_KEEP``: seconds that ``sms_prune`` keeps finished messages, 180 days."""
-    return timedelta(seconds=_positive("SMSKA_KEEP", 180 * 24 * 3600))
+    return _duration("SMSKA_KEEP", 180 * 24 * 3600)
 
 
 def tasks() -> str | None:
@@ -71,12 +79,20 @@ def locmem_in_tests() -> bool:
     return bool(getattr(settings, "SMSKA_LOCMEM_IN_TESTS", True))
 
 
+def _duration(name: str, default: float) -> timedelta:
+    """A number of seconds that can be added to any time of today: at most a hundred years."""
+    seconds = _positive(name, default)
+    if not seconds <= LONGEST.total_seconds():
+        raise ImproperlyConfigured(f"{name} must be at most a hundred years, not {seconds!r} s.")
+    return timedelta(seconds=seconds)
+
+
 def _positive(name: str, default: float, *, or_zero: bool = False) -> float:
     value = getattr(settings, name, default)
     if isinstance(value, timedelta):
         value = value.total_seconds()
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or value < 0 or (value == 0 and not or_zero):
+    if not number or not 0 <= value < inf or (value == 0 and not or_zero):
         wanted = "0 or a number above it" if or_zero else "a number above 0"
         raise ImproperlyConfigured(f"{name} must be {wanted}, not {value!r}.")
     return value

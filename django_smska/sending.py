@@ -31,10 +31,10 @@ from django.db import (
 )
 from django.db.models import Case, DateTimeField, ExpressionWrapper, F, Value, When
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Least
 from django.utils import timezone
 
-from . import brakes, conf, pace, states, wakeup
+from . import brakes, conf, pace, states, times, wakeup
 from .backends.base import BaseSmsBackend
 from .exceptions import (
     SmsError,
@@ -212,11 +212,16 @@ def enqueue(messages: SmsMessageQuerySet) -> int:
 def _into_queue(messages: SmsMessageQuerySet) -> int:
     """Put drafts into the queue; those without an expiry get one. Nobody is woken: who calls this
     claims them next."""
-    now = timezone.now()
-    start = Case(When(send_after__gt=now, then=F("send_after")), default=Value(now))
+    now, latest = timezone.now(), times.latest()
+    too_far = When(send_after__gt=latest, then=Value(latest))  # by an UPDATE that is none of ours
+    start = Case(too_far, When(send_after__gt=now, then=F("send_after")), default=Value(now))
     expiry = ExpressionWrapper(start + conf.expires_after(), output_field=DateTimeField())
     return move(
-        messages, [Status.DRAFT], Status.QUEUED, expires_at=Coalesce(F("expires_at"), expiry)
+        messages,
+        [Status.DRAFT],
+        Status.QUEUED,
+        expires_at=Least(Coalesce(F("expires_at"), expiry), Value(times.latest_expiry())),
+        send_after=Case(too_far, default=F("send_after")),
     )
 
 
