@@ -14,12 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db import connections, transaction
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Substr
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -44,27 +46,28 @@ from .deeds import (
     Plan,
     balance_words,
     error_words,
+    keys_among,
     log,
     paused_words,
     read_keys,
     try_deed,
 )
-from .exceptions import WrongStatus
+from .exceptions import SAID, WrongStatus
 from .forms import SmsActionForm, SmsMessageForm, aliases
+from .guard import GuardedAdmin, moment, one_of
 from .models import ProviderState, SmsMessage, rows, write_db
 from .numbers import mask, normalize
+from .providers import providers
 from .states import Status
 
 BATCH = 1000  # rows a transaction
 COUNTED = 10_000  # rows that the list goes back
 PARTS_AMONG = 50_000  # newest rows, among which a part of a number is looked for
+ID_LENGTH = 64  # characters of a gateway id
 
 if TYPE_CHECKING:
-    MessageAdminBase = admin.ModelAdmin[SmsMessage]
-    StateAdminBase = admin.ModelAdmin[ProviderState]
     PaginatorBase = Paginator[Any]
 else:
-    MessageAdminBase = StateAdminBase = admin.ModelAdmin
     PaginatorBase = Paginator
 
 
@@ -107,16 +110,20 @@ class NeedsFilter(admin.SimpleListFilter):
         return desk.needing_a_person(queryset) if self.value() == "person" else queryset
 
 
-def _matches(term: str, *, parts: bool) -> Q:
-    """A number in any spelling, a whole gateway id, or with ``parts`` four or more digits of a
+def _matches(term: str, *, numbers: bool) -> Q:
+    """A whole gateway id, or with ``numbers`` a number in any spelling, or four or more digits of a
     number of a newer message."""
-    found = Q(gateway_id=term)
+    found = Q(pk__in=())
+    if term.isascii() and term.isprintable() and len(term) <= ID_LENGTH:
+        found = Q(gateway_id=term)
+    if not numbers:  # or the digits that a mask hides could be found by a thousand searches
+        return found & ~Q(gateway_id__contains=Substr("to", 2))  # where a gateway repeats it
     try:
         return found | Q(to=normalize(term))
     except ValidationError:
         pass
-    digits = re.sub(r"\D", "", term)
-    if parts and len(digits) >= 4 and re.fullmatch(r"[\d\s+().\-]+", term):
+    digits = re.sub(r"[^0-9]", "", term)
+    if 4 <= len(digits) <= 15 and re.fullmatch(r"[0-9\s+().\-]+", term):
         part = Q(to__contains=digits)
         if digits.startswith("8"):
             part |= Q(to__startswith=f"+7{digits[1:]}")
@@ -152,7 +159,7 @@ def _has(obj: SmsMessage, name: Any) -> bool:
 
 
 @admin.register(SmsMessage)
-class SmsMessageAdmin(MessageAdminBase):
+class SmsMessageAdmin(GuardedAdmin):
     """Drafts can be edited; from then on a message is only read, and changed by deeds."""
 
     form = SmsMessageForm
@@ -175,6 +182,13 @@ class SmsMessageAdmin(MessageAdminBase):
     show_full_result_count = False
     paginator = RecentPaginator
     show_facets = admin.ShowFacets.NEVER
+    look_ups = {
+        "needs": one_of(lambda: ["person"]),
+        "status__exact": one_of(lambda: Status.values),
+        "using": one_of(lambda: providers),
+        "created_at__gte": moment,
+        "created_at__lt": moment,
+    }
     actions = (
         "send_selected",
         "refresh_selected",
@@ -241,21 +255,14 @@ class SmsMessageAdmin(MessageAdminBase):
     def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
         return [name for name in ("to", "masked_number") if name in list_display]
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """What a user may not see cannot be guessed by an address such as ?body__contains=…"""
-        hidden = {
-            "to": not privacy.may_see_number(request.user),
-            "body": not privacy.may_see_text(request.user),
-        }
-        field = lookup.partition("__")[0]
-        return not hidden.get(field) and super().lookup_allowed(lookup, value, request)
-
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip()
-        parts = privacy.may_see_number(request.user)  # or it could be guessed, digit by digit
-        return (queryset.filter(_matches(term, parts=parts)) if term else queryset), False
+        if not term:
+            return queryset, False
+        numbers = privacy.may_see_number(request.user)
+        return queryset.filter(_matches(term, numbers=numbers)), False
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -324,7 +331,29 @@ class SmsMessageAdmin(MessageAdminBase):
             return _page("export").ask(self, request, request.GET.get("pks", ""))
         return _page("export").download(self, request, request.POST.get("pks", ""))
 
+    def response_action(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        chosen = keys_among(request.POST.getlist(ACTION_CHECKBOX_NAME))
+        post = request.POST.copy()
+        post.setlist(ACTION_CHECKBOX_NAME, [str(key) for key in chosen])
+        request.POST = post  # type: ignore[assignment]
+        return super().response_action(request, *args, **kwargs)
+
     # --- one message
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        """A message to show. What others wrote about it may repeat what a user may not see."""
+        message = super().get_object(request, object_id, from_field)
+        for name in _RAW if message is not None else ():
+            words = privacy.words_for(request.user, message, getattr(message, name))
+            setattr(message, name, words)
+        return message
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Only texts can be filled in by an address: no other kind of field reads them."""
+        given = super().get_changeform_initial_data(request)
+        return {name: value for name, value in given.items() if name in _WRITTEN}
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None or self.has_change_permission(request, obj):
@@ -449,7 +478,7 @@ class SmsMessageAdmin(MessageAdminBase):
         more = "…" if len(keys) > LISTED else ""
         return format_html("{}: {} ({}{}). {}", outcome.what, number, links, more, outcome.why)
 
-    def get_urls(self) -> list[URLPattern]:
+    def own_urls(self) -> list[URLPattern]:
         own = [
             path(f"{deed.name}/", self._view(deed), name=f"django_smska_smsmessage_{deed.name}")
             for deed in DEEDS
@@ -460,7 +489,7 @@ class SmsMessageAdmin(MessageAdminBase):
         own.append(path("export/", view, name="django_smska_smsmessage_export"))
         tell = self._wrap(self.statistics_view)
         own.append(path("statistics/", tell, name="django_smska_smsmessage_statistics"))
-        return own + super().get_urls()
+        return own
 
     def _view(self, deed: Deed) -> Callable[..., Any]:
         return self._wrap(partial(self.deed_view, deed=deed))
@@ -587,11 +616,23 @@ class SmsMessageAdmin(MessageAdminBase):
 
 
 @admin.register(ProviderState)
-class ProviderStateAdmin(StateAdminBase):
+class ProviderStateAdmin(GuardedAdmin):
     """What the workers know of each provider, to read."""
 
     list_display = ("alias", "state", "paused_at", "credits", "strikes", "worker_seen_at")
+    sortable_by = ()
     fields = (*list_display, "look_at", "details")
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        """A provider to show. Its gateway's own words may repeat what was sent."""
+        state = super().get_object(request, object_id, from_field)
+        if state is not None and not privacy.may_see_text(request.user):
+            state.detail = state.detail.partition(SAID)[0]
+        if state is not None:
+            state.detail = privacy.words_for(request.user, state, state.detail)
+        return state
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -87,7 +87,7 @@ class ComposeForm(SmsMessageForm):
         file = self.cleaned_data["file"]
         if not file:
             return
-        if self.cleaned_data["numbers"].strip():
+        if "numbers" in self.errors or self.cleaned_data["numbers"].strip():
             raise ValidationError(_("Give numbers either in the field above or in a file."))
         self.column = recipients.column(file.read(recipients.LARGEST + 1))
         # From here on they are as if they had been typed: a page can carry them, a file it cannot.
@@ -104,7 +104,7 @@ class ComposeForm(SmsMessageForm):
 
     def clean(self) -> Any:
         cleaned = super().clean()
-        if "file" not in self.errors:
+        if not {"numbers", "file"} & self.errors.keys():
             try:
                 self._read_numbers()
             except ValidationError as error:

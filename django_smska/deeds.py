@@ -32,6 +32,7 @@ from .exceptions import (
     WrongStatus,
 )
 from .models import ProviderState, SmsMessage, SmsMessageQuerySet, rows, write_db
+from .redact import withhold
 from .states import STOPPING_KINDS, Status
 
 MOST = 100_000  # messages a deed: their keys must fit into one POST
@@ -203,7 +204,7 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
     if isinstance(error, InvalidProvider):
         why = gettext("The provider “%s” is not set up as it should be: tell your administrator.")
         return Outcome(_("Not done"), why % message.using, messages.ERROR)
-    why = gettext(str(error.args[0]))
+    why = gettext(withhold(str(error.args[0]), [message.body]))  # a third party's, perhaps
     if isinstance(error, SmsOutcomeUnknown):
         return Outcome(_("Unknown whether it was sent"), why, messages.ERROR)
     if isinstance(error, SmsNotSent) and message.status == Status.QUEUED:
@@ -230,8 +231,12 @@ def log(user: Any, affected: Iterable[SmsMessage], words: str) -> None:
 
 def read_keys(text: str) -> list[int]:
     """Read ``"17,18"``; what cannot be a key is left out."""
-    keys = (word for word in text.split(",") if re.fullmatch(r"[0-9]{1,18}", word))
-    return sorted({int(word) for word in keys})[:MOST]
+    return keys_among(text.split(","))[:MOST]
+
+
+def keys_among(words: Iterable[str]) -> list[int]:
+    """Return those of the words that can be keys."""
+    return sorted({int(word) for word in words if re.fullmatch(r"[0-9]{1,18}", word)})
 
 
 class Plan:
