@@ -6,6 +6,7 @@ that page's POST. No GET changes or sends anything. What a deed did to a message
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -45,7 +46,9 @@ from .deeds import (
     Outcome,
     Plan,
     balance_words,
+    crashed,
     error_words,
+    hand_over_one,
     keys_among,
     log,
     paused_words,
@@ -59,6 +62,8 @@ from .models import ProviderState, SmsMessage, rows, write_db
 from .numbers import mask, normalize
 from .providers import providers
 from .states import Status
+
+logger = logging.getLogger(__name__)
 
 BATCH = 1000  # rows a transaction
 COUNTED = 10_000  # rows that the list goes back
@@ -575,21 +580,34 @@ class SmsMessageAdmin(GuardedAdmin):
         work = self._one_by_one if at_once else self._in_bulk
         groups: dict[Outcome, list[int]] = defaultdict(list)
         for start in range(0, len(keys), BATCH):
-            for key, outcome in work(request, deed, keys[start : start + BATCH]):
+            for key, outcome in self._outcomes(work, request, deed, keys[start : start + BATCH]):
                 groups[outcome].append(key)
         for outcome, done in groups.items():
             self.message_user(request, self._summary(outcome, done), outcome.level)
         if not groups:
             self.message_user(request, _("There was nothing to do."), messages.WARNING)
 
+    def _outcomes(
+        self, work: Callable[..., Any], request: HttpRequest, deed: Deed, keys: list[int]
+    ) -> Iterator[tuple[int, Outcome]]:
+        """One for each message, also where the database goes away among them: what was sent and is
+        paid for must be reported."""
+        left = dict.fromkeys(keys)
+        try:
+            for key, outcome in work(request, deed, keys):
+                del left[key]
+                yield key, outcome
+        except Exception as error:
+            outcome = crashed(list(left), error)
+            yield from ((key, outcome) for key in left)
+
     def _one_by_one(
         self, request: HttpRequest, deed: Deed, keys: list[int]
     ) -> Iterator[tuple[int, Outcome]]:
-        ill: set[str] = set()
+        failing: set[str] = set()
         for message in self._chosen(request, keys).order_by("pk"):
-            outcome = PASSED_OVER
-            if message.status in deed.statuses and self._may(request, deed.permission, message):
-                outcome = try_deed(deed, message, request.user, ill)
+            may = partial(self._may, request, deed.permission, message)
+            outcome = try_deed(deed, message, request.user, may, failing)
             if outcome is not PASSED_OVER:
                 log(request.user, [message], str(outcome))
             yield message.pk, outcome
@@ -597,6 +615,17 @@ class SmsMessageAdmin(GuardedAdmin):
     def _in_bulk(
         self, request: HttpRequest, deed: Deed, keys: list[int]
     ) -> Iterator[tuple[int, Outcome]]:
+        try:
+            moved = self._hand_over_all(request, deed, keys)
+        except Exception as error:  # one of them ended the query of all
+            logger.error("handing over %s messages: %s", len(keys), type(error).__name__)
+            yield from self._one_by_one(request, hand_over_one(deed), keys)
+            return
+        for key in keys:
+            yield key, deed.handed_over if key in moved else PASSED_OVER
+
+    def _hand_over_all(self, request: HttpRequest, deed: Deed, keys: list[int]) -> set[Any]:
+        """Hand over those that fit, in one transaction; return their keys."""
         assert deed.hand_over is not None
         with transaction.atomic(using=write_db()):
             chosen = self._chosen(request, keys).filter(status__in=deed.handed_from)
@@ -608,8 +637,7 @@ class SmsMessageAdmin(GuardedAdmin):
             moved = {message.pk for message in fit}
             deed.hand_over(rows(moved))
             log(request.user, fit, str(deed.handed_over))
-        for key in keys:
-            yield key, deed.handed_over if key in moved else PASSED_OVER
+        return moved
 
 
 # --- providers ------------------------------------------------------------------------------------

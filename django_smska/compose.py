@@ -6,6 +6,7 @@ It is filled in, checked on a second page, and sent from there; nothing is store
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,7 +17,7 @@ from django.contrib import messages
 from django.contrib.admin.helpers import AdminForm
 from django.contrib.admin.widgets import AdminSplitDateTime, AdminTextareaWidget
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
@@ -29,9 +30,11 @@ from . import brakes, conf, recipients, times
 from .deeds import LISTED, QUEUED, SEND, Outcome, balance_words, log, paused_words, worker_away
 from .forms import SmsMessageForm
 from .models import SmsMessage, rows, write_db
-from .numbers import is_russian_mobile
+from .numbers import is_russian_mobile, mask
 from .sms import send_mass_sms
 from .states import Status
+
+logger = logging.getLogger(__name__)
 
 TEMPLATES = "admin/django_smska/smsmessage"
 SHOWN = 200  # numbers that are left out, on the page that names them
@@ -277,16 +280,23 @@ def _page(
 
 
 def _send(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
+    failed: list[str] = []
     if form.send_at_once:
-        new = _store_drafts(form, request.user)
+        new = _store_drafts(form, request.user, failed)
         if new:
             model_admin._carry_out(request, SEND, new)
     else:
         outcome = _queued(form)
-        new = _store_queued(form, request.user, outcome)
+        try:
+            new = _store_queued(form, request.user, outcome)
+        except (ValidationError, DatabaseError) as error:  # nothing is stored
+            form.add_error(None, _why_not(error))
+            return _write_page(request, model_admin, form)
         if new:
             model_admin.message_user(request, model_admin._summary(outcome, new), outcome.level)
-    if known := len(form.recipients.numbers) - len(new):
+    for words in failed:
+        model_admin.message_user(request, words, messages.ERROR)
+    if known := len(form.recipients.numbers) - len(new) - len(failed):
         words = ngettext(
             "%s message was stored when you pressed the button before: it is not sent twice.",
             "%s messages were stored when you pressed the button before: they are not sent twice.",
@@ -307,10 +317,27 @@ def _time(at: Any) -> str:
     return date_format(times.local(at), "SHORT_DATETIME_FORMAT")
 
 
-def _store_drafts(form: ComposeForm, user: Any) -> list[int]:
-    """Return the keys of the new ones. A draft is no worker's, so the deed that sends it is not
-    overtaken."""
-    return [message.pk for message in form.messages(user) if _is_new(message)]
+def _store_drafts(form: ComposeForm, user: Any, failed: list[str]) -> list[int]:
+    """Return the keys of the new ones, and add a sentence to ``failed`` for each that could not be
+    stored. A draft is no worker's, so no worker sends it before we do."""
+    new = []
+    for message in form.messages(user):
+        try:
+            if _is_new(message):
+                new.append(message.pk)
+        except Exception as error:
+            told = {"number": mask(message.to), "why": " ".join(_why_not(error).messages)}
+            failed.append(gettext("Not sent to %(number)s. %(why)s") % told)
+    return new
+
+
+def _why_not(error: Exception) -> ValidationError:
+    """Return why nothing was stored, without the text of a foreign error, which quotes values."""
+    if isinstance(error, ValidationError):
+        return ValidationError(error.messages)
+    logger.error("not stored: %s", type(error).__name__)
+    words = gettext("It could not be stored (%s), and so nothing was sent.")
+    return ValidationError(words % type(error).__name__)
 
 
 def _is_new(draft: SmsMessage) -> bool:
