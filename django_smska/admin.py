@@ -24,7 +24,6 @@ from django.db import connections, transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Substr
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
@@ -509,15 +508,9 @@ class SmsMessageAdmin(GuardedAdmin):
         """Counts, shares and times of the messages of a range of days."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        context = {
-            **self.admin_site.each_context(request),
-            "title": gettext("Statistics of SMS messages"),
-            "list_url": self._url("changelist"),
-            **_page("statistics").page(request.GET),
-        }
-        request.current_app = self.admin_site.name
-        name = "admin/django_smska/smsmessage/statistics.html"
-        return TemplateResponse(request, name, context)
+        title = gettext("Statistics of SMS messages")
+        shown = _page("statistics").page(request.GET)
+        return self.page(request, "statistics", title, list_url=self._url("changelist"), **shown)
 
     def deed_view(self, request: HttpRequest, deed: Deed) -> HttpResponse:
         """GET shows what would be done with the messages ``pks``; POST does it."""
@@ -551,28 +544,23 @@ class SmsMessageAdmin(GuardedAdmin):
             raise PermissionDenied
         one = len(plan.chosen) == 1
         back = self._url("change", plan.chosen[0]) if one else self._url("changelist")
-        context = {
-            **self.admin_site.each_context(request),
-            "title": deed.label,
-            "original": str(deed.label),  # for the breadcrumbs; unfold insists on a str or a row
-            "opts": self.opts,
-            "media": self.media,
-            "has_view_permission": True,
-            "deed": deed,
-            "plan": plan,
-            "listed": [
+        return self.page(
+            request,
+            "confirm",
+            deed.label,
+            deed=deed,
+            plan=plan,
+            listed=[
                 (
-                    privacy.number_for(request.user, message),
-                    Truncator(privacy.text_for(request.user, message)).chars(60),
+                    privacy.Unlogged(privacy.number_for(request.user, message)),
+                    privacy.Unlogged(Truncator(privacy.text_for(request.user, message)).chars(60)),
                     message.segments,
                 )
                 for message in listed
             ],
-            "action_url": self._back(request, self._url(deed.name)),
-            "back_url": self._back(request, back),
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/django_smska/smsmessage/confirm.html", context)
+            action_url=self._back(request, self._url(deed.name)),
+            back_url=self._back(request, back),
+        )
 
     def _carry_out(self, request: HttpRequest, deed: Deed, keys: list[int]) -> None:
         """Do the deed, note it in each message's history, and tell what became of how many."""

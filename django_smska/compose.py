@@ -19,7 +19,6 @@ from django.contrib.admin.widgets import AdminSplitDateTime, AdminTextareaWidget
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError, IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext, ngettext
@@ -31,12 +30,12 @@ from .deeds import LISTED, QUEUED, SEND, Outcome, balance_words, log, paused_wor
 from .forms import SmsMessageForm
 from .models import SmsMessage, rows, write_db
 from .numbers import is_russian_mobile, mask
+from .privacy import Unlogged
 from .sms import send_mass_sms
 from .states import Status
 
 logger = logging.getLogger(__name__)
 
-TEMPLATES = "admin/django_smska/smsmessage"
 SHOWN = 200  # numbers that are left out, on the page that names them
 LOOKED_UP = 500  # numbers, in one query, to see whether they have just got this text
 ANY_NUMBER = "+79000000000"
@@ -175,13 +174,16 @@ def compose(request: HttpRequest, *, model_admin: Any) -> HttpResponse:
 
 
 def _write_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
-    context = {
-        "title": _("Write a message"),
-        "errors": form.errors,
-        "adminform": AdminForm(form, _fieldsets(form), {}, model_admin=model_admin),
-        "back_url": model_admin._url("changelist"),
-    }
-    return _page(request, model_admin, form, "compose.html", context)
+    return _page(
+        request,
+        model_admin,
+        form,
+        "compose",
+        _("Write a message"),
+        errors=form.errors,
+        adminform=AdminForm(form, _fieldsets(form), {}, model_admin=model_admin),
+        back_url=model_admin._url("changelist"),
+    )
 
 
 def _fieldsets(form: ComposeForm) -> list[Any]:
@@ -201,22 +203,25 @@ def _check_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> Ht
     found = form.recipients
     left_out = sorted(found.bad + found.doubled, key=lambda one: one.line)
     state = brakes.state_of(form.cleaned_data["using"])
-    context = {
-        "title": _("Check and send"),
-        "number": len(found.numbers),
-        "segments": len(found.numbers) * form.instance.segments,
-        "numbers": ", ".join(found.numbers),
-        "doubled": len(found.doubled),
-        "bad": len(found.bad),
-        "left_out": left_out[:SHOWN],
-        "more": len(left_out) - SHOWN,
-        "state": state,
-        "balance": balance_words(state),
-        "warnings": list(_warnings(form, state)),
-        "most": conf.send_at_once(),
-        "hidden": [form[name] for name in form.fields if name != "file"],
-    }
-    return _page(request, model_admin, form, "compose_check.html", context)
+    return _page(
+        request,
+        model_admin,
+        form,
+        "compose_check",
+        _("Check and send"),
+        number=len(found.numbers),
+        segments=len(found.numbers) * form.instance.segments,
+        numbers=Unlogged(", ".join(found.numbers)),
+        doubled=len(found.doubled),
+        bad=len(found.bad),
+        left_out=left_out[:SHOWN],
+        more=len(left_out) - SHOWN,
+        state=state,
+        balance=balance_words(state),
+        warnings=list(_warnings(form, state)),
+        most=conf.send_at_once(),
+        hidden=[form[name] for name in form.fields if name != "file"],
+    )
 
 
 def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
@@ -260,20 +265,19 @@ def _just_sent(form: ComposeForm) -> bool:
 
 
 def _page(
-    request: HttpRequest, model_admin: Any, form: ComposeForm, template: str, context: Any
+    request: HttpRequest,
+    model_admin: Any,
+    form: ComposeForm,
+    template: str,
+    title: Any,
+    **context: Any,
 ) -> HttpResponse:
-    request.current_app = model_admin.admin_site.name
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "original": str(context["title"]),  # for the breadcrumbs
-        "opts": model_admin.opts,
-        "media": model_admin.media + form.media,
-        "has_view_permission": True,
-        "form": form,
-        "action_url": model_admin._url("compose"),
-        **context,
-    }
-    return TemplateResponse(request, f"{TEMPLATES}/{template}", context)
+    context |= {"form": form, "media": model_admin.media + form.media}
+    action_url = model_admin._url("compose")
+    page: HttpResponse = model_admin.page(
+        request, template, title, action_url=action_url, **context
+    )
+    return page
 
 
 # --- sending --------------------------------------------------------------------------------------
@@ -326,8 +330,8 @@ def _store_drafts(form: ComposeForm, user: Any, failed: list[str]) -> list[int]:
             if _is_new(message):
                 new.append(message.pk)
         except Exception as error:
-            told = {"number": mask(message.to), "why": " ".join(_why_not(error).messages)}
-            failed.append(gettext("Not sent to %(number)s. %(why)s") % told)
+            parts = {"number": mask(message.to), "why": " ".join(_why_not(error).messages)}
+            failed.append(gettext("Not sent to %(number)s. %(why)s") % parts)
     return new
 
 

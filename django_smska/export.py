@@ -25,7 +25,6 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict, StreamingHttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.utils import timezone, translation
 from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
@@ -172,27 +171,21 @@ def ask(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> HttpRes
     except IncorrectLookupParameters:
         return _not_understood(model_admin, request)
     user = request.user
-    title = gettext("Export")
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "title": title,
-        "original": title,  # for the breadcrumbs
-        "opts": model_admin.opts,
-        "media": model_admin.media,
-        "has_view_permission": True,
-        "which": which,
-        "pks": pks,
-        "number": chosen.order_by()[: COUNTED + 1].count(),
-        "counted": COUNTED,
-        "columns": headings(columns_for(user)),
-        "may_see_number": may_see_number(user),
-        "may_see_text": may_see_text(user),
-        "zone": timezone.get_current_timezone_name(),
-        "action_url": model_admin._back(request, model_admin._url("export")),
-        "back_url": model_admin._back(request, model_admin._url("changelist")),
-    }
-    request.current_app = model_admin.admin_site.name
-    return TemplateResponse(request, "admin/django_smska/smsmessage/export.html", context)
+    return model_admin.page(
+        request,
+        "export",
+        gettext("Export"),
+        which=which,
+        pks=pks,
+        number=chosen.order_by()[: COUNTED + 1].count(),
+        counted=COUNTED,
+        columns=headings(columns_for(user)),
+        may_see_number=may_see_number(user),
+        may_see_text=may_see_text(user),
+        zone=timezone.get_current_timezone_name(),
+        action_url=model_admin._back(request, model_admin._url("export")),
+        back_url=model_admin._back(request, model_admin._url("changelist")),
+    )
 
 
 def download(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> Any:

@@ -17,6 +17,7 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, QueryDict
+from django.template.response import TemplateResponse
 from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 else:
     AdminBase = admin.ModelAdmin
     ListBase = ChangeList
+
+TEMPLATES = "admin/django_smska/smsmessage"
 
 #: Takes a parameter's value; returns the value to look for, or None where there can be none.
 Check = Callable[[str], str | None]
@@ -176,6 +179,28 @@ class GuardedAdmin(AdminBase):
     ) -> Any:
         # PostgreSQL does not take NUL, and Django does not ask.
         return None if "\0" in object_id else super().get_object(request, object_id, from_field)
+
+    def page(
+        self, request: HttpRequest, template: str, title: Any, **context: Any
+    ) -> TemplateResponse:
+        """Return a page of our own, inside the frame of the change form.
+
+        Every variable that a template of any supported Django reads is set: for a missing one
+        Django writes the whole context into its log, if that is at DEBUG.
+        """
+        request.current_app = self.admin_site.name
+        frame = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "subtitle": None,
+            "original": str(title),  # for the breadcrumbs; unfold insists on a str or a row
+            "opts": self.opts,
+            "media": self.media,
+            "add": False,
+            "errors": None,
+            "has_view_permission": True,
+        }
+        return TemplateResponse(request, f"{TEMPLATES}/{template}.html", {**frame, **context})
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None

@@ -17,6 +17,13 @@ _DIGITS = re.compile(r"\d(?:\W{0,3}\d){4,}")
 _NUMBER = re.compile(r"(?<!\d)(?:\+\d|[789])(?:[\s().\-]{0,3}\d){9,14}")
 
 
+class Unlogged(str):
+    """A number or a text that a page shows, and no log or report that shows the page's context."""
+
+    def __repr__(self) -> str:
+        return "'•••'"
+
+
 def may_see_text(user: Any) -> bool:
     return bool(user.has_perm("django_smska.see_text_smsmessage"))
 
