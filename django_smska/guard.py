@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
+from django.contrib.admin.views.main import (
+    ERROR_FLAG,
+    IGNORED_PARAMS,
+    ORDER_VAR,
+    PAGE_VAR,
+    ChangeList,
+)
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.template.response import TemplateResponse
@@ -66,15 +72,8 @@ def _any(value: str) -> str | None:
 
 #: What every list of the admin understands, apart from its filters.
 TURNING: dict[str, Check] = {
-    "q": _any,
-    "p": _any,
-    "all": _any,
-    "o": lambda value: value if _ORDER.fullmatch(value) else None,
-    ERROR_FLAG: _any,
-    "_facets": _any,
-    "_popup": _any,
-    "_source_model": _any,
-    "_to_field": _any,
+    **dict.fromkeys((*IGNORED_PARAMS, PAGE_VAR, ERROR_FLAG), _any),
+    ORDER_VAR: lambda value: value if _ORDER.fullmatch(value) else None,
 }
 
 
