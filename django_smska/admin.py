@@ -6,6 +6,7 @@ that page's POST. No GET changes or sends anything. What a deed did to a message
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -14,14 +15,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db import connections, transaction
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Substr
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
@@ -43,28 +45,33 @@ from .deeds import (
     Outcome,
     Plan,
     balance_words,
+    crashed,
     error_words,
+    hand_over_one,
+    keys_among,
     log,
     paused_words,
     read_keys,
     try_deed,
 )
-from .exceptions import WrongStatus
+from .exceptions import SAID, WrongStatus
 from .forms import SmsActionForm, SmsMessageForm, aliases
+from .guard import GuardedAdmin, moment, one_of
 from .models import ProviderState, SmsMessage, rows, write_db
 from .numbers import mask, normalize
+from .providers import providers
 from .states import Status
+
+logger = logging.getLogger(__name__)
 
 BATCH = 1000  # rows a transaction
 COUNTED = 10_000  # rows that the list goes back
 PARTS_AMONG = 50_000  # newest rows, among which a part of a number is looked for
+ID_LENGTH = 64  # characters of a gateway id
 
 if TYPE_CHECKING:
-    MessageAdminBase = admin.ModelAdmin[SmsMessage]
-    StateAdminBase = admin.ModelAdmin[ProviderState]
     PaginatorBase = Paginator[Any]
 else:
-    MessageAdminBase = StateAdminBase = admin.ModelAdmin
     PaginatorBase = Paginator
 
 
@@ -107,16 +114,20 @@ class NeedsFilter(admin.SimpleListFilter):
         return desk.needing_a_person(queryset) if self.value() == "person" else queryset
 
 
-def _matches(term: str, *, parts: bool) -> Q:
-    """A number in any spelling, a whole gateway id, or with ``parts`` four or more digits of a
+def _matches(term: str, *, numbers: bool) -> Q:
+    """A whole gateway id, or with ``numbers`` a number in any spelling, or four or more digits of a
     number of a newer message."""
-    found = Q(gateway_id=term)
+    found = Q(pk__in=())
+    if term.isascii() and term.isprintable() and len(term) <= ID_LENGTH:
+        found = Q(gateway_id=term)
+    if not numbers:  # or the digits that a mask hides could be found by a thousand searches
+        return found & ~Q(gateway_id__contains=Substr("to", 2))  # where a gateway repeats it
     try:
         return found | Q(to=normalize(term))
     except ValidationError:
         pass
-    digits = re.sub(r"\D", "", term)
-    if parts and len(digits) >= 4 and re.fullmatch(r"[\d\s+().\-]+", term):
+    digits = re.sub(r"[^0-9]", "", term)
+    if 4 <= len(digits) <= 15 and re.fullmatch(r"[0-9\s+().\-]+", term):
         part = Q(to__contains=digits)
         if digits.startswith("8"):
             part |= Q(to__startswith=f"+7{digits[1:]}")
@@ -152,7 +163,7 @@ def _has(obj: SmsMessage, name: Any) -> bool:
 
 
 @admin.register(SmsMessage)
-class SmsMessageAdmin(MessageAdminBase):
+class SmsMessageAdmin(GuardedAdmin):
     """Drafts can be edited; from then on a message is only read, and changed by deeds."""
 
     form = SmsMessageForm
@@ -175,6 +186,13 @@ class SmsMessageAdmin(MessageAdminBase):
     show_full_result_count = False
     paginator = RecentPaginator
     show_facets = admin.ShowFacets.NEVER
+    look_ups = {
+        "needs": one_of(lambda: ["person"]),
+        "status__exact": one_of(lambda: Status.values),
+        "using": one_of(lambda: providers),
+        "created_at__gte": moment,
+        "created_at__lt": moment,
+    }
     actions = (
         "send_selected",
         "refresh_selected",
@@ -241,21 +259,14 @@ class SmsMessageAdmin(MessageAdminBase):
     def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
         return [name for name in ("to", "masked_number") if name in list_display]
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """What a user may not see cannot be guessed by an address such as ?body__contains=…"""
-        hidden = {
-            "to": not privacy.may_see_number(request.user),
-            "body": not privacy.may_see_text(request.user),
-        }
-        field = lookup.partition("__")[0]
-        return not hidden.get(field) and super().lookup_allowed(lookup, value, request)
-
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip()
-        parts = privacy.may_see_number(request.user)  # or it could be guessed, digit by digit
-        return (queryset.filter(_matches(term, parts=parts)) if term else queryset), False
+        if not term:
+            return queryset, False
+        numbers = privacy.may_see_number(request.user)
+        return queryset.filter(_matches(term, numbers=numbers)), False
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -324,7 +335,29 @@ class SmsMessageAdmin(MessageAdminBase):
             return _page("export").ask(self, request, request.GET.get("pks", ""))
         return _page("export").download(self, request, request.POST.get("pks", ""))
 
+    def response_action(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        chosen = keys_among(request.POST.getlist(ACTION_CHECKBOX_NAME))
+        post = request.POST.copy()
+        post.setlist(ACTION_CHECKBOX_NAME, [str(key) for key in chosen])
+        request.POST = post  # type: ignore[assignment]
+        return super().response_action(request, *args, **kwargs)
+
     # --- one message
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        """A message to show. What others wrote about it may repeat what a user may not see."""
+        message = super().get_object(request, object_id, from_field)
+        for name in _RAW if message is not None else ():
+            words = privacy.words_for(request.user, message, getattr(message, name))
+            setattr(message, name, words)
+        return message
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Only texts can be filled in by an address: no other kind of field reads them."""
+        given = super().get_changeform_initial_data(request)
+        return {name: value for name, value in given.items() if name in _WRITTEN}
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None or self.has_change_permission(request, obj):
@@ -449,7 +482,7 @@ class SmsMessageAdmin(MessageAdminBase):
         more = "…" if len(keys) > LISTED else ""
         return format_html("{}: {} ({}{}). {}", outcome.what, number, links, more, outcome.why)
 
-    def get_urls(self) -> list[URLPattern]:
+    def own_urls(self) -> list[URLPattern]:
         own = [
             path(f"{deed.name}/", self._view(deed), name=f"django_smska_smsmessage_{deed.name}")
             for deed in DEEDS
@@ -460,7 +493,7 @@ class SmsMessageAdmin(MessageAdminBase):
         own.append(path("export/", view, name="django_smska_smsmessage_export"))
         tell = self._wrap(self.statistics_view)
         own.append(path("statistics/", tell, name="django_smska_smsmessage_statistics"))
-        return own + super().get_urls()
+        return own
 
     def _view(self, deed: Deed) -> Callable[..., Any]:
         return self._wrap(partial(self.deed_view, deed=deed))
@@ -475,15 +508,9 @@ class SmsMessageAdmin(MessageAdminBase):
         """Counts, shares and times of the messages of a range of days."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        context = {
-            **self.admin_site.each_context(request),
-            "title": gettext("Statistics of SMS messages"),
-            "list_url": self._url("changelist"),
-            **_page("statistics").page(request.GET),
-        }
-        request.current_app = self.admin_site.name
-        name = "admin/django_smska/smsmessage/statistics.html"
-        return TemplateResponse(request, name, context)
+        title = gettext("Statistics of SMS messages")
+        shown = _page("statistics").page(request.GET)
+        return self.page(request, "statistics", title, list_url=self._url("changelist"), **shown)
 
     def deed_view(self, request: HttpRequest, deed: Deed) -> HttpResponse:
         """GET shows what would be done with the messages ``pks``; POST does it."""
@@ -517,28 +544,23 @@ class SmsMessageAdmin(MessageAdminBase):
             raise PermissionDenied
         one = len(plan.chosen) == 1
         back = self._url("change", plan.chosen[0]) if one else self._url("changelist")
-        context = {
-            **self.admin_site.each_context(request),
-            "title": deed.label,
-            "original": str(deed.label),  # for the breadcrumbs; unfold insists on a str or a row
-            "opts": self.opts,
-            "media": self.media,
-            "has_view_permission": True,
-            "deed": deed,
-            "plan": plan,
-            "listed": [
+        return self.page(
+            request,
+            "confirm",
+            deed.label,
+            deed=deed,
+            plan=plan,
+            listed=[
                 (
-                    privacy.number_for(request.user, message),
-                    Truncator(privacy.text_for(request.user, message)).chars(60),
+                    privacy.Unlogged(privacy.number_for(request.user, message)),
+                    privacy.Unlogged(Truncator(privacy.text_for(request.user, message)).chars(60)),
                     message.segments,
                 )
                 for message in listed
             ],
-            "action_url": self._back(request, self._url(deed.name)),
-            "back_url": self._back(request, back),
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/django_smska/smsmessage/confirm.html", context)
+            action_url=self._back(request, self._url(deed.name)),
+            back_url=self._back(request, back),
+        )
 
     def _carry_out(self, request: HttpRequest, deed: Deed, keys: list[int]) -> None:
         """Do the deed, note it in each message's history, and tell what became of how many."""
@@ -546,21 +568,34 @@ class SmsMessageAdmin(MessageAdminBase):
         work = self._one_by_one if at_once else self._in_bulk
         groups: dict[Outcome, list[int]] = defaultdict(list)
         for start in range(0, len(keys), BATCH):
-            for key, outcome in work(request, deed, keys[start : start + BATCH]):
+            for key, outcome in self._outcomes(work, request, deed, keys[start : start + BATCH]):
                 groups[outcome].append(key)
         for outcome, done in groups.items():
             self.message_user(request, self._summary(outcome, done), outcome.level)
         if not groups:
             self.message_user(request, _("There was nothing to do."), messages.WARNING)
 
+    def _outcomes(
+        self, work: Callable[..., Any], request: HttpRequest, deed: Deed, keys: list[int]
+    ) -> Iterator[tuple[int, Outcome]]:
+        """One for each message, also where the database goes away among them: what was sent and is
+        paid for must be reported."""
+        left = dict.fromkeys(keys)
+        try:
+            for key, outcome in work(request, deed, keys):
+                del left[key]
+                yield key, outcome
+        except Exception as error:
+            outcome = crashed(list(left), error)
+            yield from ((key, outcome) for key in left)
+
     def _one_by_one(
         self, request: HttpRequest, deed: Deed, keys: list[int]
     ) -> Iterator[tuple[int, Outcome]]:
-        ill: set[str] = set()
+        failing: set[str] = set()
         for message in self._chosen(request, keys).order_by("pk"):
-            outcome = PASSED_OVER
-            if message.status in deed.statuses and self._may(request, deed.permission, message):
-                outcome = try_deed(deed, message, request.user, ill)
+            may = partial(self._may, request, deed.permission, message)
+            outcome = try_deed(deed, message, request.user, may, failing)
             if outcome is not PASSED_OVER:
                 log(request.user, [message], str(outcome))
             yield message.pk, outcome
@@ -568,6 +603,17 @@ class SmsMessageAdmin(MessageAdminBase):
     def _in_bulk(
         self, request: HttpRequest, deed: Deed, keys: list[int]
     ) -> Iterator[tuple[int, Outcome]]:
+        try:
+            moved = self._hand_over_all(request, deed, keys)
+        except Exception as error:  # one of them ended the query of all
+            logger.error("handing over %s messages: %s", len(keys), type(error).__name__)
+            yield from self._one_by_one(request, hand_over_one(deed), keys)
+            return
+        for key in keys:
+            yield key, deed.handed_over if key in moved else PASSED_OVER
+
+    def _hand_over_all(self, request: HttpRequest, deed: Deed, keys: list[int]) -> set[Any]:
+        """Hand over those that fit, in one transaction; return their keys."""
         assert deed.hand_over is not None
         with transaction.atomic(using=write_db()):
             chosen = self._chosen(request, keys).filter(status__in=deed.handed_from)
@@ -579,19 +625,30 @@ class SmsMessageAdmin(MessageAdminBase):
             moved = {message.pk for message in fit}
             deed.hand_over(rows(moved))
             log(request.user, fit, str(deed.handed_over))
-        for key in keys:
-            yield key, deed.handed_over if key in moved else PASSED_OVER
+        return moved
 
 
 # --- providers ------------------------------------------------------------------------------------
 
 
 @admin.register(ProviderState)
-class ProviderStateAdmin(StateAdminBase):
+class ProviderStateAdmin(GuardedAdmin):
     """What the workers know of each provider, to read."""
 
     list_display = ("alias", "state", "paused_at", "credits", "strikes", "worker_seen_at")
+    sortable_by = ()
     fields = (*list_display, "look_at", "details")
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        """A provider to show. Its gateway's own words may repeat what was sent."""
+        state = super().get_object(request, object_id, from_field)
+        if state is not None and not privacy.may_see_text(request.user):
+            state.detail = state.detail.partition(SAID)[0]
+        if state is not None:
+            state.detail = privacy.words_for(request.user, state, state.detail)
+        return state
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -6,6 +6,7 @@ It is filled in, checked on a second page, and sent from there; nothing is store
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,24 +17,25 @@ from django.contrib import messages
 from django.contrib.admin.helpers import AdminForm
 from django.contrib.admin.widgets import AdminSplitDateTime, AdminTextareaWidget
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from . import brakes, conf, recipients
+from . import brakes, conf, recipients, times
 from .deeds import LISTED, QUEUED, SEND, Outcome, balance_words, log, paused_words, worker_away
 from .forms import SmsMessageForm
 from .models import SmsMessage, rows, write_db
-from .numbers import is_russian_mobile
+from .numbers import is_russian_mobile, mask
+from .privacy import Unlogged
 from .sms import send_mass_sms
 from .states import Status
 
-TEMPLATES = "admin/django_smska/smsmessage"
+logger = logging.getLogger(__name__)
+
 SHOWN = 200  # numbers that are left out, on the page that names them
 LOOKED_UP = 500  # numbers, in one query, to see whether they have just got this text
 ANY_NUMBER = "+79000000000"
@@ -87,7 +89,7 @@ class ComposeForm(SmsMessageForm):
         file = self.cleaned_data["file"]
         if not file:
             return
-        if self.cleaned_data["numbers"].strip():
+        if "numbers" in self.errors or self.cleaned_data["numbers"].strip():
             raise ValidationError(_("Give numbers either in the field above or in a file."))
         self.column = recipients.column(file.read(recipients.LARGEST + 1))
         # From here on they are as if they had been typed: a page can carry them, a file it cannot.
@@ -98,11 +100,13 @@ class ComposeForm(SmsMessageForm):
         at = self.cleaned_data["send_at"]
         if at is not None and at <= timezone.now():
             raise ValidationError(_("This time has passed. Leave it empty to send now."))
+        if at is not None and (problem := times.problem(at)):
+            raise ValidationError(problem)
         return at
 
     def clean(self) -> Any:
         cleaned = super().clean()
-        if "file" not in self.errors:
+        if not {"numbers", "file"} & self.errors.keys():
             try:
                 self._read_numbers()
             except ValidationError as error:
@@ -170,13 +174,16 @@ def compose(request: HttpRequest, *, model_admin: Any) -> HttpResponse:
 
 
 def _write_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
-    context = {
-        "title": _("Write a message"),
-        "errors": form.errors,
-        "adminform": AdminForm(form, _fieldsets(form), {}, model_admin=model_admin),
-        "back_url": model_admin._url("changelist"),
-    }
-    return _page(request, model_admin, form, "compose.html", context)
+    return _page(
+        request,
+        model_admin,
+        form,
+        "compose",
+        _("Write a message"),
+        errors=form.errors,
+        adminform=AdminForm(form, _fieldsets(form), {}, model_admin=model_admin),
+        back_url=model_admin._url("changelist"),
+    )
 
 
 def _fieldsets(form: ComposeForm) -> list[Any]:
@@ -196,22 +203,25 @@ def _check_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> Ht
     found = form.recipients
     left_out = sorted(found.bad + found.doubled, key=lambda one: one.line)
     state = brakes.state_of(form.cleaned_data["using"])
-    context = {
-        "title": _("Check and send"),
-        "number": len(found.numbers),
-        "segments": len(found.numbers) * form.instance.segments,
-        "numbers": ", ".join(found.numbers),
-        "doubled": len(found.doubled),
-        "bad": len(found.bad),
-        "left_out": left_out[:SHOWN],
-        "more": len(left_out) - SHOWN,
-        "state": state,
-        "balance": balance_words(state),
-        "warnings": list(_warnings(form, state)),
-        "most": conf.send_at_once(),
-        "hidden": [form[name] for name in form.fields if name != "file"],
-    }
-    return _page(request, model_admin, form, "compose_check.html", context)
+    return _page(
+        request,
+        model_admin,
+        form,
+        "compose_check",
+        _("Check and send"),
+        number=len(found.numbers),
+        segments=len(found.numbers) * form.instance.segments,
+        numbers=Unlogged(", ".join(found.numbers)),
+        doubled=len(found.doubled),
+        bad=len(found.bad),
+        left_out=left_out[:SHOWN],
+        more=len(left_out) - SHOWN,
+        state=state,
+        balance=balance_words(state),
+        warnings=list(_warnings(form, state)),
+        most=conf.send_at_once(),
+        hidden=[form[name] for name in form.fields if name != "file"],
+    )
 
 
 def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
@@ -255,36 +265,42 @@ def _just_sent(form: ComposeForm) -> bool:
 
 
 def _page(
-    request: HttpRequest, model_admin: Any, form: ComposeForm, template: str, context: Any
+    request: HttpRequest,
+    model_admin: Any,
+    form: ComposeForm,
+    template: str,
+    title: Any,
+    **context: Any,
 ) -> HttpResponse:
-    request.current_app = model_admin.admin_site.name
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "original": str(context["title"]),  # for the breadcrumbs
-        "opts": model_admin.opts,
-        "media": model_admin.media + form.media,
-        "has_view_permission": True,
-        "form": form,
-        "action_url": model_admin._url("compose"),
-        **context,
-    }
-    return TemplateResponse(request, f"{TEMPLATES}/{template}", context)
+    context |= {"form": form, "media": model_admin.media + form.media}
+    action_url = model_admin._url("compose")
+    page: HttpResponse = model_admin.page(
+        request, template, title, action_url=action_url, **context
+    )
+    return page
 
 
 # --- sending --------------------------------------------------------------------------------------
 
 
 def _send(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
+    failed: list[str] = []
     if form.send_at_once:
-        new = _store_drafts(form, request.user)
+        new = _store_drafts(form, request.user, failed)
         if new:
             model_admin._carry_out(request, SEND, new)
     else:
         outcome = _queued(form)
-        new = _store_queued(form, request.user, outcome)
+        try:
+            new = _store_queued(form, request.user, outcome)
+        except (ValidationError, DatabaseError) as error:  # nothing is stored
+            form.add_error(None, _why_not(error))
+            return _write_page(request, model_admin, form)
         if new:
             model_admin.message_user(request, model_admin._summary(outcome, new), outcome.level)
-    if known := len(form.recipients.numbers) - len(new):
+    for words in failed:
+        model_admin.message_user(request, words, messages.ERROR)
+    if known := len(form.recipients.numbers) - len(new) - len(failed):
         words = ngettext(
             "%s message was stored when you pressed the button before: it is not sent twice.",
             "%s messages were stored when you pressed the button before: they are not sent twice.",
@@ -302,14 +318,30 @@ def _queued(form: ComposeForm) -> Outcome:
 
 
 def _time(at: Any) -> str:
-    local = timezone.localtime(at) if timezone.is_aware(at) else at
-    return date_format(local, "SHORT_DATETIME_FORMAT")
+    return date_format(times.local(at), "SHORT_DATETIME_FORMAT")
 
 
-def _store_drafts(form: ComposeForm, user: Any) -> list[int]:
-    """Return the keys of the new ones. A draft is no worker's, so the deed that sends it is not
-    overtaken."""
-    return [message.pk for message in form.messages(user) if _is_new(message)]
+def _store_drafts(form: ComposeForm, user: Any, failed: list[str]) -> list[int]:
+    """Return the keys of the new ones, and add a sentence to ``failed`` for each that could not be
+    stored. A draft is no worker's, so no worker sends it before we do."""
+    new = []
+    for message in form.messages(user):
+        try:
+            if _is_new(message):
+                new.append(message.pk)
+        except Exception as error:
+            parts = {"number": mask(message.to), "why": " ".join(_why_not(error).messages)}
+            failed.append(gettext("Not sent to %(number)s. %(why)s") % parts)
+    return new
+
+
+def _why_not(error: Exception) -> ValidationError:
+    """Return why nothing was stored, without the text of a foreign error, which quotes values."""
+    if isinstance(error, ValidationError):
+        return ValidationError(error.messages)
+    logger.error("not stored: %s", type(error).__name__)
+    words = gettext("It could not be stored (%s), and so nothing was sent.")
+    return ValidationError(words % type(error).__name__)
 
 
 def _is_new(draft: SmsMessage) -> bool:

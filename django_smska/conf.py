@@ -90,6 +90,8 @@ def _alias(value: Any) -> str | None:
 lease = _duration("SMSKA_LEASE", 120)
 #: Seconds after which an unsent message is no longer sent.
 expires_after = _duration("SMSKA_EXPIRES_AFTER", 24 * 3600)
+#: Seconds ahead to which a sending may be put off.
+max_ahead = _duration("SMSKA_MAX_AHEAD", 366 * 24 * 3600)
 #: Seconds after sending in which reports are asked for.
 status_window = _duration("SMSKA_STATUS_WINDOW", 72 * 3600)
 #: Seconds that ``sms_prune`` keeps finished messages.

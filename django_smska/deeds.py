@@ -6,15 +6,17 @@ questions, and what became of them in words.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import ValidationError
+from django.db import DatabaseError, router, transaction
 from django.db.models import QuerySet
 from django.template.defaultfilters import floatformat
 from django.utils import timezone
@@ -34,7 +36,10 @@ from .exceptions import (
     WrongStatus,
 )
 from .models import ProviderState, SmsMessage, SmsMessageQuerySet, rows, write_db
+from .redact import withhold
 from .states import WAITING_KINDS, Status
+
+logger = logging.getLogger(__name__)
 
 MOST = 100_000  # messages a deed: their keys must fit into one POST
 MOST_BY_HAND = 500  # where each is done by itself, while a person waits
@@ -124,6 +129,13 @@ def _resend(message: SmsMessage, user: Any) -> Outcome:
     )
 
 
+def hand_over_one(deed: Deed) -> Deed:
+    """Return the deed that hands one message over, as this one hands many over."""
+    return replace(
+        deed, do=lambda message, user: _hand_over(deed, message), statuses=deed.handed_from
+    )
+
+
 def _hand_over(deed: Deed, message: SmsMessage) -> Outcome:
     assert deed.hand_over is not None
     moved = deed.hand_over(rows([message.pk]))
@@ -185,32 +197,63 @@ CANCEL = Deed(
 DEEDS = (SEND, REFRESH, CONFIRM_SENT, RESEND, CANCEL)
 
 
-def try_deed(deed: Deed, message: SmsMessage, user: Any, ill: set[str]) -> Outcome:
-    """Do the deed; after an error that may be the provider's, the rest is not waited for."""
+def try_deed(
+    deed: Deed, message: SmsMessage, user: Any, may: Callable[[], bool], failing: set[str]
+) -> Outcome:
+    """Do it with one of many messages and return what became of it, whatever the error.
+
+    ``may``: whether this user may do it. ``failing``: the providers that had an error which
+    concerns them; their other messages are not waited for.
+    """
     try:
-        if message.using in ill and deed.hand_over is not None:
-            return _hand_over(deed, message)
-        return deed.do(message, user)
-    except (SmsError, InvalidProvider, ValidationError) as error:
-        refused_at_once = getattr(error, "code", "") == "paused"
-        if (
-            getattr(error, "kind", "") in (*WAITING_KINDS, "unknown", "query")
-            and not refused_at_once
-        ):
-            ill.add(message.using)
+        if message.status not in deed.statuses or not may():
+            return PASSED_OVER
+        if message.using in failing and deed.hand_over is not None:
+            return _apart(lambda: _hand_over(deed, message))
+        return _apart(lambda: deed.do(message, user))
+    except Exception as error:
+        concerns_it = getattr(error, "kind", "") in (*WAITING_KINDS, "unknown", "query")
+        if concerns_it and getattr(error, "code", "") != "paused":
+            failing.add(message.using)
         return _failure(message, error)
 
 
+def _apart(do: Callable[[], Outcome]) -> Outcome:
+    """Keep a database error of one message from those of the same transaction, if one is open."""
+    if not sending.in_atomic_block():
+        return do()
+    failure: Exception
+    with transaction.atomic(using=write_db()):
+        try:
+            return do()
+        except DatabaseError:
+            raise
+        except Exception as error:  # what is stored about it stays stored
+            failure = error
+    raise failure
+
+
+def crashed(keys: Any, error: Exception) -> Outcome:
+    """Return the outcome of an error that is none of ours. Its text may hold the request."""
+    name = type(error).__name__
+    logger.error("messages %s: %s", keys, name)
+    why = gettext("The program failed (%s). Look at the message before you try again.") % name
+    return Outcome(_("Not finished"), why, messages.ERROR)
+
+
 def _failure(message: SmsMessage, error: Exception) -> Outcome:
-    if isinstance(error, WrongStatus):
+    if isinstance(error, (WrongStatus, SmsMessage.DoesNotExist)):
         return PASSED_OVER
     if isinstance(error, ValidationError):
         return Outcome(_("Not done"), " ".join(error.messages), messages.ERROR)
     if isinstance(error, InvalidProvider):
         why = gettext("The provider “%s” is not set up as it should be: tell your administrator.")
         return Outcome(_("Not done"), why % message.using, messages.ERROR)
-    ours = error.words.partition(SAID)[0] if isinstance(error, SmsError) else str(error.args[0])
-    why = error_words(ours)
+    if not isinstance(error, SmsError):
+        return crashed(message.pk, error)
+    ours = str(error.args[0] if error.args else error.summary)
+    address = error.words.partition(SAID)[0].removeprefix(ours)
+    why = error_words(withhold(ours, [message.body]) + address)  # a third party's, perhaps
     if isinstance(error, SmsOutcomeUnknown):
         return Outcome(_("Unknown whether it was sent"), why, messages.ERROR)
     if isinstance(error, SmsNotSent) and message.status == Status.QUEUED:
@@ -239,14 +282,24 @@ def error_words(stored: str) -> str:
     return gettext("%(ours)s The gateway said: %(theirs)s") % told
 
 
-def log(user: Any, affected: Iterable[SmsMessage], words: str) -> None:
-    LogEntry.objects.log_actions(user.pk, affected, CHANGE, words)
+def log(user: Any, affected: Sequence[SmsMessage], words: str) -> None:
+    """Write into the histories. What was done stays done where that fails."""
+    try:
+        with transaction.atomic(using=router.db_for_write(LogEntry)):
+            LogEntry.objects.log_actions(user.pk, affected, CHANGE, words)
+    except Exception as error:
+        pks = [message.pk for message in affected]
+        logger.error("no history entry for messages %s: %s", pks, type(error).__name__)
 
 
 def read_keys(text: str) -> list[int]:
     """Read ``"17,18"``; what cannot be a key is left out."""
-    keys = (word for word in text.split(",") if re.fullmatch(r"[0-9]{1,18}", word))
-    return sorted({int(word) for word in keys})[:MOST]
+    return keys_among(text.split(","))[:MOST]
+
+
+def keys_among(words: Iterable[str]) -> list[int]:
+    """Return those of the words that can be keys."""
+    return sorted({int(word) for word in words if re.fullmatch(r"[0-9]{1,18}", word)})
 
 
 class Plan:

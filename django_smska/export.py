@@ -25,15 +25,15 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict, StreamingHttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.utils import timezone, translation
 from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
 
 from .deeds import read_keys
+from .guard import not_understood
 from .models import SmsMessage
 from .numbers import mask
-from .privacy import may_see_number, may_see_text
+from .privacy import may_see_number, may_see_text, without
 from .redact import withhold
 from .states import Status
 
@@ -75,12 +75,14 @@ def choose(
 
 def _described(changelist: Any) -> Iterator[str]:
     """The list's filters in its own words, without numbers: they stand in the journal."""
-    known: set[str] = set()
+    others = set(changelist.get_filters_params())
     for spec in changelist.filter_specs:
-        known.update(spec.expected_parameters())
         _everything, *choices = spec.choices(changelist)
-        yield from (f"{spec.title}: {one['display']}" for one in choices if one["selected"])
-    yield from sorted(set(changelist.get_filters_params()) - known)
+        chosen = [f"{spec.title}: {one['display']}" for one in choices if one["selected"]]
+        if chosen:
+            others -= set(spec.expected_parameters())
+        yield from chosen
+    yield from sorted(others)
     if changelist.query:
         yield gettext("search: %s") % withhold(changelist.query, [])
 
@@ -112,7 +114,7 @@ def pieces(chosen: QuerySet[Any], user: Any) -> Iterator[tuple[str, int]]:
     shown = _shown_to(user)
     yield "\ufeff" + _lines([headings(columns)]), 0
     for batch in _batches(chosen, columns):
-        yield _lines([map(shown, columns, row) for row in batch]), len(batch)
+        yield _lines([shown(columns, *row) for row in batch]), len(batch)
 
 
 def _batches(chosen: QuerySet[Any], columns: list[str]) -> Iterator[list[tuple[Any, ...]]]:
@@ -120,19 +122,23 @@ def _batches(chosen: QuerySet[Any], columns: list[str]) -> Iterator[list[tuple[A
     and a cursor would stay open as long as the slowest download: so each batch is a query."""
     name = f"created_by__{get_user_model().USERNAME_FIELD}"
     wanted = [name if column == "created_by" else column for column in columns]
-    older = chosen.order_by("-pk").values_list(*wanted)
+    older = chosen.order_by("-pk").values_list("to", "body", *wanted)
     batch = list(older[:BATCH])
     while batch:
         yield batch
         batch = list(older.filter(pk__lt=batch[-1][-1])[:BATCH])
 
 
-def _shown_to(user: Any) -> Callable[[str, Any], str]:
+def _shown_to(user: Any) -> Callable[..., list[str]]:
     zone = timezone.get_current_timezone()
     statuses = {status.value: str(status.label) for status in Status}
-    whole = may_see_number(user)
+    whole, seen = may_see_number(user), may_see_text(user)
 
-    def shown(column: str, value: Any) -> str:
+    def line(columns: list[str], number: str, text: str, *values: Any) -> list[str]:
+        hidden = {"number": None if whole else number, "text": None if seen else text}
+        return [shown(*cell, hidden) for cell in zip(columns, values, strict=True)]
+
+    def shown(column: str, value: Any, hidden: dict[str, str | None]) -> str:
         if value is None:
             return ""
         if isinstance(value, datetime):
@@ -142,9 +148,11 @@ def _shown_to(user: Any) -> Callable[[str, Any], str]:
             value = statuses[value]
         elif column == "to" and not whole:
             value = mask(value)
+        elif column in ("error_text", "gateway_id"):  # others wrote these
+            value = without(value, **hidden)
         return safe(str(value))
 
-    return shown
+    return line
 
 
 def _lines(table: Any) -> str:
@@ -163,27 +171,21 @@ def ask(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> HttpRes
     except IncorrectLookupParameters:
         return _not_understood(model_admin, request)
     user = request.user
-    title = gettext("Export")
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "title": title,
-        "original": title,  # for the breadcrumbs
-        "opts": model_admin.opts,
-        "media": model_admin.media,
-        "has_view_permission": True,
-        "which": which,
-        "pks": pks,
-        "number": chosen.order_by()[: COUNTED + 1].count(),
-        "counted": COUNTED,
-        "columns": headings(columns_for(user)),
-        "may_see_number": may_see_number(user),
-        "may_see_text": may_see_text(user),
-        "zone": timezone.get_current_timezone_name(),
-        "action_url": model_admin._back(request, model_admin._url("export")),
-        "back_url": model_admin._back(request, model_admin._url("changelist")),
-    }
-    request.current_app = model_admin.admin_site.name
-    return TemplateResponse(request, "admin/django_smska/smsmessage/export.html", context)
+    return model_admin.page(
+        request,
+        "export",
+        gettext("Export"),
+        which=which,
+        pks=pks,
+        number=chosen.order_by()[: COUNTED + 1].count(),
+        counted=COUNTED,
+        columns=headings(columns_for(user)),
+        may_see_number=may_see_number(user),
+        may_see_text=may_see_text(user),
+        zone=timezone.get_current_timezone_name(),
+        action_url=model_admin._back(request, model_admin._url("export")),
+        back_url=model_admin._back(request, model_admin._url("changelist")),
+    )
 
 
 def download(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> Any:
@@ -201,8 +203,7 @@ def download(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> An
 
 
 def _not_understood(model_admin: SmsMessageAdmin, request: HttpRequest) -> HttpResponse:
-    words = gettext("This filter is not understood: choose another.")
-    model_admin.message_user(request, words, messages.ERROR)
+    model_admin.message_user(request, not_understood(), messages.ERROR)
     return redirect(model_admin._url("changelist"))
 
 

@@ -8,6 +8,7 @@ from django import forms
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.forms.utils import ErrorList
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
@@ -46,6 +47,13 @@ class CountedTextarea(AdminTextareaWidget):
         super().__init__({**self.WORDS, **(attrs or {})})
 
 
+class UnloggedErrors(ErrorList):
+    """Errors may quote what was typed; logs and reports that show them do not."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} errors>"
+
+
 class SmsMessageForm(ModelForm):
     """Takes a number in any spelling, and a provider of ``SMS_PROVIDERS``."""
 
@@ -63,7 +71,7 @@ class SmsMessageForm(ModelForm):
         widgets = {"body": CountedTextarea}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"error_class": UnloggedErrors, **kwargs})
         for field in self.fields.values():
             if isinstance(field, forms.SplitDateTimeField):
                 _label_both(field)

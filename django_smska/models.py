@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -17,7 +17,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
-from . import conf
+from . import conf, times
 from .exceptions import WrongStatus
 from .fields import UNSENDABLE, ExactField, UserField, WordField, WordsField, foreign_character
 from .numbers import mask, normalize
@@ -304,8 +304,13 @@ class SmsMessage(models.Model):
                 errors[name] = ValidationError(problem, code="invalid")
             elif foreign := self._foreign_character(name):
                 errors[name] = foreign
-        for name in ("send_after", "expires_at"):
-            if problem := _no_time(getattr(self, name)):
+        bounds = {"send_after": times.latest, "expires_at": times.latest_expiry}
+        if self._state.adding:
+            bounds["created_at"] = times.latest
+        if self.expires_at is None:
+            del bounds["expires_at"]
+        for name, latest in bounds.items():
+            if problem := times.problem(getattr(self, name), latest):
                 errors[name] = ValidationError(problem, code="invalid")
         if not (isinstance(self.priority, int) and abs(self.priority) <= PRIORITY):
             words = _("This must be a whole number from %(least)s to %(most)s.")
@@ -349,7 +354,7 @@ class SmsMessage(models.Model):
         self.segments, self.encoding = size.segments, size.encoding
         self.idempotency_key = self.idempotency_key or None
         if self.expires_at is None and self.status != Status.DRAFT:
-            self.expires_at = _later(self.send_after, conf.expires_after())
+            self.expires_at = self.send_after + conf.expires_after()
         if not self.body.strip():
             errors["body"] = ValidationError(_("The text is empty."), code="empty")
         elif size.segments > conf.max_segments():
@@ -430,6 +435,10 @@ class SmsDay(models.Model):
         return str(self.day)
 
 
+for _model in (SmsMessage, ProviderState, SmsDay):
+    times.make_readable(_model)
+
+
 def write_db() -> str:
     """The alias of the database that messages are written to."""
     return router.db_for_write(SmsMessage)
@@ -439,24 +448,6 @@ def rows(pks: Iterable[Any] | None = None) -> SmsMessageQuerySet:
     """Messages in the database that is written to: a replica may lag behind a claim."""
     every = SmsMessage.objects.using(write_db())
     return every if pks is None else every.filter(pk__in=list(pks))
-
-
-def _no_time(value: Any) -> Any:
-    """Say why this is no point in time that can be compared and stored, or nothing."""
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        return _("This must be a datetime.")
-    if timezone.is_naive(value) == conf.uses_time_zones():
-        return _("This must have a time zone if USE_TZ is on, and none if it is off.")
-    return None
-
-
-def _later(start: datetime, wait: timedelta) -> datetime:
-    try:
-        return start + wait
-    except OverflowError:
-        return start.max.replace(tzinfo=start.tzinfo)
 
 
 _CONTROL = re.compile("[\x00-\x1f]")

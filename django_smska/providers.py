@@ -28,7 +28,7 @@ class ProvidersHandler:
 
     def __getitem__(self, alias: str) -> BaseSmsBackend:
         self.require(alias)
-        if sends_nothing():
+        if keeps_in_memory():
             return locmem.in_test_run(alias)
         return self.configured(alias)
 
@@ -139,7 +139,7 @@ def _backend_class(alias: str, entry: Any) -> Any:
         ) from None
 
 
-def sends_nothing() -> bool:
+def keeps_in_memory() -> bool:
     """True in a test run, where every alias is the locmem backend."""
     return conf.in_test_run() and conf.locmem_in_tests()
 

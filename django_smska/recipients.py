@@ -40,7 +40,7 @@ class LeftOut:
     """A number that gets nothing. ``line``: counted from 1; ``why``: in words."""
 
     line: int
-    written: str
+    written: str = field(repr=False)  # logs and reports show what stands here without it
     why: str
 
 
@@ -48,7 +48,7 @@ class LeftOut:
 class Recipients:
     """``numbers``: as E.164, each once, in their order."""
 
-    numbers: list[str] = field(default_factory=list)
+    numbers: list[str] = field(default_factory=list, repr=False)
     doubled: list[LeftOut] = field(default_factory=list)
     bad: list[LeftOut] = field(default_factory=list)
 
@@ -58,6 +58,9 @@ class Column(NamedTuple):
 
     title: str
     lines: str
+
+    def __repr__(self) -> str:
+        return f"<Column {self.title!r}>"
 
 
 def read(text: str) -> Recipients:

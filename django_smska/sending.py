@@ -33,9 +33,9 @@ from django.db import (
 )
 from django.db.models import Case, DateTimeField, ExpressionWrapper, F, Q, Value, When
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Least
 
-from . import brakes, clock, conf, fence, pace, states, wakeup
+from . import brakes, clock, conf, fence, pace, states, times, wakeup
 from .exceptions import (
     InvalidProvider,
     SmsError,
@@ -291,11 +291,16 @@ def enqueue(messages: SmsMessageQuerySet) -> int:
 def _into_queue(messages: SmsMessageQuerySet) -> int:
     """Put drafts into the queue; those without an expiry get one. Nobody is woken: who calls this
     claims them next."""
-    now = clock.now()
-    start = Case(When(send_after__gt=now, then=F("send_after")), default=Value(now))
+    now, latest = clock.now(), times.latest()
+    too_far = When(send_after__gt=latest, then=Value(latest))  # by an UPDATE that is none of ours
+    start = Case(too_far, When(send_after__gt=now, then=F("send_after")), default=Value(now))
     expiry = ExpressionWrapper(start + conf.expires_after(), output_field=DateTimeField())
     return move(
-        messages, [Status.DRAFT], Status.QUEUED, expires_at=Coalesce(F("expires_at"), expiry)
+        messages,
+        [Status.DRAFT],
+        Status.QUEUED,
+        expires_at=Least(Coalesce(F("expires_at"), expiry), Value(times.latest_expiry())),
+        send_after=Case(too_far, default=F("send_after")),
     )
 
 

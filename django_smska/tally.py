@@ -21,6 +21,7 @@ from django.utils import timezone
 from . import conf
 from .models import SmsDay, SmsMessage, SmsMessageQuerySet, rows, write_db
 from .states import FINAL, Status
+from .times import FIRST, Readable, as_stored
 
 #: By words: ``("messages", provider, sender, status)``, ``("segments", provider, sender)``,
 #: ``("failure", provider, status, error code)``, ``("time", provider, at most so many seconds)``.
@@ -124,7 +125,7 @@ def catch_up(first: date = date.min, *, patience: float = inf) -> int:
     seconds, but one at least; return how many are left that were never counted."""
     end, now = clock.monotonic() + patience, timezone.now()
     _make(_missing(first, now))
-    kept = days().filter(day__gte=first, settled=False).order_by("-day")
+    kept = days().filter(day__range=(first, day_of(now)), settled=False).order_by("-day")
     due = [
         (day, seen)
         for day, seen in kept.values_list("day", "counted_at")
@@ -139,8 +140,10 @@ def catch_up(first: date = date.min, *, patience: float = inf) -> int:
 
 def _missing(first: date, now: datetime) -> set[date]:
     """The days since the first message that have no row yet."""
-    oldest = rows().order_by("created_at").values_list("created_at", flat=True).first()
-    if oldest is None:
+    begin = as_stored(FIRST)  # what is written as older was not written by us
+    known = rows().filter(created_at__gt=begin).order_by("created_at")
+    oldest = known.values_list("created_at", flat=True).first()
+    if oldest is None or oldest <= begin:
         return set()
     first, today = max(first, day_of(oldest)), day_of(now)
     every = {first + timedelta(number) for number in range((today - first).days + 1)}
@@ -192,7 +195,7 @@ class _Seconds(models.Func):
         )
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        words = "CAST(FLOOR(EXTRACT(EPOCH FROM %(expressions)s)) AS integer)"
+        words = "CAST(FLOOR(EXTRACT(EPOCH FROM %(expressions)s)) AS bigint)"
         return self.as_sql(compiler, connection, template=words, arg_joiner=" - ", **context)
 
     def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
@@ -202,7 +205,7 @@ class _Seconds(models.Func):
 
 def _groups(day: date) -> list[Group]:
     """One GROUP BY over the messages of a day."""
-    delay = _Seconds(F("finished_at"), F("sent_at"))
+    delay = _Seconds(Readable(F("finished_at")), Readable(F("sent_at")))
     alike = ("using", "sender", "status", "error_code", "delay")
     found = _of(day).annotate(delay=delay).values_list(*alike)
     return [Group(*row) for row in found.annotate(number=Count("pk"), size=Sum("segments"))]
