@@ -23,6 +23,7 @@ _FLOAT = re.compile(r"\+?([0-9]{7,15})[.,]0+")
 _SCIENTIFIC = re.compile(r"\+?([0-9](?:[.,][0-9]*)?)E\+?([0-9]{1,2})", re.IGNORECASE)
 _SHORTENED = re.compile(r"[0-9]E\+[0-9]+$", re.IGNORECASE)
 
+NO_EXTENSION = _("An SMS reaches no extension. Write the number alone.")
 _RUSSIAN_LENGTH = _("A Russian number has 11 digits: 8 or +7, and ten more; others need a +.")
 
 
@@ -130,7 +131,7 @@ def _of_phonenumbers(value: Any) -> str:
     if value.country_code is None or value.national_number is None:
         return ""
     if getattr(value, "extension", None):
-        raise _has_extension()
+        raise _invalid(NO_EXTENSION)
     zeros = 0
     if getattr(value, "italian_leading_zero", None):
         zeros = getattr(value, "number_of_leading_zeros", None) or 1
@@ -143,12 +144,8 @@ def _without_scheme(text: str) -> str:
         return text
     number, semicolon, _parameters = text[4:].partition(";")
     if semicolon:
-        raise _has_extension()
+        raise _invalid(NO_EXTENSION)
     return number
-
-
-def _has_extension() -> ValidationError:
-    return _invalid(_("An SMS reaches no extension. Write the number alone."))
 
 
 def _unfloat(text: str) -> str:
