@@ -191,6 +191,10 @@ class _Candidate:
             self.certain += strength > 1
 
     @property
+    def is_certain(self) -> bool:
+        return self.good * 2 > self.filled and self.certain > 0
+
+    @property
     def qualifies(self) -> bool:
         if self.kind == Kind.SOMETHING_ELSE or not self.good:
             return False
@@ -224,19 +228,29 @@ def _column_of_text(text: str, asked: str) -> Column | None:
 
 
 def _column_of(table: Table, asked: str) -> Column:
-    head = _head_row(_first_rows(table)) or _unknown_head_row(table)
-    line, heads = head or (0, [""] * table.width)
-    if not head and len(table) == 1:  # a list in one line
-        [(line, cells)] = table.rows()
-        return Column("", "\n" * (line - 1) + ";".join(cells), _hidden(table))
+    line, heads = _head_row(_first_rows(table)) or _unknown_head_row(table) or (0, [])
+    title = _title(table, line, heads)
+    if title or not heads:
+        heads = [""] * table.width
     candidates = _candidates(table, line, heads)
-    chosen = _asked(candidates, asked) if asked else _choose(candidates, bool(head), table)
+    is_one_line = len(table) == 1 or (line in table.undivided and kind(title) == Kind.PHONE)
+    if is_one_line and all(one.is_certain for one in candidates if one.filled):
+        return Column(title, _lines(table, line, candidates), _hidden(table))
+    chosen = _asked(candidates, asked) if asked else _choose(candidates, table)
     others = [one.name for one in candidates if one.qualifies and one is not chosen]
     notes = _hidden(table)
     if others:
         words = gettext("Left out: other columns with phone numbers, %s.")
         notes.append(words % ", ".join(others[:NAMED]))
-    return Column(chosen.head or letter(chosen.at), _lines(table, line, chosen), notes)
+    return Column(chosen.head or letter(chosen.at), _lines(table, line, [chosen]), notes)
+
+
+def _title(table: Table, line: int, heads: list[str]) -> str:
+    """The words that stand alone above a table: they say nothing of the column below them, unless
+    they warn of it."""
+    is_alone = table.width > 1 and heads and not any(heads[1:])
+    warns = heads and kind(heads[0]) == Kind.SOMETHING_ELSE and line not in table.undivided
+    return heads[0] if is_alone and not warns else ""
 
 
 def _first_rows(table: Table) -> list[tuple[int, list[str]]]:
@@ -245,15 +259,17 @@ def _first_rows(table: Table) -> list[tuple[int, list[str]]]:
 
 def _head_row(rows: list[tuple[int, list[str]]]) -> tuple[int, list[str]] | None:
     """The row with the most heads, which has no numbers, and none above but those of a title."""
-    best, most, numbers_above = None, 0, 0
+    best, most, numbers_above, is_title = None, 0, 0, False
     for line, cells in rows:
         if any(map(_SEVEN_DIGITS.match, cells)):
             numbers_above += 1
             continue
-        heads = sum(is_head(cell) for cell in cells if cell)
-        if heads > most and (not numbers_above or (heads > 1 and numbers_above < 3)):
-            best, most = (line, cells), heads
-    return best
+        filled = list(filter(None, cells))
+        heads = sum(map(is_head, filled))
+        is_below_title = numbers_above < 3 and (heads > 1 or len(filled) == 1)
+        if heads >= most + (not is_title) and (not numbers_above or is_below_title):
+            best, most, is_title = (line, cells), heads, len(filled) == 1
+    return best if most else None
 
 
 def _unknown_head_row(table: Table) -> tuple[int, list[str]] | None:
@@ -291,7 +307,7 @@ def _asked(candidates: list[_Candidate], asked: str) -> _Candidate:
     raise ValidationError(_("The table has no column %s.") % asked)
 
 
-def _choose(candidates: list[_Candidate], has_heads: bool, table: Table) -> _Candidate:
+def _choose(candidates: list[_Candidate], table: Table) -> _Candidate:
     qualified = [one for one in candidates if one.qualifies]
     # Numbers of orders begin with 9, too.
     if any(one.certain for one in qualified):
@@ -304,7 +320,7 @@ def _choose(candidates: list[_Candidate], has_heads: bool, table: Table) -> _Can
         for one in qualified
         if one is not best and (one.kind == best.kind or one.good > 2 * best.good)
     ]
-    is_doubtful = has_heads and len(candidates) > 1 and best.kind == Kind.UNKNOWN
+    is_doubtful = best.head and len(candidates) > 1 and best.kind == Kind.UNKNOWN
     if rivals or (is_doubtful and not best.certain):
         meant = sorted([best, *rivals], key=lambda one: one.at)
         raise UnclearColumn([(letter(one.at), one.name) for one in meant])
@@ -321,15 +337,14 @@ def _without_good_numbers(candidates: list[_Candidate], table: Table) -> _Candid
     raise ValidationError([words, *hidden])
 
 
-def _lines(table: Table, head_line: int, chosen: _Candidate) -> str:
+def _lines(table: Table, head_line: int, chosen: list[_Candidate]) -> str:
     lines: list[str] = []
     number = 0
     for line, cells in table.rows():
         lines.extend([""] * (line - len(lines) - 1))
-        cell = cells[chosen.at]
         # On each page of a printed table the head stands again.
-        is_data = line > head_line and cell != chosen.head
-        lines.append(cell if is_data else "")
+        written = [cells[one.at] for one in chosen if cells[one.at] != one.head]
+        lines.append(";".join(filter(None, written)) if line > head_line else "")
         number += line > head_line
     if number > MOST:
         raise tables.too_many_rows(MOST)

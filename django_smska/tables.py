@@ -56,6 +56,7 @@ class Table:
     hidden_rows: int = 0
     hidden_columns: set[int] = field(default_factory=set)
     width: int = 0
+    undivided: set[int] = field(default_factory=set)  # lines of a CSV file without a delimiter
     # A row is one text, since as many small ones would take ten times the memory.
     _rows: list[str] = field(default_factory=list)
     _lines: list[int] = field(default_factory=list)
@@ -158,6 +159,8 @@ def read_csv(data: bytes) -> Table:
                 raise _too_wide()
             if line > 1 or not is_announced:
                 table.add(line, row[:COLUMNS])
+            if len(row) == 1 and line <= HEADS:
+                table.undivided.add(line)
     except (csv.Error, UnicodeError):
         raise _unreadable() from None
     return table
@@ -221,11 +224,15 @@ def _encoding(data: bytes) -> str:
     return "utf-8" if wrong * 10 <= letters else "windows-1251"
 
 
+# What is quoted, and commas within a number: 7,90418E+10; 79041764995,00.
+_NO_DELIMITER = re.compile(r'"[^"]*"|(?<=[0-9]),[0-9]+E\+?[0-9]+|(?<=[0-9]{7}),0+(?![0-9])', re.I)
+
+
 def _delimiter(lines: list[str]) -> tuple[str, bool]:
     """The delimiter, and whether the first line does nothing but say it, as Excel has it."""
     if match := re.fullmatch(r'\s*"?sep=([^\w\s"]|\t)"?\s*', lines[0], re.IGNORECASE):
         return match[1], True
-    bare = [re.sub(r'"[^"]*"', "", line) for line in lines]
+    bare = [_NO_DELIMITER.sub("", line) for line in lines]
 
     def agreement(delimiter: str) -> int:
         """In how many lines it stands equally often: below a title, or beside commas in names."""

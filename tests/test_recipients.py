@@ -286,6 +286,25 @@ def test_title_rows_may_stand_above_the_heads(above):
     assert lines.split("\n").index(ONE) == above.count("\n") + 1
 
 
+@pytest.mark.parametrize("title", ["Телефоны клиентов", "Магазин, тел. 8 904 000-00-00", "Май"])
+def test_a_title_may_stand_above_a_single_head(title):
+    found = read(column(f'"{title}"\nТелефон\n{ONE}\n{TWO}'.encode()).lines)
+    assert found.numbers == [ONE, TWO] and not found.bad
+
+
+def test_commas_below_a_single_head_are_between_numbers():
+    lines = column(f"Телефон\n{ONE}, {TWO}\n{THREE}\n".encode()).lines
+    assert read(lines).numbers == [ONE, TWO, THREE]
+    lines = column(b"phone\n7,90418E+10\n79041764995,00\n").lines
+    assert read(lines).numbers == [ONE] and "shortened" in read(lines).bad[0].why
+    with pytest.raises(UnclearColumn):
+        column(f"Телефоны\n9000000001,{ONE},{TWO}\n9000000002,{TWO},{ONE}".encode())
+    assert taken(f"Заказы\n{ONE};Иван\n{TWO};Пётр") == ("A", f"\n{ONE}\n{TWO}")
+    assert taken(f"9000000001;{ONE}") == ("B", ONE)
+    found = column(f"Телефоны\nИван,{ONE},9000000001\nПётр,{TWO},9000000002".encode())
+    assert read(found.lines).numbers == [ONE, TWO]
+
+
 def test_a_single_column_may_have_a_title_and_its_head_twice():
     title, lines = taken(f"Имя;Телефон\nA;{ONE}\nИмя;Телефон\nB;{TWO}")
     assert read(lines).numbers == [ONE, TWO] and not read(lines).bad
