@@ -399,6 +399,19 @@ def test_an_xlsx_has_as_many_sheets_as_its_messages_need(boss, monkeypatch):
     assert ids == sorted(ids, reverse=True) and len(set(ids)) == 9
 
 
+def test_a_sheet_stays_below_what_a_zip_file_holds(boss, monkeypatch):
+    monkeypatch.setattr(export, "BATCH", 2)
+    monkeypatch.setattr(xlsx, "SHEET", 1000)
+    make(4, body="x" * 1000)
+    assert [sheet.max_row for sheet in workbook(boss)] == [3, 3]
+
+
+def test_a_cell_is_not_longer_than_excel_allows(boss):
+    make(body="x" * 40_000)
+    [_heads, line] = workbook(boss).active.iter_rows(values_only=True)
+    assert line[3] == "x" * 32_767
+
+
 def test_an_xlsx_of_nothing_has_its_heads(boss):
     assert workbook(boss).active.max_row == 1
 

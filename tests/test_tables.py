@@ -8,7 +8,8 @@ import pytest
 from django.core.exceptions import ValidationError
 from openpyxl import Workbook
 
-from django_smska import tables
+from django_smska import recipients, tables
+from django_smska.numbers import normalize
 from django_smska.recipients import column, read
 
 ONE, TWO, THREE = "+79041764995", "+79041764996", "+79041764997"
@@ -366,6 +367,34 @@ def test_an_xlsx_that_swells_is_refused_before_it_does(name, read_from_archives,
     assert peak(SWOLLEN[name]()) < 6 * MILLION
     assert sum(read_from_archives) <= tables.UNPACKED + tables.CHUNK
     assert max(read_from_archives, default=0) <= tables.CHUNK
+
+
+@pytest.mark.parametrize(
+    "bound, value, data",
+    [
+        ("ELEMENTS", 1000, packed(f"<row>{'<c/>' * 2000}</row>")),
+        ("KEPT", 1000, packed(strings=f"<sst>{'<si><t>123456789</t></si>' * 300}</sst>")),
+        ("UNPACKED", 2 * tables.CHUNK, packed(f"<row>{' ' * 3 * tables.CHUNK}</row>")),
+        ("ELEMENTS", MILLION, packed(sheet="<worksheet>" + '<col min="1" max="9"/>' * 20_001)),
+    ],
+)
+def test_each_bound_holds_alone(monkeypatch, bound, value, data):
+    monkeypatch.setattr(tables, bound, value)
+    with pytest.raises(ValidationError, match="too large"):
+        column(data)
+
+
+def test_a_large_table_is_looked_at_here_and_there(monkeypatch):
+    looked_at = []
+
+    def counting(written):
+        looked_at.append(written)
+        return normalize(written)
+
+    monkeypatch.setattr(recipients, "normalize", counting)
+    with pytest.raises(ValidationError, match="not clear"):
+        column(f"x;y;{';'.join([ONE] * 30)}\n".encode() * 10_000)
+    assert len(looked_at) <= recipients.SAMPLE
 
 
 @pytest.mark.parametrize(
