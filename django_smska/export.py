@@ -56,6 +56,7 @@ COLUMNS = (
 # What spreadsheets take for the start of a formula (OWASP, "CSV injection"), and the apostrophe
 # itself, so that taking one off gives back what was written.
 FORMULA = ("=", "+", "-", "\u2212", "@", "'")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends
 # Texts of which spreadsheets make a number, a date, a time, a truth value or an error.
 SAME_NUMBER = re.compile(r"0|[1-9][0-9]{0,10}")  # from 12 digits on Excel shows 1.23E+11
 NUMBER_MARKS = re.compile(r"[\d\s.,:/\\()%'’₽$€£¥\u2212-]*")
@@ -116,7 +117,7 @@ def safe(text: str) -> str:
     """Return ``text`` for a CSV file: with an apostrophe before it if a spreadsheet would calculate
     with it or show something else, and without what cannot be seen before its start.
     """
-    text = "".join(one for one in text if unicodedata.category(one) != "Cc" or one in "\t\n")
+    text = CONTROL.sub("", text)
     start = next((at for at, one in enumerate(text) if not _is_blank(one)), len(text))
     text = text[start:]
     first = unicodedata.normalize("NFKC", text[:1])
@@ -133,7 +134,7 @@ def _is_changed(text: str) -> bool:
         return False
     if not re.search(r"\d", text):
         return bool(CONSTANT.fullmatch(text))
-    are_of_numbers = all(map(NUMBER_WORD.fullmatch, WORD.findall(text)))
+    are_of_numbers = all(NUMBER_WORD.fullmatch(word[0]) for word in WORD.finditer(text))
     return are_of_numbers and bool(NUMBER_MARKS.fullmatch(BESIDE_MARKS.sub("", text)))
 
 
