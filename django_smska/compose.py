@@ -63,11 +63,18 @@ class ComposeForm(SmsMessageForm):
             "other countries with + and their code."
         ),
     )
+    # Shown where the column is not clear.
+    column_letter = forms.CharField(
+        label=_("Column with the numbers"),
+        required=False,
+        max_length=3,
+        widget=forms.HiddenInput,
+    )
     file = forms.FileField(
         label=_("Or a file with numbers"),
         required=False,
-        widget=forms.FileInput(attrs={"accept": ".csv,.txt,.xlsx"}),
-        help_text=_("A table, as CSV or XLSX; the column with the numbers is found by itself."),
+        widget=forms.FileInput(attrs={"accept": ".csv,.txt,.xlsx,.xlsm"}),
+        help_text=_("A table, as CSV or XLSX; the column with the numbers is found automatically."),
     )
     send_at = forms.SplitDateTimeField(
         label=_("Send at"), required=False, widget=AdminSplitDateTime
@@ -91,10 +98,28 @@ class ComposeForm(SmsMessageForm):
             return
         if "numbers" in self.errors or self.cleaned_data["numbers"].strip():
             raise ValidationError(_("Give numbers either in the field above or in a file."))
-        self.column = recipients.column(file.read(recipients.LARGEST + 1))
+        asked = self._asked_column()
+        try:
+            self.column = recipients.column(file.read(recipients.LARGEST + 1), asked)
+        except recipients.UnclearColumn as error:
+            self._ask_for_column(error)
+            raise
         # From here on they are as if they had been typed: a page can carry them, a file it cannot.
-        numbers = self.cleaned_data["numbers"] = self.column.lines
-        self.data = {**dict(self.data.items()), "numbers": numbers}
+        self.cleaned_data["numbers"] = self.column.lines
+        self._redisplay(numbers=self.column.lines)
+
+    def _asked_column(self) -> str:
+        """The column that was chosen; for another file it would have to be chosen again."""
+        asked: str = self.cleaned_data.pop("column_letter", "")
+        self._redisplay(column_letter="")
+        return asked
+
+    def _ask_for_column(self, error: recipients.UnclearColumn) -> None:
+        choices = [("", "—"), *error.columns]
+        self.fields["column_letter"].widget = forms.Select(choices=choices)
+
+    def _redisplay(self, **values: str) -> None:
+        self.data = {**dict(self.data.items()), **values}
 
     def clean_send_at(self) -> Any:
         at = self.cleaned_data["send_at"]
@@ -116,14 +141,22 @@ class ComposeForm(SmsMessageForm):
         return cleaned
 
     def _read_numbers(self) -> None:
-        self.recipients = recipients.read(self.cleaned_data["numbers"])
+        try:
+            self.recipients = recipients.read(self.cleaned_data["numbers"], self._asked_column())
+        except recipients.UnclearColumn as error:
+            self._ask_for_column(error)
+            raise
+        if column := self.recipients.column:
+            self.column = column
+            self._redisplay(numbers=column.lines)
         if self.recipients.numbers:
             return
         bad = self.recipients.bad[:LISTED]
         if not bad:
             raise ValidationError(_("Enter at least one number."))
         words = gettext("Line %(line)s, “%(written)s”: %(why)s")
-        raise ValidationError([words % vars(left_out) for left_out in bad])
+        notes = self.column.notes if self.column else []
+        raise ValidationError([*(words % vars(left_out) for left_out in bad), *notes])
 
     @property
     def send_at_once(self) -> bool:
@@ -188,7 +221,7 @@ def _write_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> Ht
 
 def _fieldsets(form: ComposeForm) -> list[Any]:
     groups = [
-        (_("Recipients"), ("numbers", "file")),
+        (_("Recipients"), ("numbers", "file", "column_letter")),
         (_("Message"), ("body", "sender", "using")),
         (_("When"), ("send_at",)),
     ]

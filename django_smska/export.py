@@ -1,13 +1,16 @@
-"""Messages as a CSV file that Excel opens with a double click, where its language is Russian.
+"""Messages as a table for Excel: an XLSX file, or a CSV file that it opens with a double click,
+where its language is Russian.
 
-That means: UTF-8 with a byte order mark, semicolons, CRLF, days before months. The file goes from
-the database to the browser piece by piece, however long it is.
+For CSV that means: UTF-8 with a byte order mark, semicolons, CRLF, days before months. The file
+goes from the database to the browser piece by piece, however long it is.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from copy import copy
 from datetime import date, datetime
@@ -29,10 +32,11 @@ from django.utils import timezone, translation
 from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
 
+from . import xlsx
 from .deeds import read_keys
 from .guard import not_understood
 from .models import SmsMessage
-from .numbers import mask
+from .numbers import is_invisible, mask
 from .privacy import may_see_number, may_see_text, without
 from .redact import withhold
 from .states import Status
@@ -41,17 +45,29 @@ if TYPE_CHECKING:
     from .admin import SmsMessageAdmin
 
 BATCH = 2000  # rows a query, and lines a piece of the file
-COUNTED = 10_000  # messages that the page counts; the file has no such limit
+EXCEL_ROWS = xlsx.ROWS - 1  # messages that Excel shows of a CSV file
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 # The idempotency key is not among them: projects write numbers into theirs.
 COLUMNS = (
     *("created_at", "status", "to", "body", "sender", "segments", "using"),
     *("sent_at", "finished_at", "gateway_id", "error_text", "created_by", "resend_of", "id"),
 )
-# What spreadsheets take for the start of a formula, also in its full-width forms (OWASP, "CSV
-# injection"), and the apostrophe itself, so that taking one off gives back what was written.
-FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "'")
-CONTROL = ("\t", "\r", "\n")
+# What spreadsheets take for the start of a formula (OWASP, "CSV injection"), and the apostrophe
+# itself, so that taking one off gives back what was written.
+FORMULA = ("=", "+", "-", "\u2212", "@", "'")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends
+# Texts of which spreadsheets make a number, a date, a time, a truth value or an error.
+SAME_NUMBER = re.compile(r"0|[1-9][0-9]{0,10}")  # from 12 digits on Excel shows 1.23E+11
+NUMBER_MARKS = re.compile(r"[\d\s.,:/\\()%'’₽$€£¥\u2212-]*")
+WORD = re.compile(r"[^\W\d_]+")
+BESIDE_MARKS = re.compile(r"[^\W\d_]+\+?|(?<=:\d\d)\+")  # 1E+5, 10:30+03:00
+NUMBER_WORD = re.compile(
+    r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|янв|фев|мар|апр|ма[йя]|июн|июл|авг|сен|окт|ноя|"
+    r"дек)[^\W\d_]*|[eе]|[ap]m?|t|z|utc|gmt|г|год|года|р|руб|rub|usd|eur",
+    re.IGNORECASE,
+)
+CONSTANT = re.compile(r"true|false|истина|ложь|#[\w/]+[!?]?", re.IGNORECASE)
 
 
 # --- which messages -------------------------------------------------------------------------------
@@ -100,21 +116,66 @@ def headings(columns: list[str]) -> list[str]:
 
 
 def safe(text: str) -> str:
-    """Put an apostrophe before what a spreadsheet would calculate with, a number with + as well."""
-    risky = text.lstrip().startswith(FORMULA) or text.startswith(CONTROL)
-    return f"'{text}" if risky else text
+    """Return ``text`` for a CSV file: with an apostrophe before it if a spreadsheet would calculate
+    with it or show something else, and without what cannot be seen before its start.
+    """
+    text = CONTROL.sub("", text)
+    start = next((at for at, one in enumerate(text) if not _is_blank(one)), len(text))
+    text = text[start:]
+    first = unicodedata.normalize("NFKC", text[:1])
+    return f"'{text}" if first.startswith(FORMULA) or _is_changed(text) else text
 
 
-def pieces(chosen: QuerySet[Any], user: Any) -> Iterator[tuple[str, int]]:
-    """The file's text piece by piece, each with the number of its messages, newest first.
+def _is_blank(character: str) -> bool:
+    return character.isspace() or is_invisible(character)
+
+
+def _is_changed(text: str) -> bool:
+    """Whether a spreadsheet would show something else for ``text``: 0042, 12.05, 1/2, 3E5, TRUE."""
+    if SAME_NUMBER.fullmatch(text):
+        return False
+    if not re.search(r"\d", text):
+        return bool(CONSTANT.fullmatch(text))
+    are_of_numbers = all(NUMBER_WORD.fullmatch(word[0]) for word in WORD.finditer(text))
+    return are_of_numbers and bool(NUMBER_MARKS.fullmatch(BESIDE_MARKS.sub("", text)))
+
+
+def csv_pieces(chosen: QuerySet[Any], user: Any) -> Iterator[tuple[bytes, int]]:
+    """The file piece by piece, each with the number of its messages, newest first.
 
     Languages and time zone are those at the first piece.
     """
     columns = columns_for(user)
-    shown = _shown_to(user)
-    yield "\ufeff" + _lines([headings(columns)]), 0
+    shown = _shown_to(user, columns)
+
+    def cell(column: str, value: Any, text: str | int) -> str | int:
+        if isinstance(text, int) or isinstance(value, datetime):
+            return text
+        if column == "to":
+            # As a number, of which spreadsheets keep 15 digits, it is found in other tables.
+            digits = text.removeprefix("+")
+            return digits if re.fullmatch("[0-9]{7,15}", digits) else safe(digits)
+        return safe(text)
+
+    yield b"\xef\xbb\xbf" + _lines([headings(columns)]), 0
     for batch in _batches(chosen, columns):
-        yield _lines([shown(columns, *row) for row in batch]), len(batch)
+        lines = (
+            [cell(*one) for one in zip(columns, row[2:], shown(row), strict=True)] for row in batch
+        )
+        yield _lines(lines), len(batch)
+
+
+def xlsx_pieces(chosen: QuerySet[Any], user: Any) -> Iterator[tuple[bytes, int]]:
+    """As :func:`csv_pieces`, with all texts as they are."""
+    columns = columns_for(user)
+    shown = _shown_to(user, columns)
+    book = xlsx.Book(headings(columns))
+    try:
+        for batch in _batches(chosen, columns):
+            yield book.add([shown(row) for row in batch]), len(batch)
+    finally:  # a download that is broken off leaves an open file otherwise
+        last = book.close()
+    yield last, 0
 
 
 def _batches(chosen: QuerySet[Any], columns: list[str]) -> Iterator[list[tuple[Any, ...]]]:
@@ -129,18 +190,22 @@ def _batches(chosen: QuerySet[Any], columns: list[str]) -> Iterator[list[tuple[A
         batch = list(older.filter(pk__lt=batch[-1][-1])[:BATCH])
 
 
-def _shown_to(user: Any) -> Callable[..., list[str]]:
+def _shown_to(user: Any, columns: list[str]) -> Callable[[tuple[Any, ...]], list[str | int]]:
+    """Return what makes of a row of :func:`_batches` the values that this user may see."""
     zone = timezone.get_current_timezone()
     statuses = {status.value: str(status.label) for status in Status}
     whole, seen = may_see_number(user), may_see_text(user)
 
-    def line(columns: list[str], number: str, text: str, *values: Any) -> list[str]:
+    def line(row: tuple[Any, ...]) -> list[str | int]:
+        number, text, *values = row
         hidden = {"number": None if whole else number, "text": None if seen else text}
         return [shown(*cell, hidden) for cell in zip(columns, values, strict=True)]
 
-    def shown(column: str, value: Any, hidden: dict[str, str | None]) -> str:
+    def shown(column: str, value: Any, hidden: dict[str, str | None]) -> str | int:
         if value is None:
             return ""
+        if isinstance(value, int):
+            return value
         if isinstance(value, datetime):
             local = value.astimezone(zone) if timezone.is_aware(value) else value
             return local.strftime("%d.%m.%Y %H:%M:%S")
@@ -150,15 +215,15 @@ def _shown_to(user: Any) -> Callable[..., list[str]]:
             value = mask(value)
         elif column in ("error_text", "gateway_id"):  # others wrote these
             value = without(value, **hidden)
-        return safe(str(value))
+        return str(value)
 
     return line
 
 
-def _lines(table: Any) -> str:
+def _lines(table: Any) -> bytes:
     text = io.StringIO()
     csv.writer(text, delimiter=";", quoting=csv.QUOTE_ALL).writerows(table)
-    return text.getvalue()
+    return text.getvalue().encode()
 
 
 # --- the page and the download --------------------------------------------------------------------
@@ -177,8 +242,8 @@ def ask(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> HttpRes
         gettext("Export"),
         which=which,
         pks=pks,
-        number=chosen.order_by()[: COUNTED + 1].count(),
-        counted=COUNTED,
+        number=chosen.order_by().count(),
+        most=EXCEL_ROWS,
         columns=headings(columns_for(user)),
         may_see_number=may_see_number(user),
         may_see_text=may_see_text(user),
@@ -195,10 +260,14 @@ def download(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> An
         chosen, which = choose(model_admin, request, pks)
     except IncorrectLookupParameters:
         return _not_understood(model_admin, request)
+    if "_xlsx" in request.POST:
+        pieces, content_type, ending = xlsx_pieces, XLSX, "xlsx"
+    else:
+        pieces, content_type, ending = csv_pieces, "text/csv; charset=utf-8", "csv"
     file = _noted(pieces(chosen, request.user), _note(request.user, which), which)
     content = _asynchronous(file) if isinstance(request, ASGIRequest) else file
-    response = StreamingHttpResponse(content, content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="sms-{date.today()}.csv"'
+    response = StreamingHttpResponse(content, content_type=content_type)
+    response["Content-Disposition"] = f'attachment; filename="sms-{date.today()}.{ending}"'
     return response
 
 
@@ -219,14 +288,15 @@ def _note(user: Any, which: str) -> LogEntry:
 
 
 def _noted(
-    file: Iterator[tuple[str, int]], entry: LogEntry, which: str
-) -> Generator[str, None, None]:
+    file: Iterator[tuple[bytes, int]], entry: LogEntry, which: str
+) -> Generator[bytes, None, None]:
     """The pieces; whether the download ends or breaks, its entry tells how many messages left."""
     number, language = 0, translation.get_language() or "en"
     try:
         for piece, messages_in_it in file:
             number += messages_in_it
-            yield piece
+            if piece:
+                yield piece
     finally:
         with translation.override(language):
             words = ngettext(
@@ -238,10 +308,10 @@ def _noted(
         entry.save(update_fields=["change_message"])
 
 
-async def _asynchronous(file: Generator[str, None, None]) -> AsyncIterator[str]:
+async def _asynchronous(file: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
     """Under ASGI Django would read a plain iterator to its end before it sends the first byte."""
     try:
-        while piece := await sync_to_async(lambda: next(file, ""))():
+        while piece := await sync_to_async(lambda: next(file, b""))():
             yield piece
     finally:
         await sync_to_async(file.close)()

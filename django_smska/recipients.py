@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
-from zipfile import ZipFile
 
 from django.core.exceptions import ValidationError
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .numbers import normalize
+from . import tables
+from .numbers import NO_EXTENSION, find, is_russian_mobile, normalize, plain
+from .phone_words import Kind, has_extension, is_head, kind
+from .tables import LARGEST, Table, letter
 
-MOST = 10_000  # numbers at a time
-LARGEST = 5_000_000  # bytes of a file
-UNPACKED = 30_000_000  # bytes of what is in an XLSX file, which is an archive
-COLUMNS = 100
-LONGEST = 60  # characters of a cell: longer ones are no number, and would swell the page
-SAMPLE = 1000  # rows by which the column is chosen
+__all__ = ["LARGEST", "MOST", "Column", "Recipients", "UnclearColumn", "column", "read"]
+
+MOST = tables.ROWS  # numbers at a time
+SAMPLE = 20_000  # cells by which the column is chosen
+NAMED = 10  # columns and sheets, where they are listed
 
 # What spreadsheets put around a number to keep it text: '+7904…, ="+7904…".
 _WRAPPING = " \u00a0'\"="
-# A comma stands in a number that a spreadsheet has shortened, too: 7,90418E+10.
-_SHORTENED = re.compile(r"[0-9]E\+[0-9]+$", re.IGNORECASE)
-_BETWEEN = re.compile(r"[;\t]|,(?![0-9]+E\+[0-9])", re.IGNORECASE)
-_PHONE_HEAD = re.compile(
-    r"phone|number|mobile|msisdn|\btel|телефон|номер|\bтел\b|\bмоб|сотов", re.IGNORECASE
-)
+# A comma stands in a number that a spreadsheet has shortened or made a float, too: 7,90418E+10,
+# 79041764995,00. A semicolon stands before a parameter of a tel: link.
+_BETWEEN = re.compile(r"[\t|]|;(?!\s*[a-z-]+=)|,(?!0+(?![0-9])|[0-9]+E\+?[0-9])", re.IGNORECASE)
+_NUMBERING = re.compile(r"\A\s*[0-9]{1,4}[.)]\s+")
+_AND = {"and", "or", "и", "или"}
+_SEVEN_DIGITS = re.compile(r"(?:[^0-9]*[0-9]){7}")
+_TEN_DIGITS = re.compile(r"9[0-9]{9}(?:[.,]0+)?")
 
 
 @dataclass(frozen=True)
@@ -45,181 +43,329 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Recipients:
-    """``numbers``: as E.164, each once, in their order."""
-
-    numbers: list[str] = field(default_factory=list, repr=False)
-    doubled: list[LeftOut] = field(default_factory=list)
-    bad: list[LeftOut] = field(default_factory=list)
-
-
-class Column(NamedTuple):
-    """``lines``: a cell each, so that a cell's line is its row in the file."""
+class Column:
+    """``title``: the head, or the letter. ``lines``: a cell each, so that a cell's line is its row
+    in the file. ``notes``: what else is in the file and was left out, in sentences."""
 
     title: str
     lines: str
+    notes: list[str]
 
     def __repr__(self) -> str:
         return f"<Column {self.title!r}>"
 
 
-def read(text: str) -> Recipients:
-    """Read numbers that stand on lines of their own, or between commas, semicolons or tabs.
+@dataclass(frozen=True)
+class Recipients:
+    """``numbers``: as E.164, each once, in their order. ``column``: where they stood, if the text
+    was a table."""
 
-    Raises ``ValidationError`` if there are more than ``MOST``.
+    numbers: list[str] = field(default_factory=list, repr=False)
+    doubled: list[LeftOut] = field(default_factory=list)
+    bad: list[LeftOut] = field(default_factory=list)
+    column: Column | None = None
+
+
+class UnclearColumn(ValidationError):
+    """Several columns may be meant. ``columns``: their letters, and how to name them."""
+
+    def __init__(self, columns: list[tuple[str, str]]) -> None:
+        self.columns = columns
+        names = ", ".join(f"“{name}”" for _letter, name in columns[:NAMED])
+        words = _(
+            "It is not clear which column holds the phone numbers: %(columns)s. Choose it below, "
+            "and give the file again."
+        )
+        super().__init__(words, code="unclear_column", params={"columns": names})
+
+
+def read(text: str, asked: str = "") -> Recipients:
+    """Read numbers that stand on lines of their own, or between commas, semicolons or tabs, or in a
+    column of a table with heads; ``asked``: the letter of this column, where it is not clear.
+
+    Raises ``ValidationError`` if there are more than ``MOST``, ``UnclearColumn`` for such a table.
     """
-    found = Recipients()
+    found = Recipients(column=_column_of_text(text, asked))
+    text = found.column.lines if found.column else text
     lines: dict[str, int] = {}
-    for index, (line, written) in enumerate(_entries(text)):
+    for index, (line, written, number) in enumerate(_entries(text)):
         if index == MOST:
             raise ValidationError(
                 _("These are more than %(most)s numbers. Send them in parts."),
                 code="too_many",
                 params={"most": MOST},
             )
-        try:
-            number = _number(written)
-        except ValidationError as error:
-            found.bad.append(LeftOut(line, written, " ".join(error.messages)))
-            continue
-        if number in lines:
+        if isinstance(number, ValidationError):
+            found.bad.append(LeftOut(line, written, " ".join(number.messages)))
+        elif number in lines:
             why = gettext("The same number as in line %s.") % lines[number]
             found.doubled.append(LeftOut(line, written, why))
-            continue
-        lines[number] = line
-        found.numbers.append(number)
+        else:
+            lines[number] = line
+            found.numbers.append(number)
     return found
 
 
-def _entries(text: str) -> Iterator[tuple[int, str]]:
+def _entries(text: str) -> Iterator[tuple[int, str, str | ValidationError]]:
     for line, words in enumerate(text.splitlines(), start=1):
-        for piece in _BETWEEN.split(words):
-            if written := piece.strip(_WRAPPING):
-                yield line, written
+        found = list(_found_in(words))
+        has_number = any(isinstance(number, str) for _written, number in found)
+        for written, number in found:
+            # A name between commas beside its number is no lost number.
+            if isinstance(number, str) or not has_number or re.search("[0-9]", written):
+                yield line, written, number
 
 
-def _number(written: str) -> str:
-    if _SHORTENED.search(written):
-        raise ValidationError(
-            _("A spreadsheet has shortened this number: give its column the format “text” there.")
-        )
-    return normalize(written)
+def _found_in(words: str) -> Iterator[tuple[str, str | ValidationError]]:
+    for piece in _BETWEEN.split(words):
+        if not (written := piece.strip(_WRAPPING)):
+            continue
+        try:
+            for number in _numbers_in(written):
+                yield written, number
+        except ValidationError as error:
+            yield written, error
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        return bool(_number(cell.strip(_WRAPPING)))
-    except ValidationError:
-        return False
+def _numbers_in(written: str) -> list[str]:
+    """The number that ``written`` is, or those that can be seen in it: ``tel. 8904…, 8905…``.
 
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-def column(data: bytes) -> Column:
-    """Take the column with the numbers out of a CSV file (comma, semicolon or tab; UTF-8, UTF-16
-    or windows-1251) or of the first sheet of an XLSX file.
-
-    It is the one whose head speaks of phones, otherwise the one with the most numbers. Raises
-    ``ValidationError`` with the cure for what cannot be read or is too large.
+    Raises ``ValidationError`` if there is none, or if it may be something else.
     """
-    if len(data) > LARGEST:
-        raise _too_large()
-    rows = [[_cell(value) for value in row] for row in _rows(data)]
-    if len(rows) > MOST + 1:
-        raise ValidationError(_("The file has more than %s rows. Send them in parts.") % MOST)
-    width = max(map(len, rows), default=0)
-    if not width:
-        raise ValidationError(_("The file is empty."))
-    columns = [[row[at] if at < len(row) else "" for row in rows] for at in range(width)]
-    chosen = max(columns, key=_fitness)
-    title = str(columns.index(chosen) + 1)
-    if _is_head(chosen[0]):
-        title, chosen = chosen[0] or title, ["", *chosen[1:]]
-    return Column(title, "\n".join(chosen))
-
-
-def _fitness(cells: list[str]) -> tuple[bool, int]:
-    numbers = sum(map(_is_number, cells[:SAMPLE]))
-    return bool(numbers and _PHONE_HEAD.search(cells[0])), numbers
-
-
-def _is_head(cell: str) -> bool:
-    if _is_number(cell):
-        return False
-    return bool(_PHONE_HEAD.search(cell)) or not re.search("[0-9]", cell)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = "" if value is None else " ".join(str(value).split())
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-def _rows(data: bytes) -> Iterable[Iterable[Any]]:
-    if data.startswith(b"PK\x03\x04"):
-        return _xlsx_rows(data)
-    if data.startswith(b"\xd0\xcf\x11\xe0"):
-        raise ValidationError(_("This is an old Excel file. Save it as XLSX or CSV."))
-    return _csv_rows(data)
-
-
-def _csv_rows(data: bytes) -> list[list[str]]:
-    text = _decoded(data)
-    first = text.splitlines()[:10]
-
-    def splits(delimiter: str) -> tuple[int, int]:
-        counts = [line.count(delimiter) for line in first]
-        return min(counts, default=0), sum(counts)
-
-    if "\0" in text:  # pictures, documents
-        raise _unreadable()
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=splits))
-        return [row[:COLUMNS] for row in islice(reader, MOST + 2)]
-    except csv.Error:
-        raise _unreadable() from None
-
-
-def _decoded(data: bytes) -> str:
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("windows-1251", "replace")
-
-
-def _xlsx_rows(data: bytes) -> list[Any]:
-    try:
-        from openpyxl import load_workbook
-    except ImportError:
-        load_workbook = None
-    if load_workbook is None:
+        return [normalize(written)]
+    except ValidationError as error:
+        whole = error
+    text = _NUMBERING.sub("", plain(written))
+    found = find(text)
+    if not found:
+        raise whole
+    ends = [0, *(one.end for one in found)]
+    starts = [*(one.start for one in found), len(text)]
+    rest = [text[end:start] for end, start in zip(ends, starts, strict=True)]
+    words = " ".join(rest)
+    if set(re.findall(r"\w+", words.casefold())) <= _AND:
+        return [one.number for one in found]
+    if len(found) > 1:
         raise ValidationError(
-            _(
-                "This site cannot read XLSX files yet. Save the table as CSV, or ask your "
-                "administrator to install django-smska[xlsx]."
-            )
+            _("There is more than one number here. Separate them with commas."),
+            code="invalid_number",
         )
+    if has_extension(words):
+        raise ValidationError(NO_EXTENSION, code="invalid_number")
+    if kind(words) == Kind.SOMETHING_ELSE or _has_more_digits(*rest):
+        raise ValidationError(
+            _("It is not clear which digits here are the phone number. Write it alone."),
+            code="invalid_number",
+        )
+    return [found[0].number]
+
+
+def _has_more_digits(before: str, after: str) -> bool:
+    """Whether digits stand so near that they may belong to the number, or are as many."""
+    near = re.search(r"[0-9][^\w]*$", before) or re.match(r"[^\w]*[0-9]", after)
+    return bool(near or re.search("[0-9]{5}", before + " " + after))
+
+
+# --- the column of a table ------------------------------------------------------------------------
+
+
+@dataclass
+class _Candidate:
+    """``filled``: cells that are not blank; ``good``: those with a number that an SMS can reach;
+    ``certain``: those of them that are more than ten digits in a row, as other numbers have, too.
+    """
+
+    at: int
+    head: str
+    kind: Kind
+    filled: int = 0
+    good: int = 0
+    certain: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{letter(self.at)}: {self.head}" if self.head else letter(self.at)
+
+    def look_at(self, cell: str) -> None:
+        self.filled += 1
+        if strength := _strength(cell):
+            self.good += 1
+            self.certain += strength > 1
+
+    @property
+    def is_certain(self) -> bool:
+        return self.good * 2 > self.filled and self.certain > 0
+
+    @property
+    def qualifies(self) -> bool:
+        if self.kind == Kind.SOMETHING_ELSE or not self.good:
+            return False
+        return self.kind == Kind.PHONE or self.good * 2 > self.filled
+
+
+def column(data: bytes, asked: str = "") -> Column:
+    """Take the column with the phone numbers out of a file that :func:`tables.read` reads.
+
+    ``asked``: its letter. Without it, it is the one whose head speaks of phones and that has some,
+    otherwise the one in which most cells are phone numbers; never one that is headed as numbers of
+    orders, cards or documents. Raises ``UnclearColumn`` where more than one may be meant, and
+    ``ValidationError`` with the way out for what cannot be read or is too large.
+    """
+    table = tables.read(data)
+    if not len(table):
+        raise ValidationError([_("The file is empty."), *_hidden(table)])
+    return _column_of(table, asked)
+
+
+def _column_of_text(text: str, asked: str) -> Column | None:
+    """What is copied from a spreadsheet has its other columns, too, where it has their heads."""
+    if not re.search(r"[\t;|,]", text):
+        return None
     try:
-        with ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > UNPACKED:
-            raise _too_large()
-        sheet = load_workbook(io.BytesIO(data), read_only=True, data_only=True).active
-        sheet.reset_dimensions()  # some programs write a wrong size
-        return list(islice(sheet.iter_rows(max_col=COLUMNS, values_only=True), MOST + 2))
+        table = tables.read_csv(text.encode())
     except ValidationError:
-        raise
-    except Exception:  # whatever a broken archive or its XML leads to
-        raise _unreadable() from None
+        return None
+    head = _head_row(_first_rows(table))
+    return _column_of(table, asked) if head and sum(map(bool, head[1])) > 1 else None
 
 
-def _unreadable() -> ValidationError:
-    return ValidationError(_("This file cannot be read. Save it as XLSX or CSV."))
+def _column_of(table: Table, asked: str) -> Column:
+    line, heads = _head_row(_first_rows(table)) or _unknown_head_row(table) or (0, [])
+    title = _title(table, line, heads)
+    if title or not heads:
+        heads = [""] * table.width
+    candidates = _candidates(table, line, heads)
+    is_one_line = len(table) == 1 or (line in table.undivided and kind(title) == Kind.PHONE)
+    if is_one_line and all(one.is_certain for one in candidates if one.filled):
+        return Column(title, _lines(table, line, candidates), _hidden(table))
+    chosen = _asked(candidates, asked) if asked else _choose(candidates, table)
+    others = [one.name for one in candidates if one.qualifies and one is not chosen]
+    notes = _hidden(table)
+    if others:
+        words = gettext("Left out: other columns with phone numbers, %s.")
+        notes.append(words % ", ".join(others[:NAMED]))
+    return Column(chosen.head or letter(chosen.at), _lines(table, line, [chosen]), notes)
 
 
-def _too_large() -> ValidationError:
-    return ValidationError(_("This file is too large. Send to its numbers in parts."))
+def _title(table: Table, line: int, heads: list[str]) -> str:
+    """The words that stand alone above a table: they say nothing of the column below them, unless
+    they warn of it."""
+    is_alone = table.width > 1 and heads and not any(heads[1:])
+    warns = heads and kind(heads[0]) == Kind.SOMETHING_ELSE and line not in table.undivided
+    return heads[0] if is_alone and not warns else ""
+
+
+def _first_rows(table: Table) -> list[tuple[int, list[str]]]:
+    return list(islice(table.rows(), tables.HEADS))
+
+
+def _head_row(rows: list[tuple[int, list[str]]]) -> tuple[int, list[str]] | None:
+    """The row with the most heads, which has no numbers, and none above but those of a title."""
+    best, most, numbers_above, is_title = None, 0, 0, False
+    for line, cells in rows:
+        if any(map(_SEVEN_DIGITS.match, cells)):
+            numbers_above += 1
+            continue
+        filled = list(filter(None, cells))
+        heads = sum(map(is_head, filled))
+        is_below_title = numbers_above < 3 and (heads > 1 or len(filled) == 1)
+        if heads >= most + (not is_title) and (not numbers_above or is_below_title):
+            best, most, is_title = (line, cells), heads, len(filled) == 1
+    return best if most else None
+
+
+def _unknown_head_row(table: Table) -> tuple[int, list[str]] | None:
+    """The first row, if it has no digits: its words are not known."""
+    [(line, cells)] = islice(table.rows(), 1)
+    is_head_row = len(table) > 1 and not re.search("[0-9]", " ".join(cells))
+    return (line, cells) if is_head_row else None
+
+
+def _candidates(table: Table, head_line: int, heads: list[str]) -> list[_Candidate]:
+    candidates = [_Candidate(at, head, kind(head)) for at, head in enumerate(heads)]
+    step = 1 + len(table) * table.width // SAMPLE
+    for line, cells in table.rows(step):
+        if line > head_line:
+            for candidate, cell in zip(candidates, cells, strict=True):
+                if cell:
+                    candidate.look_at(cell)
+    return candidates
+
+
+def _strength(cell: str) -> int:
+    """0: no number that an SMS can reach; 1: ten digits that may be anything else; 2: a number."""
+    if not _SEVEN_DIGITS.match(cell):
+        return 0
+    written = cell.strip(_WRAPPING)
+    numbers = [number for _piece, number in _found_in(written) if isinstance(number, str)]
+    reached = [one for one in numbers if is_russian_mobile(one) or not one.startswith("+7")]
+    return 0 if not reached else 1 if _TEN_DIGITS.fullmatch(written) else 2
+
+
+def _asked(candidates: list[_Candidate], asked: str) -> _Candidate:
+    for candidate in candidates:
+        if letter(candidate.at) == asked:
+            return candidate
+    raise ValidationError(_("The table has no column %s.") % asked)
+
+
+def _choose(candidates: list[_Candidate], table: Table) -> _Candidate:
+    qualified = [one for one in candidates if one.qualifies]
+    # Numbers of orders begin with 9, too.
+    if any(one.certain for one in qualified):
+        qualified = [one for one in qualified if one.certain or one.kind == Kind.PHONE]
+    if not qualified:
+        return _without_good_numbers(candidates, table)
+    best = max(qualified, key=lambda one: (one.kind, one.good))
+    rivals = [
+        one
+        for one in qualified
+        if one is not best and (one.kind == best.kind or one.good > 2 * best.good)
+    ]
+    is_doubtful = best.head and len(candidates) > 1 and best.kind == Kind.UNKNOWN
+    if rivals or (is_doubtful and not best.certain):
+        meant = sorted([best, *rivals], key=lambda one: one.at)
+        raise UnclearColumn([(letter(one.at), one.name) for one in meant])
+    return best
+
+
+def _without_good_numbers(candidates: list[_Candidate], table: Table) -> _Candidate:
+    """The column whose cells are to be named as wrong, one by one."""
+    phones = [one for one in candidates if one.kind == Kind.PHONE]
+    hidden = _hidden(table)
+    if phones or (len(candidates) == 1 and not hidden):
+        return max(phones or candidates, key=lambda one: one.filled)
+    words = _("No column of this table is one of phone numbers. Head the column “Phone”.")
+    raise ValidationError([words, *hidden])
+
+
+def _lines(table: Table, head_line: int, chosen: list[_Candidate]) -> str:
+    lines: list[str] = []
+    number = 0
+    for line, cells in table.rows():
+        lines.extend([""] * (line - len(lines) - 1))
+        # On each page of a printed table the head stands again.
+        written = [cells[one.at] for one in chosen if cells[one.at] != one.head]
+        lines.append(";".join(filter(None, written)) if line > head_line else "")
+        number += line > head_line
+    if number > MOST:
+        raise tables.too_many_rows(MOST)
+    return "\n".join(lines)
+
+
+def _hidden(table: Table) -> list[str]:
+    """What a person does not see in the file, or did not look at, gets nothing."""
+    notes = []
+    if table.hidden_rows:
+        words = ngettext("Left out: %s hidden row.", "Left out: %s hidden rows.", table.hidden_rows)
+        notes.append(words % table.hidden_rows)
+    for words, names in (
+        (gettext("Left out: hidden columns %s."), map(letter, sorted(table.hidden_columns))),
+        (gettext("Left out: hidden sheets %s."), map("“{}”".format, table.hidden_sheets)),
+        (gettext("Left out: other sheets %s."), map("“{}”".format, table.other_sheets)),
+    ):
+        if listed := list(names):
+            more = [f"+{len(listed) - NAMED}"] if len(listed) > NAMED else []
+            notes.append(words % ", ".join([*listed[:NAMED], *more]))
+    return notes

@@ -1,5 +1,6 @@
 """Write a text, check whom it goes to, send it: to one number or to thousands."""
 
+import io
 import sys
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.formats import date_format
 from django.utils.timezone import now
 from django.views.debug import ExceptionReporter
+from openpyxl import Workbook
 
 from django_smska import recipients
 from django_smska.compose import ComposeForm
@@ -170,6 +172,53 @@ def test_numbers_are_not_taken_from_two_places(boss):
 def test_a_file_that_cannot_be_read_is_told_at_its_field(boss):
     assert "cannot be read" in errors(upload(boss, b"\x89PNG\0"))["file"][0]
     assert list(errors(upload(boss, b"x" * (recipients.LARGEST + 1)))) == ["file"]
+
+
+def test_where_the_column_is_not_clear_it_can_be_chosen(boss):
+    data = f"Телефон;Телефон мамы\n{ONE};{TWO}".encode()
+    response = upload(boss, data)
+    assert "“A: Телефон”, “B: Телефон мамы”" in errors(response)["file"][0]
+    page = response.content.decode()
+    assert '<select name="column_letter"' in page and '<option value="B">B: Телефон мамы' in page
+    response = upload(boss, data, column_letter="B")
+    assert response.context["numbers"] == TWO
+    carried = carried_by(response)
+    assert carried["column_letter"] == ""  # another file may have others there
+    boss.post(PAGE, carried | {"_send": "1"})
+    assert stored() == [TWO]
+
+
+def test_the_column_of_a_pasted_table_can_be_chosen_too(boss):
+    table = f"Номер заказа\tТелефон\tТелефон мамы\n9000000001\t{ONE}\t{TWO}"
+    response = boss.post(PAGE, filled(numbers=table))
+    assert list(errors(response)) == ["numbers"]
+    page = response.content.decode()
+    assert '<select name="column_letter"' in page and "9000000001" in page
+    response = boss.post(PAGE, filled(numbers=table, column_letter="C"))
+    assert response.context["numbers"] == TWO
+    assert "those of the column “Телефон мамы”" in response.content.decode()
+    boss.post(PAGE, carried_by(response) | {"_send": "1"})
+    assert stored() == [TWO]
+
+
+def test_the_choice_of_a_column_is_not_seen_before_it_is_needed(boss):
+    assert '<select name="column_letter"' not in boss.get(PAGE).content.decode()
+    response = upload(boss, b"\x89PNG\0", column_letter="B")
+    assert 'value="B"' not in response.content.decode()
+
+
+def test_what_is_hidden_in_a_file_is_told_and_gets_nothing(boss):
+    book = Workbook()
+    for row in (["Имя", "Телефон"], ["A", ONE], ["B", TWO]):
+        book.active.append(row)
+    book.active.row_dimensions[2].hidden = True
+    book.create_sheet("Архив").sheet_state = "hidden"
+    data = io.BytesIO()
+    book.save(data)
+    response = upload(boss, data.getvalue(), name="people.xlsx")
+    page = response.content.decode()
+    assert "Left out: 1 hidden row." in page and "Left out: hidden sheets “Архив”." in page
+    assert response.context["numbers"] == TWO
 
 
 # --- the second page

@@ -6,6 +6,7 @@ import tracemalloc
 from datetime import datetime, timedelta, timezone
 from math import ceil
 from urllib.parse import urlencode
+from zipfile import ZipFile
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -16,8 +17,9 @@ from django.http import StreamingHttpResponse
 from django.test import AsyncClient
 from django.test.utils import CaptureQueriesContext
 from django.utils import translation
+from openpyxl import load_workbook
 
-from django_smska import export
+from django_smska import export, recipients, xlsx
 from django_smska.models import SmsMessage
 
 pytestmark = pytest.mark.django_db
@@ -89,7 +91,7 @@ def test_the_bytes_are_those_that_excel_reads_in_russian(boss):
     assert data.startswith("\ufeff".encode())
     head, line, end = data.split(b"\r\n")
     assert head.startswith('\ufeff"Created";"Status";"Number";"Text";'.encode()) and end == b""
-    assert line.startswith('"05.03.2026 12:00:07";"draft";"\'+79041764995";"Ваш заказ'.encode())
+    assert line.startswith('"05.03.2026 12:00:07";"draft";"79041764995";"Ваш заказ'.encode())
 
 
 def test_it_is_a_file_to_keep_and_no_cache_keeps_it(boss):
@@ -111,13 +113,69 @@ def test_every_column_parses_back(boss):
 
 @pytest.mark.parametrize(
     "text",
-    ["=1+1", "+1", "-1", "@x", "\t=1", "\rx", "\nx", " =1", "\u00a0+1", "＝1", "＋1", "'x", "'=1"],
+    ["=1+1", "+1", "-1", "@x", "＝1", "＋1", "－1", "＠x", "﹢1", "⁼1", "\u22121", "'x", "'=1"],
 )
 def test_what_a_spreadsheet_would_calculate_is_text(text):
     assert export.safe(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["", "1", "1+1", "Скидка -10%", "a=b", "a'b", " x"])
+@pytest.mark.parametrize(
+    "before",
+    ["\t", "\r", "\n", " ", "\u00a0", "\ufeff", "\u200b", "\u00ad", "\u202e", "\u2060", "\u180e"]
+    + ["\x00", "\x01", "\x1b", "\x7f", "\x85", "\ufe0f", "\u3164", "\u200b \t\x02\n\u00ad "],
+)
+@pytest.mark.parametrize("formula", ["=1+1", "@SUM(A1)", "＋7", "-2", "0042"])
+def test_nothing_that_cannot_be_seen_hides_a_formula(before, formula):
+    assert export.safe(before + formula) == f"'{formula}"
+    assert export.safe(f"{before}x").startswith("x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0042",
+        "00",
+        "12.05",
+        "12,5",
+        "3E5",
+        "3e-5",
+        "1E+5",
+        "1/2",
+        "1 1/2",
+        "TRUE",
+        "false",
+        "Истина",
+    ]
+    + ["12345678901234567890", "123456789012", "1 000 000", "5%", "10:30", "10:30 PM", "7 p", "5 ₽"]
+    + [
+        "12.05.2026",
+        "2026-05-12",
+        "2026-05-12T10:00:00+03:00",
+        "1-2",
+        "5 мая",
+        "Май 5",
+        "MAR1",
+        "(5)",
+    ]
+    + ["5 р.", "SEPT2", "#N/A", "#ССЫЛКА!", "10\n20", "٤٢", "1\u00a0000", "8-800-555-35-35"],
+)
+def test_what_a_spreadsheet_would_change_is_text(text):
+    assert export.safe(text) == f"'{text}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "1", "42", "12345678901", "1+1", "Скидка -10%", "a=b", "a'b", "Код: 0042", "Код 4821"]
+    + [
+        "true story",
+        "Мария",
+        "№ 5",
+        "👨\u200d👩\u200d👧 x",
+        "а\nб",
+        "5 яблок",
+        "заказ 12.05 готов",
+    ],
+)
 def test_other_text_stays_as_it_is(text):
     assert export.safe(text) == text
 
@@ -146,14 +204,17 @@ def test_with_and_without_time_zones(boss, settings, zone):
     assert exported(boss)[0]["Created"] == f"05.03.2026 {'12' if zone else '09'}:00:07"
 
 
-def test_fifty_thousand_messages_take_a_query_a_batch_and_short_pieces(boss):
+@pytest.mark.parametrize("kind", ["_csv", "_xlsx"])
+def test_fifty_thousand_messages_take_a_query_a_batch_and_short_pieces(boss, kind):
     multiply(50_000)
     with CaptureQueriesContext(connection) as none:
-        assert not exported(boss, filtered("q=no-such-id"))
+        b"".join(boss.post(filtered("q=no-such-id"), {kind: "1"}).streaming_content)
     with CaptureQueriesContext(connection) as context:
-        found = [(piece.count(b"\r\n"), len(piece)) for piece in boss.post(PAGE).streaming_content]
-    assert sum(lines for lines, _size in found) == 50_000 + 1
-    assert max(size for _lines, size in found) < export.BATCH * 300
+        found = list(boss.post(PAGE, {kind: "1"}).streaming_content)
+    if kind == "_csv":
+        assert sum(piece.count(b"\r\n") for piece in found) == 50_000 + 1
+    assert max(map(len, found)) < export.BATCH * 300
+    assert len(found) > 3
     assert len(context) == len(none) + 50_000 / export.BATCH
     words = LogEntry.objects.order_by("pk").last().change_message
     assert words == "Exported 50000 messages: all messages."
@@ -178,22 +239,23 @@ def multiply(number):
 UNIQUE = ("id", "idempotency_key", "resend_of")
 
 
-def test_the_memory_is_that_of_one_batch(boss, monkeypatch):
+@pytest.mark.parametrize("pieces", [export.csv_pieces, export.xlsx_pieces])
+def test_the_memory_is_that_of_one_batch(boss, monkeypatch, pieces):
     monkeypatch.setattr(export, "BATCH", 200)
     multiply(4000)
     few = SmsMessage.objects.filter(pk__gt=newest() - 2 * export.BATCH)
-    assert peak(SmsMessage.objects.all(), boss.user) < 1.2 * peak(few, boss.user)
+    assert peak(pieces(SmsMessage.objects.all(), boss.user)) < 1.2 * peak(pieces(few, boss.user))
 
 
 def newest():
     return SmsMessage.objects.order_by("-pk").first().pk
 
 
-def peak(chosen, user):
+def peak(pieces):
     """The most bytes that were held while the pieces went by."""
     tracemalloc.start()
     try:
-        assert sum(number for _piece, number in export.pieces(chosen, user))
+        assert sum(number for _piece, number in pieces)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -272,12 +334,108 @@ def test_a_filter_that_makes_no_sense_is_told_and_nothing_leaves(boss, method):
     assert not LogEntry.objects.exists()
 
 
-def test_many_messages_are_not_counted_to_the_end(boss, monkeypatch):
-    monkeypatch.setattr(export, "COUNTED", 2)
-    make(4)
+def test_the_count_is_exact_and_the_warning_is_for_those_whom_it_concerns(boss, monkeypatch):
+    multiply(11_915)
     page = boss.get(PAGE).content.decode()
-    assert "more than 2 messages" in page and "1,048,575" in page
-    assert len(exported(boss)) == 4
+    assert "<strong>11915 messages</strong>" in page and "1,048,575" not in page
+    monkeypatch.setattr(export, "EXCEL_ROWS", 11_915)
+    assert "1,048,575" not in boss.get(PAGE).content.decode()
+    make()
+    assert "1,048,575" in boss.get(PAGE).content.decode()
+
+
+# --- XLSX
+
+
+def workbook(client, url=PAGE, **data):
+    response = client.post(url, data | {"_xlsx": "Download XLSX"})
+    return load_workbook(io.BytesIO(content(response)))
+
+
+def test_an_xlsx_is_a_file_to_keep(boss):
+    response = boss.post(PAGE, {"_xlsx": "1"})
+    assert response["Content-Type"] == export.XLSX
+    assert response["Content-Disposition"].endswith('.xlsx"')
+    page = boss.get(PAGE).content.decode()
+    assert 'name="_xlsx"' not in page
+    make()
+    page = boss.get(PAGE).content.decode()
+    assert 'name="_xlsx"' in page and 'name="_csv"' in page
+
+
+def test_every_text_of_an_xlsx_is_text_as_it_was(boss):
+    texts = ["0042", "12.05", "3E5", "1/2", "TRUE", "1" * 20, "=1+1", "\ufeff=1", "+7", "#N/A"]
+    texts += ["a < b & c > d", " x ", "two\nlines", '"q"', "🎉", "@x", "'=1"]
+    for text in texts:
+        make(body=text, gateway_id=text.strip("\ufeff \n") or "x", created_by=boss.user)
+    heads, *lines = workbook(boss).active.iter_rows()
+    found = {head.value: [line[at] for line in lines] for at, head in enumerate(heads)}
+    assert [cell.value for cell in reversed(found["Text"])] == texts
+    assert {
+        cell.data_type for name in ("Text", "Number", "Gateway id") for cell in found[name]
+    } == {"s"}
+    assert {cell.value for cell in found["Number"]} == {NUMBER}
+    assert {cell.data_type for cell in found["ID"]} == {"n"}
+    assert found["Created"][0].value.count(".") == 2
+
+
+def test_what_xml_cannot_hold_is_left_out_of_an_xlsx(boss):
+    make(body="a\x01\x1b\ufffeb\r\nc", error_text="_x0041_")
+    raw = content(boss.post(PAGE, {"_xlsx": "1"}))
+    [_heads, line] = load_workbook(io.BytesIO(raw)).active.iter_rows(values_only=True)
+    assert line[3] == "ab\nc"
+    with ZipFile(io.BytesIO(raw)) as archive:
+        assert "_x005F_x0041_" in archive.read("xl/worksheets/sheet1.xml").decode()
+
+
+def test_an_xlsx_has_as_many_sheets_as_its_messages_need(boss, monkeypatch):
+    monkeypatch.setattr(export, "BATCH", 2)
+    monkeypatch.setattr(xlsx, "ROWS", 5)
+    make(9)
+    book = workbook(boss)
+    assert [sheet.max_row for sheet in book] == [5, 5, 2]
+    assert len({row[0].value for sheet in book for row in sheet.iter_rows(max_row=1)}) == 1
+    ids = [row[-1] for sheet in book for row in sheet.iter_rows(min_row=2, values_only=True)]
+    assert ids == sorted(ids, reverse=True) and len(set(ids)) == 9
+
+
+def test_a_sheet_stays_below_what_a_zip_file_holds(boss, monkeypatch):
+    monkeypatch.setattr(export, "BATCH", 2)
+    monkeypatch.setattr(xlsx, "SHEET", 1000)
+    make(4, body="x" * 1000)
+    assert [sheet.max_row for sheet in workbook(boss)] == [3, 3]
+
+
+def test_a_cell_is_not_longer_than_excel_allows(boss):
+    make(body="x" * 40_000)
+    [_heads, line] = workbook(boss).active.iter_rows(values_only=True)
+    assert line[3] == "x" * 32_767
+
+
+def test_an_xlsx_of_nothing_has_its_heads(boss):
+    assert workbook(boss).active.max_row == 1
+
+
+def test_an_xlsx_shows_nothing_that_may_not_be_seen(clerk):
+    make()
+    [heads, line] = workbook(clerk()).active.iter_rows(values_only=True)
+    assert "Text" not in heads and line[heads.index("Number")] == "+7904•••4995"
+
+
+def test_our_own_reader_reads_what_we_write(boss):
+    make()
+    make(to="+4915112345678")
+    found = recipients.column(content(boss.post(PAGE, {"_xlsx": "1"})))
+    assert recipients.read(found.lines).numbers == ["+4915112345678", NUMBER]
+
+
+def test_numbers_of_a_csv_are_exact_where_a_spreadsheet_makes_numbers_of_them(boss):
+    make()
+    make(to="+491511234567890")
+    make(to="=1+1", gateway_id="0042")
+    assert [line["Number"] for line in exported(boss)] == ["'=1+1", "491511234567890", NUMBER[1:]]
+    found = recipients.column(content(boss.post(PAGE, {"_csv": "1"})), asked="C")
+    assert recipients.read(found.lines).numbers == [NUMBER]
 
 
 # --- who sees what
@@ -291,7 +449,7 @@ def test_without_their_permissions_numbers_are_masked_and_texts_left_out(clerk):
     data = content(client.post(PAGE)).decode()
     assert "9041764995" not in data and "заказ" not in data
     [line] = parsed(data.encode())
-    assert line["Number"] == "'+7904•••4995" and "Text" not in line
+    assert line["Number"] == "7904•••4995" and "Text" not in line
 
 
 def test_with_them_all_is_there(clerk):
@@ -300,7 +458,7 @@ def test_with_them_all_is_there(clerk):
     page = client.get(PAGE).content.decode()
     assert "Numbers are masked" not in page and "Texts are left out" not in page
     [line] = exported(client)
-    assert (line["Number"], line["Text"]) == (f"'{NUMBER}", "Ваш заказ готов")
+    assert (line["Number"], line["Text"]) == (NUMBER[1:], "Ваш заказ готов")
 
 
 def test_the_list_offers_it_with_its_filter_to_whom_it_is_for(clerk):
@@ -323,15 +481,19 @@ def test_post_needs_the_csrf_token(boss):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_is_noted_before_the_first_byte_and_a_broken_download_with_what_left(boss, monkeypatch):
+@pytest.mark.parametrize("kind, number", [("_csv", 2), ("_xlsx", 5)])
+def test_it_is_noted_before_the_first_byte_and_a_broken_download_with_what_left(
+    boss, monkeypatch, kind, number
+):
+    """What was packed for an XLSX file counts, too: it may be on its way."""
     monkeypatch.setattr(export, "BATCH", 2)
     make(5)
-    response = boss.post(PAGE)
+    response = boss.post(PAGE, {kind: "1"})
     assert noted() == "Began to export: all messages."
     file = iter(response.streaming_content)
     next(file), next(file)
     response.close()  # and with it the database connection
-    assert noted() == "Exported 2 messages: all messages."
+    assert noted() == f"Exported {number} messages: all messages."
     assert LogEntry.objects.get().user == boss.user
 
 

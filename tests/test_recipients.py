@@ -1,21 +1,24 @@
 """Numbers out of pasted text and out of tables."""
 
-import io
-import sys
-import zipfile
+import re
 
 import pytest
 from django.core.exceptions import ValidationError
-from openpyxl import Workbook
 
-from django_smska import recipients
-from django_smska.recipients import column, read
+from django_smska import recipients, tables
+from django_smska.phone_words import Kind, kind
+from django_smska.recipients import UnclearColumn, column, read
 
 ONE, TWO, THREE = "+79041764995", "+79041764996", "+79041764997"
 
 
 def left_out(found):
     return [(one.line, one.written) for one in found]
+
+
+def taken(text, asked=""):
+    found = column(text if isinstance(text, bytes) else text.encode(), asked)
+    return found.title, found.lines
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,23 @@ def left_out(found):
         "\n\n  79041764995 \t 79041764996",
         '\'+79041764995\n="+79041764996"',
         "\u00a08\u00a0904\u00a0176\u201149\u201195\n8.904.176.49.96",
+        "89041764995 89041764996",
+        "8 904 176-49-95   8 904 176-49-96",
+        "+7 904 176 49 95/8(904)1764996",
+        "8904 1764995 / +7904 1764996;",
+        "8 904 176-49-95 и 8 904 176-49-96",
+        "79041764995|79041764996",
+        "79041764995,0\n79041764996,00\n",
+        "79041764995.0, 7.9041764996E+10",
+        "7,9041764995E+10;7,9041764996e10",
+        "tel:+7-904-176-49-95\ntel:89041764996",
+        "тел. 8904 176 49 95\nwa 89041764996",
+        "Иванова А. 89041764995\nПетрову: +7 (904) 176-49-96 (после 18)",
+        "1. 8 904 176-49-95\n2) 9041764996",
+        "• 8 904 176-49-95\n• 8 904 176-49-96",
+        "моб.: 89041764995 кв. 12\nдом 7 кв 3 т. 89041764996",
+        "Иванов\t89041764995\tТомск\nПетров, Пётр, 89041764996",
+        "\u202a+7\u00a0904\u00a0176-49-95\u202c\n８９０４１７６４９９６",
     ],
 )
 def test_numbers_are_read_in_any_spelling(text):
@@ -42,6 +62,32 @@ def test_doubled_and_bad_numbers_are_told_with_their_lines_and_why():
     assert str(found.doubled[0].why) == "The same number as in line 1."
     assert left_out(found.bad) == [(2, "Ivan"), (4, "8904176")]
     assert "only digits" in found.bad[0].why and "11 digits" in found.bad[1].why
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("Заказ 9000000001", "not clear which digits"),
+        ("карта 89041764995", "not clear which digits"),
+        ("ИНН 79041764995", "not clear which digits"),
+        ("факс 84951234567", "not clear which digits"),
+        ("8 495 123-45-67 доб. 12", "reaches no extension"),
+        ("Тел. 8 904 176-49-95 внутр. 12", "reaches no extension"),
+        ("8 904 176-49-95 12", "A Russian number|not clear"),
+        ("12 89041764995 x", "not clear which digits"),
+        ("Иванов 89041764995 id1234567", "not clear which digits"),
+        ("мама 89041764995 папа 89041764996", "more than one number here. Separate them"),
+        ("tel:+79041764995;ext=17", "reaches no extension"),
+        ("8 029 123-45-67", r"starts with \+70"),
+        ("Анна +4915112345678…", "only digits"),
+        ("Анна +49 151 123 456…", "not clear|only digits"),
+        ("890417649951", "A Russian number has 11 digits"),
+    ],
+)
+def test_digits_that_may_be_something_else_get_nothing(text, words):
+    found = read(text)
+    assert not found.numbers and len(found.bad) == 1
+    assert re.search(words, found.bad[0].why)
 
 
 @pytest.mark.parametrize("text", ["7,90418E+10", "7.90418E+10", "7,90418e+10; 89041764996"])
@@ -60,14 +106,13 @@ def test_there_is_a_limit(monkeypatch):
 # --- CSV
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "windows-1251", "utf-16"])
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "windows-1251", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_a_csv_is_read_with_any_delimiter_and_encoding(encoding, delimiter):
     table = [["Имя", "Телефон"], ["Иван", "8 904 176-49-95"], ["Ёж", "+79041764996"]]
     data = "\r\n".join(delimiter.join(row) for row in table).encode(encoding)
-    taken = column(data)
-    assert taken == ("Телефон", "\n8 904 176-49-95\n+79041764996")
-    assert read(taken.lines).numbers == [ONE, TWO]
+    assert taken(data) == ("Телефон", "\n8 904 176-49-95\n+79041764996")
+    assert read(column(data).lines).numbers == [ONE, TWO]
 
 
 @pytest.mark.parametrize(
@@ -78,13 +123,13 @@ def test_a_csv_is_read_with_any_delimiter_and_encoding(encoding, delimiter):
 def test_the_column_is_found_by_its_head(head):
     """Even where another one has more numbers."""
     data = f"Старый,{head},Отель\n{ONE},{TWO},1\n{ONE},,2".encode()
-    assert column(data) == (head, f"\n{TWO}\n")
+    assert taken(data) == (head, f"\n{TWO}\n")
 
 
 @pytest.mark.parametrize("head", ["Hotel", "Автомобиль", "Сотрудник", "Контакт"])
 def test_without_a_telling_head_it_is_the_column_with_most_numbers(head):
     data = f"{head};Связь\nx;{ONE}\n{TWO};{THREE}".encode()
-    assert column(data) == ("Связь", f"\n{ONE}\n{THREE}")
+    assert taken(data) == ("Связь", f"\n{ONE}\n{THREE}")
 
 
 def test_a_telling_head_over_no_numbers_is_not_followed():
@@ -93,8 +138,9 @@ def test_a_telling_head_over_no_numbers_is_not_followed():
 
 
 def test_a_table_without_a_head_loses_no_number():
-    assert column(f"1;{ONE}\n2;{TWO}".encode()) == ("2", f"{ONE}\n{TWO}")
-    assert column(f"{ONE}\n{TWO}\n".encode()) == ("1", f"{ONE}\n{TWO}")
+    assert taken(f"1;{ONE}\n2;{TWO}") == ("B", f"{ONE}\n{TWO}")
+    assert taken(f"{ONE}\n{TWO}\n") == ("A", f"{ONE}\n{TWO}")
+    assert read(column(f"\n{ONE}, {TWO};{THREE}".encode()).lines).numbers == [ONE, TWO, THREE]
     assert column(b"8904176\n89041764996").lines.startswith("8904176\n")
 
 
@@ -113,72 +159,187 @@ def test_a_comma_in_the_head_does_not_hide_the_semicolons():
 
 def test_a_long_cell_is_cut_and_so_no_number():
     found = read(column(f"{ONE}\n{TWO}{' ' * 1000}x{'9' * 1000}".encode()).lines)
-    assert found.numbers == [ONE] and len(found.bad[0].written) == recipients.LONGEST + 1
+    assert found.numbers == [ONE] and len(found.bad[0].written) == tables.LONGEST + 1
+
+
+# --- which column
 
 
 @pytest.mark.parametrize(
-    "data, words",
+    "head",
+    ["Номер заказа", "№ заказа", "№", "Order number", "orderNo", "order_id", "ID", "id клиента"]
+    + ["Номер договора", "Contract", "Номер карты", "Card No.", "Бонусная карта", "Паспорт"]
+    + ["Серия и номер паспорта", "Passport", "Дата", "Дата заказа", "ИНН", "СНИЛС", "Л/с", "Р/с"]
+    + ["Расчётный счёт", "Account", "Артикул", "SKU", "Сумма", "Цена, руб.", "Total price", "Код"]
+    + ["Индекс", "ZIP", "Накладная", "Трек-номер", "Штрихкод", "IMEI", "Факс", "Номер чека"],
+)
+@pytest.mark.parametrize("numbers", ["9000000001", "89000000001"])
+def test_numbers_of_something_else_are_never_phone_numbers(head, numbers):
+    """Not even where they are more, or where nothing else is a number."""
+    assert kind(head) == Kind.SOMETHING_ELSE
+    text = f"{head};Контакты\n{numbers};{ONE}\n{numbers};\n{numbers};{TWO}"
+    assert taken(text) == ("Контакты", f"\n{ONE}\n\n{TWO}")
+    with pytest.raises(ValidationError, match="No column of this table is one of phone numbers"):
+        column(f"{head};Имя\n{numbers};Иван".encode())
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["Телефон", "ТЕЛЕФОН", " тел.", "Тел", "Мобильный", "моб.тел", "Сотовый номер", "phone"]
+    + [
+        "PhoneNumber",
+        "phone_number",
+        "Mobile",
+        "MSISDN",
+        "Cell",
+        "WhatsApp",
+        "Ватсап",
+        "Номер тел.",
+    ]
+    + ["Номер телефона", "Телефон заказчика", "Контактный телефон", "customerPhone", "Phone 1"],
+)
+def test_heads_of_phone_numbers_are_known(head):
+    assert kind(head) == Kind.PHONE
+
+
+@pytest.mark.parametrize("head", ["Автомобиль", "Hotel", "Картина", "Заказчик", "Отель", "Датский"])
+def test_words_that_have_others_within_are_not_these(head):
+    assert kind(head) == Kind.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "heads, names",
     [
-        (b"\x89PNG\0\0", "cannot be read"),
-        (b'"' + b"x" * 200_000, "cannot be read"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1", "old Excel file"),
-        (b"PK\x03\x04 cut short", "cannot be read"),
-        (b"\n\n", "The file is empty"),
-        (b"1\n" * (recipients.MOST + 2), "more than 10000 rows"),
-        (b"1" * (recipients.LARGEST + 1), "too large"),
+        ("Телефон;Телефон родителя", "“A: Телефон”, “B: Телефон родителя”"),
+        ("Телефон;Телефон", "“A: Телефон”, “B: Телефон”"),
+        ("Мобильный;WhatsApp", "“A: Мобильный”, “B: WhatsApp”"),
+        ("Ромашка;Лютик", "“A: Ромашка”, “B: Лютик”"),
+        ("Контакт;Номер", "“A: Контакт”, “B: Номер”"),
     ],
 )
-def test_what_is_no_table_is_refused_with_words(data, words):
-    with pytest.raises(ValidationError, match=words):
-        column(data)
+def test_where_two_columns_may_be_meant_it_asks(heads, names):
+    text = f"{heads};Имя\n{ONE};{THREE};Иван\n{TWO};89161234567;Пётр"
+    with pytest.raises(UnclearColumn, match=names) as asked:
+        column(text.encode())
+    assert [letter for letter, _name in asked.value.columns] == ["A", "B"]
+    assert "Choose it below" in asked.value.messages[0]
+    assert taken(text, asked="B")[1] == f"\n{THREE}\n89161234567"
+    with pytest.raises(ValidationError, match="has no column Q"):
+        column(text.encode(), "Q")
 
 
-def test_ten_thousand_rows_under_a_head_are_taken():
-    lines = column(b"phone\n" + b"1\n" * recipients.MOST).lines
-    assert len(read(lines).bad) == recipients.MOST
+def test_two_columns_without_heads_are_asked_for_by_their_letters():
+    with pytest.raises(UnclearColumn, match="“B”, “D”"):
+        column(f"1;{ONE};x;{TWO}\n2;{TWO};y;{THREE}\n".encode())
 
 
-# --- XLSX
+def test_a_second_fuller_column_is_not_taken_without_asking():
+    """It may be the manager's."""
+    text = f"Телефон;Имя;Телефон менеджера\n{ONE};A;{THREE}\n;B;{THREE}\n;C;{THREE}"
+    with pytest.raises(UnclearColumn):
+        column(text.encode())
+    with pytest.raises(UnclearColumn):
+        column(text.replace("Телефон менеджера", "Позвонить").encode())
+    other = text.replace("Телефон менеджера", "Номер карты")
+    assert taken(other) == ("Телефон", f"\n{ONE}\n\n")
 
 
-def xlsx(*rows):
-    book = Workbook()
-    for row in rows:
-        book.active.append(row)
-    data = io.BytesIO()
-    book.save(data)
-    return data.getvalue()
+def test_a_fuller_column_is_seen_however_far_down_and_right():
+    rows = "".join(f"x;{ONE}{';' * 100}\n" for _ in range(2000))
+    rows += "".join(f"x;{';' * 100}{TWO}\n" for _ in range(3000))
+    with pytest.raises(UnclearColumn, match="“B”, “CX”"):
+        column(rows.encode())
 
 
-def test_an_xlsx_is_read_also_where_numbers_are_numbers():
-    data = xlsx(["Name", "Phone"], ["A", 79041764995], ["B", None], ["C", "8 904 176-49-96"])
-    assert column(data) == ("Phone", "\n79041764995\n\n8 904 176-49-96")
-    assert read(column(xlsx([79041764995.0], [89041764996])).lines).numbers == [ONE, TWO]
+def test_columns_that_were_not_asked_for_are_named():
+    text = f"Телефон;Логин\n{ONE};{ONE}\n{TWO};{TWO}"
+    found = column(text.encode())
+    assert (found.title, found.notes) == (
+        "Телефон",
+        ["Left out: other columns with phone numbers, B: Логин."],
+    )
 
 
-def test_an_archive_that_is_no_xlsx_is_refused():
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as archive:
-        archive.writestr("letter.txt", "hello")
-    with pytest.raises(ValidationError, match="cannot be read"):
-        column(data.getvalue())
+def test_ten_digits_below_a_word_that_says_nothing_are_asked_for():
+    """Numbers of parcels begin with 9, too."""
+    with pytest.raises(UnclearColumn, match="“B: Ромашка”"):
+        column("Имя;Ромашка\nИван;9000000001\nПётр;9000000002".encode())
+    assert taken("Имя;Номер\nИван;9041764995")[0] == "Номер"
+    assert taken("Иван;9041764995\nПётр;9041764996")[0] == "B"
+    text = f"Ромашка;Лютик\n9000000001;{ONE}\n9000000002;{TWO}"
+    assert taken(text)[0] == "Лютик"
 
 
-def test_an_xlsx_that_swells_is_refused():
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("xl/sharedStrings.xml", b"0" * (recipients.UNPACKED + 1))
-    assert len(data.getvalue()) < 100_000
-    with pytest.raises(ValidationError, match="too large"):
-        column(data.getvalue())
+def test_the_words_of_a_head_do_not_make_numbers():
+    """A phone shop has its models in a column, and a clinic landlines."""
+    text = f"Модель телефона;Телефон;Кому\nX1;8 495 123-45-67;{ONE}\nY2;84951234568;{TWO}"
+    assert taken(text) == ("Кому", f"\n{ONE}\n{TWO}")
 
 
-def test_an_xlsx_with_more_rows_is_not_read_to_its_end():
-    with pytest.raises(ValidationError, match="more than 10000 rows"):
-        column(xlsx(*[[1]] * (recipients.MOST + 2)))
+@pytest.mark.parametrize(
+    "above", ["Отчёт по заказам;;\n", "Магазин;;\nтел. 8 904 000-00-00;;\n\n", "Отчёт за май\n"]
+)
+def test_title_rows_may_stand_above_the_heads(above):
+    text = f"{above}Номер заказа;Имя;Телефон\n89000000001;A;{ONE}\n89000000002;B;{TWO}"
+    title, lines = taken(text)
+    assert title == "Телефон" and read(lines).numbers == [ONE, TWO]
+    assert lines.split("\n").index(ONE) == above.count("\n") + 1
 
 
-def test_without_openpyxl_the_cure_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(ValidationError, match=r"administrator to install django-smska\[xlsx\]"):
-        column(xlsx([ONE]))
+@pytest.mark.parametrize("title", ["Телефоны клиентов", "Магазин, тел. 8 904 000-00-00", "Май"])
+def test_a_title_may_stand_above_a_single_head(title):
+    found = read(column(f'"{title}"\nТелефон\n{ONE}\n{TWO}'.encode()).lines)
+    assert found.numbers == [ONE, TWO] and not found.bad
+
+
+def test_commas_below_a_single_head_are_between_numbers():
+    lines = column(f"Телефон\n{ONE}, {TWO}\n{THREE}\n".encode()).lines
+    assert read(lines).numbers == [ONE, TWO, THREE]
+    lines = column(b"phone\n7,90418E+10\n79041764995,00\n").lines
+    assert read(lines).numbers == [ONE] and "shortened" in read(lines).bad[0].why
+    with pytest.raises(UnclearColumn):
+        column(f"Телефоны\n9000000001,{ONE},{TWO}\n9000000002,{TWO},{ONE}".encode())
+    assert taken(f"Заказы\n{ONE};Иван\n{TWO};Пётр") == ("A", f"\n{ONE}\n{TWO}")
+    assert taken(f"9000000001;{ONE}") == ("B", ONE)
+    found = column(f"Телефоны\nИван,{ONE},9000000001\nПётр,{TWO},9000000002".encode())
+    assert read(found.lines).numbers == [ONE, TWO]
+
+
+def test_a_single_column_may_have_a_title_and_its_head_twice():
+    title, lines = taken(f"Имя;Телефон\nA;{ONE}\nИмя;Телефон\nB;{TWO}")
+    assert read(lines).numbers == [ONE, TWO] and not read(lines).bad
+
+
+def test_heads_may_be_missing_in_part():
+    assert taken(f";Телефон;\n9000000001;{ONE};x\n9000000002;{TWO};y")[0] == "Телефон"
+    assert taken(f"Номер заказа;;\n89000000001;{ONE};x\n89000000002;{TWO};y")[0] == "B"
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;\r"])
+def test_the_line_that_excel_announces_the_delimiter_with_is_no_row(line):
+    text = f"{line}\nИмя, фамилия;Телефон\nИван, Томск;{ONE}"
+    assert taken(text) == ("Телефон", f"\n\n{ONE}")
+    assert taken(f"sep=^\nИмя^Телефон\nИван^{ONE}") == ("Телефон", f"\n\n{ONE}")
+
+
+def test_commas_in_every_cell_do_not_hide_the_delimiter():
+    text = f"Иванов, Иван, И.;{ONE}\nПетров, Пётр, П.;{TWO}\n1,5;{THREE}"
+    assert taken(text) == ("B", f"{ONE}\n{TWO}\n{THREE}")
+
+
+def test_a_file_of_two_encodings_keeps_its_heads():
+    text = f"Имя;Телефон;Город\nИван;{ONE};Томск\n".encode() + "Ёж;+79041764996;".encode("cp1251")
+    assert read(column(text).lines).numbers == [ONE, TWO]
+    assert column(text).title == "Телефон"
+
+
+def test_what_is_pasted_with_heads_is_a_table_too():
+    """Copied from a spreadsheet, or from a CSV file in an editor."""
+    for delimiter in "\t;,":
+        text = f"Номер заказа,Телефон\n9000000001,{ONE}\n9000000002,{TWO}".replace(",", delimiter)
+        found = read(text)
+        assert found.numbers == [ONE, TWO] and found.column.title == "Телефон"
+    assert read(f"{ONE}\n{TWO}").column is None
+    with pytest.raises(UnclearColumn):
+        read(f"Телефон\tТелефон мамы\n{ONE}\t{TWO}")
+    assert read(f"Телефон\tТелефон мамы\n{ONE}\t{TWO}", asked="B").numbers == [TWO]

@@ -92,8 +92,9 @@ def test_the_export_is_a_file(look, superuser, drafts):
     page.goto(f"{LIST}?status__exact=draft")
     page.get_by_role("link", name="Export…").click()
     page.get_by_text("2 messages").wait_for()
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download").click()
-    assert download.value.path().read_bytes().startswith("\ufeff".encode())
+    for kind, start in (("XLSX", b"PK"), ("CSV", "\ufeff".encode())):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Download {kind}").click()
+        assert download.value.path().read_bytes().startswith(start)
     page.get_by_role("button", name="Back").click()
     page.wait_for_url(f"**{LIST}?status__exact=draft")

@@ -87,7 +87,7 @@ def test_all_is_there_and_the_buttons_send(themed, gateway):
 
     open_page(page, "export/")
     with page.expect_download() as download:
-        press(page, "Download")
+        press(page, "Download CSV")
     assert download.value.suggested_filename.endswith(".csv")
 
     open_page(page, "?status__exact=draft")
