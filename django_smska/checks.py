@@ -87,6 +87,23 @@ def check_no_development_backend(app_configs: Any, **kwargs: Any) -> list[CheckM
     ]
 
 
+@register(TAG, deploy=True)
+def check_addresses(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Each provider is reached over TLS, or on this machine."""
+    backends, _ = _configured()
+    return [
+        Warning(
+            f"SMS_PROVIDERS[{backend.alias!r}] sends the login, the numbers and the texts over "
+            "http://, where anybody on the way can read them.",
+            hint="Ask the provider's support for TLS, then set 'url' to the https:// address. To "
+            "live with it, add 'smska.W002' to SILENCED_SYSTEM_CHECKS.",
+            id="smska.W002",
+        )
+        for backend in backends
+        if backend.sends_in_clear
+    ]
+
+
 def _configured() -> tuple[list[BaseSmsBackend], list[CheckMessage]]:
     backends: list[BaseSmsBackend] = []
     errors: list[CheckMessage] = []
