@@ -4,6 +4,9 @@ import re
 
 import pytest
 
+from django_smska.backends.smska import SmsBackend
+from django_smska.models import SmsMessage
+from tests.conftest import options
 from tests.test_demo import EXAMPLE, PHONE
 
 
@@ -49,3 +52,22 @@ def test_a_code_proves_a_number(shop, gateway, accessible):
     page.get_by_label("Code from the SMS").fill(code)
     page.get_by_role("button", name="Check").click()
     page.get_by_text("+7904•••4995 is yours").wait_for()
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_the_page_of_the_stand_in_gateway(chromium, gateway, accessible, width):
+    page = chromium.new_page(viewport={"width": width, "height": 800})
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    try:
+        for accepted in (0, 2):
+            for number in ("79041764995", "79041764901")[:accepted]:
+                backend = SmsBackend(**options(gateway))
+                backend.send_message(SmsMessage(to=number, body="Ваш заказ готов. " * 10))
+            page.goto(f"http://{gateway.host}:{gateway.port}/")
+            page.get_by_role("heading", name=f"Messages accepted: {accepted}").wait_for()
+            accessible(page)
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert complaints == []
+    finally:
+        page.close()
