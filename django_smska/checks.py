@@ -61,10 +61,10 @@ def _problem_of_tasks() -> str | None:
     try:
         alias = conf.tasks()
         if alias is not None:
-            from . import tasks
+            from .tasks import queue_of, require_workers
 
-            tasks.queue_of(alias)
-            tasks.require_workers(alias)
+            queue_of(alias)
+            require_workers(alias)
     except (ImportError, ImproperlyConfigured) as error:
         return str(error)
     except Exception as error:  # another party's backend may raise anything, with anything in it
