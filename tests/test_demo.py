@@ -53,7 +53,7 @@ def test_the_demo_does_what_it_says_and_can_be_run_again(tmp_path):
         assert "+7904•••4995  delivered" in ended.stdout
         assert "+7904•••4901  rejected" in ended.stdout
         assert "'+7 904 176' is refused, nothing is stored" in ended.stdout
-        assert "each text was taken exactly once: yes" in ended.stdout
+        assert "each text was accepted exactly once: yes" in ended.stdout
         assert "all is as it should be" in ended.stdout
         assert ": NO" not in ended.stdout
         passwords |= set(re.findall(r"name admin, password (\S{12})\n", ended.stdout))
