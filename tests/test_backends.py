@@ -172,6 +172,13 @@ class TestSmska(Contract):
         assert refused.value.check == check
         assert "secret" not in str(refused.value)
 
+    def test_a_plain_address_is_warned_about_where_there_is_a_way(self, backend):
+        assert backend.check() == []  # loopback
+        backend.url = "http://host/"
+        assert [message.id for message in backend.check()] == ["smska.W002"]
+        backend.url = "https://host/"
+        assert backend.check() == []
+
 
 class TestLocmem(Contract):
     make = staticmethod(locmem.SmsBackend)

@@ -34,8 +34,6 @@ class BaseSmsBackend:
     deadline: float = 30
     #: Messages a second, over all workers; None for no limit.
     rate: float | None = None
-    #: True if login, numbers and texts leave this machine unencrypted; ``check --deploy`` warns.
-    sends_in_clear: bool = False
 
     def __init__(self, *, alias: str | None = None, **options: Any) -> None:
         self.alias = alias

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 LONGEST = 3600  # seconds that any step may take
 DEFAULT_URL = "http://my2.sms-ka.net/api/httppost.php"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 _T = TypeVar("_T", Receipt, Report, Decimal)
@@ -73,8 +72,6 @@ class SmsBackend(BaseSmsBackend):
         except ValueError as error:
             self._refuse(f"'rate': {error}.")
         self._refuse_wrong_options()
-        parts = self._split(self.url)
-        self.sends_in_clear = parts.scheme == "http" and parts.hostname not in LOOPBACK
 
     def open(self) -> bool:
         if self._gateway is not None:
@@ -121,6 +118,9 @@ class SmsBackend(BaseSmsBackend):
         return self._or_raise(result)
 
     def check(self) -> list[CheckMessage]:
+        return self._check_sender() + self._check_address()
+
+    def _check_sender(self) -> list[CheckMessage]:
         if self.sender_id:
             return []
         return [
@@ -129,6 +129,20 @@ class SmsBackend(BaseSmsBackend):
                 "message that names no sender of its own.",
                 hint="Set 'sender_id' in OPTIONS to a name registered with the provider.",
                 id="smska.W003",
+            )
+        ]
+
+    def _check_address(self) -> list[CheckMessage]:
+        parts = urlsplit(self.url)
+        if parts.scheme == "https" or parts.hostname in ("127.0.0.1", "::1", "localhost"):
+            return []
+        return [
+            Warning(
+                f"SMS_PROVIDERS[{self.alias!r}] sends the login, the numbers and the texts over "
+                "http://, where anybody on the way can read them.",
+                hint="Ask the provider's support for TLS, then set 'url' to the https:// address. "
+                "To live with it, add 'smska.W002' to SILENCED_SYSTEM_CHECKS.",
+                id="smska.W002",
             )
         ]
 
