@@ -29,7 +29,11 @@ from .providers import providers
 from .states import Status
 from .worker import Worker
 
-framework = import_module("django.tasks" if VERSION >= (6, 0) else "django_tasks")
+try:
+    framework = import_module("django.tasks" if VERSION >= (6, 0) else "django_tasks")
+except ModuleNotFoundError as error:
+    # Celery imports "tasks" of every app, and passes over one that says that itself is not there.
+    raise ModuleNotFoundError(str(error), name=__name__) from error
 
 logger = logging.getLogger(__name__)
 

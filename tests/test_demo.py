@@ -53,7 +53,7 @@ def test_the_demo_does_what_it_says_and_can_be_run_again(tmp_path):
         assert "+7904•••4995  delivered" in ended.stdout
         assert "+7904•••4901  rejected" in ended.stdout
         assert "'+7 904 176' is refused, nothing is stored" in ended.stdout
-        assert "each text was taken exactly once: yes" in ended.stdout
+        assert "each text was accepted exactly once: yes" in ended.stdout
         assert "all is as it should be" in ended.stdout
         assert ": NO" not in ended.stdout
         passwords |= set(re.findall(r"name admin, password (\S{12})\n", ended.stdout))
@@ -127,11 +127,29 @@ class TestOrderReady:
     def press(self, site, order="42", phone=PHONE):
         return site.post(reverse("order-ready"), {"order": order, "phone": phone}, follow=True)
 
-    def test_pressed_twice_it_is_sent_once(self, site):
-        for _ in range(2):
-            text = page(self.press(site))
-            assert f"SMS {SmsMessage.objects.get().pk} to +7904•••4995 is sent." in text
+    def test_pressed_twice_it_is_sent_once_and_the_second_time_says_so(self, site):
+        first, second = page(self.press(site)), page(self.press(site))
+        message = SmsMessage.objects.get()
+        assert f"SMS {message.pk} to +7904•••4995 is sent." in first
+        assert "Nothing was sent now." not in first
+        when = f"{timezone.localtime(message.sent_at):%Y-%m-%d %H:%M:%S}"
+        assert f"SMS {message.pk} to +7904•••4995 was already sent at {when}." in second
+        assert "Nothing was sent now. Status: sent." in second
         assert [message.body for message in outbox] == ["Ваш заказ №42 готов. Ждём вас!"]
+
+    def test_pressed_again_while_the_first_is_in_flight(self, site):
+        self.press(site)
+        SmsMessage.objects.update(status="sending", sent_at=None)
+        text = page(self.press(site))
+        assert "is already on its way (sending). Nothing was sent now." in text
+
+    def test_the_same_order_with_another_phone_is_refused(self, site):
+        """The second customer gets nothing, and the shop must not say that he does."""
+        self.press(site)
+        text = page(self.press(site, phone="8 904 176-49-96"))
+        assert "Another number has the SMS of order 42 already. Nothing was sent now." in text
+        assert "is sent." not in text
+        assert [message.to for message in outbox] == ["+79041764995"]
 
     def test_another_order_is_another_message(self, site):
         self.press(site)
@@ -151,7 +169,7 @@ class TestOrderReady:
     def test_a_refusal_is_said_and_pressing_again_does_not_hide_it(self, real_site):
         real_site.gateway.balance = 0
         assert "The SMS was not sent." in page(self.press(real_site))
-        assert "failed. Somebody can send it again in the admin." in page(self.press(real_site))
+        assert "failed. Staff can send it again in the admin." in page(self.press(real_site))
 
     def test_a_doubt_is_said_and_pressing_again_sends_nothing(self, real_site):
         real_site.gateway.script(1, Fault("reset_after_request", taken=True))

@@ -269,9 +269,29 @@ def test_providers_that_are_no_dict_are_an_error(settings):
     assert ids() == ["smska.E001"]
 
 
-def test_http_is_warned_about_with_and_without_deploy(settings):
-    settings.SMS_PROVIDERS = {"default": {"OPTIONS": {**GOOD, "url": "http://host/"}}}
-    assert ids() == ids(include_deployment_checks=True) == ["smska.W002"]
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("http://host/", ["smska.W002"]),
+        ("HTTP://HOST/", ["smska.W002"]),
+        ("https://host/", []),
+        ("http://127.0.0.1:8009/", []),
+        ("http://[::1]/", []),
+    ],
+)
+def test_http_is_warned_about_before_deployment_only(settings, url, found):
+    settings.SMS_PROVIDERS = {"default": {"OPTIONS": {**GOOD, "url": url}}}
+    assert ids() == []
+    assert ids(include_deployment_checks=True) == found
+
+
+def test_the_address_that_is_the_default_is_warned_about_too(settings):
+    options = {name: value for name, value in GOOD.items() if name != "url"}
+    settings.SMS_PROVIDERS = {"default": {"OPTIONS": options}}
+    assert ids() == []
+    assert ids(include_deployment_checks=True) == ["smska.W002"]
+    (warning,) = run_checks(tags=["sms"], include_deployment_checks=True)
+    assert "SILENCED_SYSTEM_CHECKS" in warning.hint
 
 
 def test_a_missing_sender_is_warned_about(settings):

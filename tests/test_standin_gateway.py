@@ -832,15 +832,33 @@ class TestPage:
         assert "<script>" not in page
         assert "<b>" not in page
 
+    def test_a_fate_of_ones_own_is_escaped(self, gateway: StandInGateway) -> None:
+        """A status that nobody knows is shown as it is on the wire."""
+        send(gateway)
+        gateway.fate(NUMBER, '9|"<b>', after=0)
+        page = self.page(gateway)
+        assert ">9|&quot;&lt;b&gt;</span>" in page
+        assert "<b>" not in page
+
     def test_status(self, gateway: StandInGateway) -> None:
         """The page shows the status that was told last."""
         message_id = send(gateway, MSISDN="79041764906")
         statuses(gateway, message_id, 2)
-        assert f"<td>{message_id}</td><td>6|REJECTD</td>" in self.page(gateway)
+        page = self.page(gateway)
+        row = page[page.index("+79041764906") : page.index(message_id)]
+        assert 'title="6|REJECTD">rejected (6)</span>' in row
 
     def test_endings(self, gateway: StandInGateway) -> None:
         """The page tells what the end of a number does."""
-        assert "<td>…02</td><td>3|ACCEPTD → 7|EXPIRED</td>" in self.page(gateway)
+        page = self.page(gateway)
+        row = page[page.index("<td>…02</td>") : page.index("<td>…03</td>")]
+        assert row.index("accepted (3)") < row.index("→") < row.index("expired (7)")
+
+    def test_before_the_first(self, gateway: StandInGateway) -> None:
+        """An empty ledger is said in words, not shown as an empty table."""
+        assert "None so far." in self.page(gateway)
+        send(gateway)
+        assert "None so far." not in self.page(gateway)
 
     def test_no_secrets(self) -> None:
         """Login and password are not on the page."""

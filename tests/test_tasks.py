@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from datetime import timedelta
+from importlib import import_module
 from types import SimpleNamespace
 
 import django
@@ -371,3 +372,13 @@ def test_a_missing_framework_is_told_by_a_check(dummy):
     assert error.id == "smska.E008" and FRAMEWORK in error.msg
     assert "django-tasks package" in error.hint
     assert statuses() == {"queued": 1}
+
+
+def test_an_engine_that_imports_the_tasks_of_every_app_passes_over_ours(dummy):
+    """Celery does, and ends with an error unless the module that is not there is this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, FRAMEWORK, None)
+        patch.delitem(sys.modules, "django_smska.tasks", raising=False)
+        with pytest.raises(ModuleNotFoundError, match=FRAMEWORK) as missing:
+            import_module("django_smska.tasks")
+    assert missing.value.name == "django_smska.tasks"

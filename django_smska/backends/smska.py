@@ -199,7 +199,8 @@ class SmsBackend(BaseSmsBackend):
             Warning(
                 f"SMS_PROVIDERS[{self.alias!r}] sends the login, the numbers and the texts over "
                 "http://, where anybody on the way can read them.",
-                hint="Ask the provider's support for TLS, then set 'url' to the https:// address.",
+                hint="Ask the provider's support for TLS, then set 'url' to the https:// address. "
+                "To live with it, add 'smska.W002' to SILENCED_SYSTEM_CHECKS.",
                 id="smska.W002",
             )
         ]

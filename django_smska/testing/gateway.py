@@ -514,38 +514,102 @@ def _length(headers: dict[str, str]) -> int:
 
 # ---------------------------------------------------------------- the page
 
+STYLE = """
+:root { --ink: #1c2430; --faint: #5b6675; --line: #d5dbe3; }
+body { margin: 0; background: #f4f6f8; color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
+main { box-sizing: border-box; max-width: 68rem; margin: 2rem auto; padding: 1.5rem 2rem;
+  background: #fff; border: 1px solid var(--line); border-radius: 8px; }
+h1 { margin: 0.5rem 0; font-size: 1.6rem; line-height: 1.25; }
+h2 { margin: 2rem 0 0.5rem; font-size: 1.1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.9rem; }
+th, td { padding: 0.5rem 0.9rem 0.5rem 0; border-top: 1px solid var(--line); text-align: left;
+  vertical-align: top; }
+th { border: 0; white-space: nowrap; }
+td:first-child, .number { white-space: nowrap; }
+.text { min-width: 14rem; overflow-wrap: anywhere; }
+.id { color: var(--faint); font: 0.8rem/1.8 ui-monospace, monospace; }
+.state { padding: 0.1rem 0.5rem; border-radius: 6px; background: #eef1f5; white-space: nowrap; }
+.state.DELIVRD { background: #e3f4e6; }
+.state.REJECTD, .state.EXPIRED, .state.DELETED { background: #fde7e7; }
+.none { color: var(--faint); }
+@media (max-width: 40rem) { main { margin: 0; padding: 1rem; border: 0; border-radius: 0; } }
+"""
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Stand-in SMS gateway</title></head><body>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>Stand-in SMS gateway</title>
+  <link rel="icon" href="data:,">
+  <style>{style}</style>
+</head>
+<body>
+<main>
 <h1>Stand-in SMS gateway</h1>
-<p>Balance: {balance}. Messages taken: {count}; the newest {shown} are shown.</p>
-<table border="1" cellpadding="4">{messages}</table>
-<h2>What the end of a number does</h2>
-<table border="1" cellpadding="4">{endings}</table>
-</body></html>
+<p>It plays the provider for development. No phone rings. Balance: {balance}.</p>
+<h2>Messages accepted: {count}</h2>
+{messages}
+<h2>What the last two digits of a number do</h2>
+<p>Each question about a message gets the next of these answers, and the last one for ever.</p>
+<div class="wide"><table>{endings}</table></div>
+</main>
+</body>
+</html>
 """
 SHOWN = 200
+NONE = '<p class="none">None so far. Send one, then load this page again.</p>'
+SCROLLING = '<div class="wide" tabindex="0" role="region" aria-label="Messages">'
+COLUMNS = ["Time", "Number", "Sender", "Text", "Status", "Id"]
+WORDS = {
+    "ACCEPTD": "accepted",
+    "DELIVRD": "delivered",
+    "REJECTD": "rejected",
+    "EXPIRED": "expired",
+    "DELETED": "deleted",
+}
 
 
 def _row(cells: Iterable[str], tag: str = "td") -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>\n"
 
 
 def _page(account: Account) -> str:
-    """Return the page at `/`: what was taken, newest first, and no secrets."""
+    """Return the page at `/`: what was accepted, newest first, and no secrets."""
     taken = account.taken
-    newest = taken[: -SHOWN - 1 : -1]
-    head = _row(["Time", "Number", "Sender", "Text", "Id", "Status"], "th")
-    endings = {**{f"…{end}": fate for end, fate in ENDINGS.items()}, "any other": DELIVERED}
+    endings = {f"…{end}": fate for end, fate in ENDINGS.items()} | {"any other": DELIVERED}
+    fates = (_row([end, " → ".join(map(_state, fate))]) for end, fate in endings.items())
     return PAGE.format(
+        style=STYLE,
         balance=f"{Decimal(account.balance):f}",
         count=len(taken),
-        shown=len(newest),
-        messages=head + "".join(_row(_cells(account, entry)) for entry in newest),
-        endings="".join(_row([end, " → ".join(fate)]) for end, fate in endings.items()),
+        messages=_table(account, taken[: -SHOWN - 1 : -1], len(taken)),
+        endings="".join(fates),
     )
 
 
-def _cells(account: Account, entry: Taken) -> list[str]:
+def _table(account: Account, newest: list[Taken], count: int) -> str:
+    if not newest:
+        return NONE
+    cut = f"<p>The newest {SHOWN} of them:</p>" if count > SHOWN else ""
+    rows = _row(COLUMNS, "th") + "".join(_message(account, entry) for entry in newest)
+    return f"{cut}{SCROLLING}<table>{rows}</table></div>"
+
+
+def _message(account: Account, entry: Taken) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
-    status = account.status(entry)
-    return [when, f"+{entry.msisdn}", entry.sender, entry.text, entry.id, status]
+    number, sender = html.escape(f"+{entry.msisdn}"), html.escape(entry.sender)
+    text, status = html.escape(entry.text), _state(account.status(entry))
+    return (
+        f'<tr><td>{when}</td><td class="number">{number}</td><td>{sender}</td>'
+        f'<td class="text">{text}</td><td>{status}</td><td class="id">{entry.id}</td></tr>\n'
+    )
+
+
+def _state(status: str) -> str:
+    """A status such as "4|DELIVRD" as a person reads it; the pointer shows what is on the wire."""
+    number, _, word = status.partition("|")
+    known = word in WORDS
+    words = f"{WORDS[word]} ({number})" if known else html.escape(status)
+    title = html.escape(status)
+    return f'<span class="state {word if known else ""}" title="{title}">{words}</span>'

@@ -19,6 +19,3 @@ DATABASES = {
 SMS_PROVIDERS = {"default": {"BACKEND": "django_smska.backends.dummy.SmsBackend"}}
 # Also where a test starts the demo.
 SMSKA_LOCMEM_IN_TESTS = False
-
-# "Your login travels over http": here it is an invented one, and never leaves the machine.
-SILENCED_SYSTEM_CHECKS = ["smska.W002"]

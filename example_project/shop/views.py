@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.timezone import localtime
 
 from django_smska.exceptions import InvalidRecipient, SmsNotSent, SmsOutcomeUnknown
 from django_smska.models import SmsMessage
@@ -39,42 +40,57 @@ def start(request: HttpRequest) -> HttpResponse:
 def order_ready(request: HttpRequest) -> HttpResponse:
     """One SMS for one order, however often the button is pressed."""
     form = OrderReadyForm(request.POST or None)
-    if form.is_valid() and (message := _send_ready(form)):
-        _tell(request, form.cleaned_data["order"], message)
-        return redirect("order-ready")
+    if form.is_valid():
+        order = form.cleaned_data["order"]
+        key = f"order-{order}-ready"
+        again = SmsMessage.objects.filter(idempotency_key=key).exists()
+        if message := _send_ready(form, key):
+            _report(request, f"Order {order}: SMS {message.pk}", message, again)
+            return redirect("order-ready")
     return render(request, "shop/order_ready.html", {"form": form})
 
 
-def _send_ready(form: forms.Form) -> SmsMessage | None:
+def _send_ready(form: forms.Form, key: str) -> SmsMessage | None:
     """Send, or say in the form why not."""
     order, phone = form.cleaned_data["order"], form.cleaned_data["phone"]
     text = f"Ваш заказ №{order} готов. Ждём вас!"
     try:
-        return send_sms(phone, text, idempotency_key=f"order-{order}-ready")
+        return send_sms(phone, text, idempotency_key=key)
     except ValidationError as error:
-        form.add_error(None, error.messages)
+        if "idempotency_key" in getattr(error, "error_dict", ()):
+            words = f"Another number has the SMS of order {order} already. Nothing was sent now."
+            form.add_error("phone", words)
+        else:
+            form.add_error(None, error.messages)
     except InvalidRecipient:
         form.add_error("phone", "No SMS can be sent to this number. Call the customer.")
     except SmsNotSent:
-        form.add_error(None, "The SMS was not sent. Somebody can send it again in the admin.")
+        form.add_error(None, "The SMS was not sent. Staff can send it again in the admin.")
     except SmsOutcomeUnknown:
         form.add_error(
             None,
-            "It is not certain whether the SMS was sent. It will not be sent twice by itself: "
+            "It is not certain whether the SMS was sent. It is never sent again automatically: "
             "ask the customer, then decide in the admin.",
         )
     return None
 
 
-def _tell(request: HttpRequest, order: int, message: SmsMessage) -> None:
-    """Pressed again, the message is the first one, and may be in any state."""
-    sms = f"Order {order}: SMS {message.pk} to {mask(message.to)}"
+def _report(request: HttpRequest, name: str, message: SmsMessage, again: bool) -> None:
+    """Say what became of the SMS; the button pressed again finds the first one, in any state."""
+    sms = f"{name} to {mask(message.to)}"
     if message.status == Status.FAILED:
-        messages.error(request, f"{sms} failed. Somebody can send it again in the admin.")
+        messages.error(request, f"{sms} failed. Staff can send it again in the admin.")
     elif message.status == Status.UNKNOWN:
         messages.warning(request, f"{sms} was perhaps sent. Decide in the admin.")
+    elif again and message.sent_at:
+        when = f"{localtime(message.sent_at):%Y-%m-%d %H:%M:%S}"
+        words = f"{sms} was already sent at {when}. Nothing was sent now. Status: {message.status}."
+        messages.info(request, words)
+    elif again:
+        words = f"{sms} is already on its way ({message.status}). Nothing was sent now."
+        messages.info(request, words)
     else:
-        messages.success(request, f"{sms} is {message.get_status_display()}.")
+        messages.success(request, f"{sms} is {message.status}.")
 
 
 # --- a one-time code ------------------------------------------------------------------------------
@@ -89,7 +105,7 @@ def ask_for_code(request: HttpRequest) -> HttpResponse:
 
 
 def _send_code(request: HttpRequest, form: forms.Form) -> bool:
-    """Send, or say in the form why not; tell whether a code may arrive."""
+    """Send, or say in the form why not; return whether a code may arrive."""
     try:
         codes.send_code(request.session, form.cleaned_data["phone"])
     except (ValidationError, codes.TooMany) as error:

@@ -61,9 +61,9 @@ class Command(BaseCommand):
         password = _make_admin()
         with StandInGateway(balance=CREDITS) as gateway:
             _send_through(gateway)
-            self._tell("Gateway", f"a stand-in on this machine, {_page(gateway)}")
+            self._report("Gateway", f"a stand-in on this machine, {_page(gateway)}")
             self._run(gateway)
-            self._tell("Admin login", f"name admin, password {password}")
+            self._report("Admin login", f"name admin, password {password}")
             if serve:
                 self._serve(gateway, port)
 
@@ -90,54 +90,54 @@ class Command(BaseCommand):
 
     def _balance(self) -> Decimal:
         balance = providers["default"].get_balance()
-        self._tell("Balance", f"{balance} credits")
+        self._report("Balance", f"{balance} credits")
         return balance
 
     def _send_one(self, number: str) -> None:
         message = send_sms(number, "Ваш заказ №42 готов. Ждём вас!")
-        self._tell("send_sms", f"{mask(message.to)} is {message.status}, id {message.gateway_id}")
+        self._report("send_sms", f"{mask(message.to)} is {message.status}, id {message.gateway_id}")
 
     def _send_to_bad_number(self) -> None:
         try:
             send_sms(BAD, "Ваш заказ №43 готов.")
         except ValidationError as error:
             words = " ".join(error.messages)
-            self._tell("send_sms", f"{BAD!r} is refused, nothing is stored: {words}")
+            self._report("send_sms", f"{BAD!r} is refused, nothing is stored: {words}")
         else:
             raise CommandError(f"{BAD!r} should have been refused.")
 
     def _queue_and_work(self, gateway: StandInGateway) -> None:
         bulk = ((f"+790417{10 + n:05d}", f"Скидка 10% по коду {1000 + n}") for n in range(QUEUED))
-        self._tell("send_mass_sms", f"{send_mass_sms(bulk)} messages are queued")
+        self._report("send_mass_sms", f"{send_mass_sms(bulk)} messages are queued")
         gateway.latency = 0.1  # as over the internet, so that there is something to see
         with self._progress() as progress:
             done = Worker(concurrency=8, progress=progress).run_once()
         gateway.latency = 0
-        self._tell("sms_worker", f"{done['sent']} are sent, up to 8 at once")
+        self._report("sms_worker", f"{done['sent']} are sent, up to 8 at once")
 
     @contextmanager
     def _progress(self) -> Iterator[Callable[[Counter[str]], None]]:
         """A bar in a terminal, a line now and then elsewhere."""
         with tqdm(total=QUEUED, unit=" SMS", desc="sms_worker", disable=None) as bar:
-            told = 0
+            reported = 0
 
             def show(done: Counter[str]) -> None:
-                nonlocal told
+                nonlocal reported
                 number = sum(done.values())
                 bar.update(number - bar.n)
-                if bar.disable and number // 10 > told // 10:
-                    told = number
-                    self._tell("sms_worker", f"{number} of {QUEUED}")
+                if bar.disable and number // 10 > reported // 10:
+                    reported = number
+                    self._report("sms_worker", f"{number} of {QUEUED}")
 
             yield show
 
     def _ask_for_reports(self) -> None:
-        """The daemon does this by itself, the first time 10 seconds after sending."""
+        """The daemon does this too, the first time 10 seconds after sending."""
         for _ in range(ROUNDS):
             waiting = SmsMessage.objects.filter(status=Status.SENT)
             if not waiting.exists():
                 return
-            self._tell("refresh_status", _counted(waiting.refresh_status()))
+            self._report("refresh_status", _counted(waiting.refresh_status()))
 
     def _show_table(self) -> None:
         messages = list(SmsMessage.objects.order_by("id"))
@@ -155,35 +155,35 @@ class Command(BaseCommand):
     # --- the check
 
     def _check(self, gateway: StandInGateway, spent: Decimal) -> None:
-        """Compare what is stored with what the other side took."""
+        """Compare what is stored with what the other side accepted."""
         messages = list(SmsMessage.objects.all())
-        number, taken = 2 + QUEUED, gateway.taken
+        number, accepted = 2 + QUEUED, gateway.taken
         statuses = Counter(str(message.status) for message in messages)
         ids = sorted(message.gateway_id for message in messages)
         facts = {
             f"{number} messages are stored": len(messages) == number,
             "one is rejected, all others are delivered": statuses
             == {"delivered": number - 1, "rejected": 1},
-            f"the gateway took {number}": len(taken) == number,
-            "each text was taken exactly once": all(_taken_once(gateway, m) for m in messages),
-            "both sides have the same ids": ids == sorted(entry.id for entry in taken),
+            f"the gateway accepted {number}": len(accepted) == number,
+            "each text was accepted exactly once": all(_once(gateway, m) for m in messages),
+            "both sides have the same ids": ids == sorted(entry.id for entry in accepted),
             f"{number} credits were spent": spent == number,
         }
         for fact, holds in facts.items():
-            self._tell("Check", f"{fact}: {'yes' if holds else 'NO'}")
+            self._report("Check", f"{fact}: {'yes' if holds else 'NO'}")
         if not all(facts.values()):
             raise CommandError("Not all is as it should be.")
-        self._tell("Check", "all is as it should be")
+        self._report("Check", "all is as it should be")
 
     # --- the site
 
     def _serve(self, gateway: StandInGateway, port: int) -> None:
         site = f"http://127.0.0.1:{port}/"
         self._say("")
-        self._tell("The site", site)
-        self._tell("The admin", f"{site}admin/")
-        self._tell("The gateway", _page(gateway))
-        self._tell("A worker", "runs beside; it asks for reports 10, 30, 90… seconds after sending")
+        self._report("The site", site)
+        self._report("The admin", f"{site}admin/")
+        self._report("The gateway", _page(gateway))
+        self._report("A worker", "runs too; it asks for reports 10, 30, 90… s after sending")
         self._say("Ctrl-C ends.")
         self._say("")
         settings.DEMO_GATEWAY_PAGE = _page(gateway)
@@ -194,7 +194,7 @@ class Command(BaseCommand):
         finally:
             self._say("The worker has ended, the gateway closes.")
 
-    def _tell(self, subject: str, words: str) -> None:
+    def _report(self, subject: str, words: str) -> None:
         self._say(f"{subject:<15} {words}")
 
     def _say(self, line: str) -> None:
@@ -259,7 +259,7 @@ def _page(gateway: StandInGateway) -> str:
     return f"http://{gateway.host}:{gateway.port}/"
 
 
-def _taken_once(gateway: StandInGateway, message: SmsMessage) -> bool:
+def _once(gateway: StandInGateway, message: SmsMessage) -> bool:
     return gateway.times_taken(message.to.removeprefix("+"), message.body) == 1
 
 
