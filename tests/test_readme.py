@@ -211,15 +211,8 @@ def test_each_system_check_has_its_line():
 
 
 def test_each_setting_has_its_line_and_its_default():
-    listed = dict(re.findall(r"^``(SMSKA_[A-Z_]+)`` +(\S+) ", README, re.M))
-    assert listed == {name: as_listed(read()) for name, read in settings_in_conf()}
-
-
-def settings_in_conf():
-    """The functions of ``conf`` that read a setting, each with the name in its docstring."""
-    for function in vars(conf).values():
-        if match := re.match(r"``(SMSKA_[A-Z_]+)``", getattr(function, "__doc__", "") or ""):
-            yield match[1], function
+    listed = dict(re.findall(r"^``(SMSKA_[A-Z_]+)`` {2,}(\S+) ", README, re.M))
+    assert listed == {name: as_listed(read()) for name, read in conf.Setting.known.items()}
 
 
 def as_listed(value):
