@@ -107,16 +107,32 @@ def test_no_fault_makes_the_wire_lie(name, taken, gateway):
     "name", sorted(BEFORE_THE_FIRST_BYTE | {"corrupt_tls", "reset_after_request", "silence"})
 )
 @pytest.mark.parametrize("keep_alive", [0, 1])
-def test_over_tls_the_handshake_is_before_the_first_byte(name, keep_alive, tls, ca_bundle):
+def test_over_tls_the_handshake_is_before_the_first_byte(
+    name, keep_alive, tls, ca_bundle, monkeypatch
+):
+    from django_smska import gateway as module
+
+    unsent = name in BEFORE_THE_FIRST_BYTE
+    late, clock = [0], module.time.monotonic
     with StandInGateway(tls=tls) as gateway:
+
+        def let_the_deadline_pass():
+            gateway.wait_for(lambda: gateway.sends and (unsent or gateway.requests), timeout=30)
+            late[0] = 1000
+
         gateway.script(1, Fault(name))
         hook = Hook()
-        deadline = 0.5 if name in SLOW else 10
-        wire = client(gateway, ca_bundle=ca_bundle, deadline=deadline, keep_alive=keep_alive)
+        wire = client(gateway, ca_bundle=ca_bundle, deadline=100, keep_alive=keep_alive)
+        wire.connect_timeout = 100
+        other = threading.Thread(target=let_the_deadline_pass)
+        if name in SLOW:
+            monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+            other.start()
         result = wire.send(NUMBER, "text", "Test", hook)
         wire.close()
+        if name in SLOW:
+            other.join()
         assert is_true(result, gateway, hook), result
-        unsent = name in BEFORE_THE_FIRST_BYTE
         assert hook.calls == (0 if unsent else 1)
         assert isinstance(result, GatewayUnreachable if unsent else SmsOutcomeUnknown)
 
@@ -311,15 +327,17 @@ def test_an_interim_answer_is_not_taken_for_the_answer(gateway, status):
 
 
 def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(gateway):
+    begins = [threading.Event() for _ in range(5)]
+
     def play(wire, fault, line):
         wire.send(frame(line))
-        wire.wait(0.05)  # the client has begun its next request by then
+        begins[1].wait(30)  # the client begins its next request
         return frame(line)
 
     wire = client(gateway)
     with mock.patch.dict(FAULTS, answer=replace(FAULTS["answer"], play=play)):
         gateway.script(1, answer(b""))
-        results = [wire.send(NUMBER, f"text {n}", "T") for n in range(4)]
+        results = [wire.send(NUMBER, f"text {n}", "T", begins[n].set) for n in range(4)]
     ids = {taken.text: taken.id for taken in gateway.taken}
     for n, result in enumerate(results):
         if isinstance(result, Receipt):
