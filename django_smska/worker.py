@@ -73,6 +73,7 @@ class Worker:
         done: Counter[str] = Counter()
         self.next_in = None
         self.proven.clear()
+        self._give_back()
         if not self._anything_to_do():
             return done
         while not self.stopping.is_set():

@@ -1,5 +1,6 @@
 """A worker's pass."""
 
+import contextlib
 import io
 import threading
 from collections import Counter
@@ -154,14 +155,49 @@ def test_a_database_that_goes_away_in_the_middle_hangs_nobody(provider, monkeypa
 
     monkeypatch.setattr(worker.sending, "mark_sending", away_for_a_while)
     monkeypatch.setattr(worker.sending, "release", away)
+    one = Worker(concurrency=concurrency)
     with pytest.raises(OperationalError):
-        Worker(concurrency=concurrency).run_once()
+        one.run_once()
     monkeypatch.undo()
     assert statuses()["sent"] == len(provider.taken) >= 1
-    assert statuses()["sending"] == 0
-    SmsMessage.objects.exclude(lease_until=None).update(lease_until=timezone.now())
-    Worker().run_once()
+    assert statuses()["sending"] == 0 and statuses()["claimed"] > 0
+    one.run_once()  # with a database again, it gives its claims back and goes on, before any lease
     assert statuses() == {"sent": 20}
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_connection_that_is_cut_at_any_query_costs_no_lease(provider, after, monkeypatch):
+    """Before the database has done the query, or after, so that only its answer is lost."""
+    monkeypatch.setattr(sending, "PATIENCE", 0)
+    for number in range(1, 40):
+        queue(3)
+        cut = Cut(number, after)
+        one = Worker(concurrency=2)
+        with connection.execute_wrapper(cut), contextlib.suppress(OperationalError):
+            one.run_once()
+        one.run_once()
+        assert statuses() == {"sent": len(provider.taken)}
+        if not cut.happened:
+            break
+    texts = Counter(taken.text for taken in provider.taken)
+    assert texts == dict.fromkeys(["text 0", "text 1", "text 2"], number) and number > 10
+
+
+class Cut:
+    """The connection is cut at this query; the next ones go over a new one."""
+
+    def __init__(self, number, after):
+        self.left, self.after, self.happened = number, after, False
+
+    def __call__(self, execute, sql, *args):
+        args = (sql, *args)
+        self.left -= sql.startswith(("SELECT", "UPDATE", "INSERT"))
+        if self.left or self.happened:
+            return execute(*args)
+        self.happened = True
+        if self.after:
+            execute(*args)
+        raise OperationalError("server closed the connection")
 
 
 def away(*args, **kwargs):
