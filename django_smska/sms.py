@@ -98,12 +98,12 @@ def send_sms(
     _check(message)
     with sending.nothing_sent_without_database(message):
         stored, is_new = _store(message, claim)
-    if is_new and stored.status == Status.QUEUED:
-        wakeup.ring()
-    elif is_new and waits:
+    if is_new and waits and stored.status == Status.CLAIMED:
         sending.send_after_commit(stored, may_wait=may_wait)
-    elif is_new:
+    elif is_new and stored.status == Status.CLAIMED:
         sending.send_new(stored, backend, may_wait=may_wait)
+    if is_new and stored.status == Status.QUEUED:
+        _leave_to_workers(stored)
     return stored
 
 
@@ -150,11 +150,15 @@ def queue_sms(
     _check(message)
     stored, is_new = _store(message)
     if is_new:
-        wakeup.ring()
-    if is_new and (handover := _handover()) is not None:
-        handover.add([stored])
-        handover.on_commit()
+        _leave_to_workers(stored)
     return stored
+
+
+def _leave_to_workers(message: SmsMessage) -> None:
+    wakeup.ring()
+    if (handover := _handover()) is not None:
+        handover.add([message])
+        handover.on_commit()
 
 
 class Stored(int):

@@ -736,6 +736,17 @@ class TestNow:
         others()
         assert stored(message.pk).status == stored(second.pk).status == "sent"
 
+    @pytest.mark.parametrize("inside", [nullcontext, transaction.atomic])
+    def test_what_may_wait_waits_for_the_end_of_a_pause(self, provider, others, inside):
+        provider.script(1, Fault("no_credit"))
+        with pytest.raises(InsufficientCredits):
+            send_sms(NUMBER, "text")
+        with inside():
+            message = send_sms(NUMBER, "text", may_wait=True)
+        assert message.status == stored(message.pk).status == "queued" and provider.sends == 1
+        others()
+        assert stored(message.pk).status == "sent"
+
     def test_what_may_wait_and_is_refused_for_itself_fails(self, provider):
         provider.script_all(Fault("bad_number"))
         with pytest.raises(InvalidRecipient) as refused:
