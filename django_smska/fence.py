@@ -324,9 +324,9 @@ class _FirstByte:
 
 
 def storable(text: str, most: int) -> str:
-    """Return one line of at most ``most`` characters that every column of every database takes:
-    no NUL, no halves of surrogate pairs, nothing outside of the first 65536 characters."""
-    kept = (one for one in " ".join(text.split()) if one <= "\uffff" and one.isprintable())
+    """Return one line of at most ``most`` characters: no NUL, no halves of surrogate pairs. What the
+    database's character set lacks, its field replaces."""
+    kept = (one for one in " ".join(text.split()) if one.isprintable())
     return "".join(kept)[:most]
 
 
