@@ -33,7 +33,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
 
 from . import xlsx
-from .deeds import read_keys
+from .deeds import error_words, read_keys
 from .guard import not_understood
 from .models import SmsMessage
 from .numbers import is_invisible, mask
@@ -213,7 +213,9 @@ def _shown_to(user: Any, columns: list[str]) -> Callable[[tuple[Any, ...]], list
             value = statuses[value]
         elif column == "to" and not whole:
             value = mask(value)
-        elif column in ("error_text", "gateway_id"):  # others wrote these
+        elif column == "error_text":
+            value = error_words(without(value, **hidden))
+        elif column == "gateway_id":  # others wrote it
             value = without(value, **hidden)
         return str(value)
 

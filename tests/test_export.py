@@ -197,6 +197,13 @@ def test_in_russian_the_words_are_russian(boss):
     assert heads[-1] == "ID" and len(set(heads)) == len(heads)
 
 
+def test_errors_are_in_the_language_of_the_reader(boss):
+    make(error_text="The gateway does not send to this number. Correct the number.")
+    with translation.override("ru"):
+        error = exported(boss)[0]["Ошибка"]
+    assert error.startswith("Шлюз") and "number" not in error
+
+
 @pytest.mark.parametrize("zone", [True, False])
 def test_with_and_without_time_zones(boss, settings, zone):
     settings.USE_TZ = zone
