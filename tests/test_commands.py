@@ -173,6 +173,11 @@ class TestSendTestSms:
         assert f"+7904•••4995 (SMS {pk}): accepted as {gateway.taken[0].id}.\n" in out
         assert "176" not in out
 
+    def test_a_number_that_was_not_sent_is_masked_like_any_other(self, gateway):
+        gateway.balance = 0
+        out, _ = run("sendtestsms", "89041764995")
+        assert out.startswith("+7904•••4995 (SMS ")
+
     def test_the_text_says_by_itself_whence_it_comes(self):
         run("sendtestsms", NUMBER)
         assert outbox[0].body.startswith("Test SMS from ")

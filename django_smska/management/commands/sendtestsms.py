@@ -13,7 +13,7 @@ from django.utils import timezone
 from django_smska.exceptions import InvalidProvider, SmsError, SmsNotSent, SmsOutcomeUnknown
 from django_smska.management.tables import require_tables
 from django_smska.models import SmsMessage
-from django_smska.numbers import mask
+from django_smska.numbers import mask, normalize
 from django_smska.providers import DEFAULT_ALIAS
 from django_smska.sms import providers, send_sms
 from django_smska.states import Status
@@ -65,7 +65,7 @@ class Command(BaseCommand):
 
     def _say(self, number: str, words: str, pk: Any = None, *, ok: bool = False) -> bool:
         row = f" (SMS {pk})" if pk is not None else ""
-        self.stdout.write(f"{mask(number)}{row}: {words}")
+        self.stdout.write(f"{mask(normalize(number))}{row}: {words}")
         self.stdout.flush()
         return ok
 
