@@ -121,7 +121,7 @@ def timeline(message: SmsMessage) -> str:
 
 
 def _asked(message: SmsMessage) -> tuple[str, str] | None:
-    if message.status != Status.SENT or not message.sent_at:
+    if message.status != Status.SENT or not (message.sent_at and message.gateway_id):
         return None
     number = message.status_questions
     words = ngettext(
@@ -160,6 +160,10 @@ FAILURES: dict[str, Any] = {
 _FAILED = _(
     "It was surely not sent. Choose “Send again”; if that fails, too, tell your administrator what "
     "the gateway said."
+)
+_NO_ID = _(
+    "It counts as sent, and there is no id with which the gateway could be asked whether it "
+    "arrived. If it is important, ask the recipient."
 )
 
 ADVICE: dict[Status, Any] = {
@@ -207,4 +211,6 @@ def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
         return str(_ANOTHERS)
     if message.status == Status.UNKNOWN and hasattr(message, "resent_as"):
         return str(_SENT_AGAIN)
+    if message.status == Status.SENT and not message.gateway_id:
+        return str(_NO_ID)
     return str(ADVICE[Status(message.status)])

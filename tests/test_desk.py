@@ -138,10 +138,16 @@ class TestTimeline:
 
     def test_one_that_is_on_its_way_tells_what_was_asked(self):
         now = timezone.now()
-        asked = {"sent_at": now, "next_status_at": now, "status_questions": 2}
+        asked = {"sent_at": now, "next_status_at": now, "status_questions": 2, "gateway_id": "g"}
         [message] = make("sent", finished_at=None, **asked)
         page = life.timeline(message)
         assert "Asked 2 times whether it arrived" in page and "next: " in page
+
+    def test_one_without_an_id_promises_no_answer(self):
+        now = timezone.now()
+        [message] = make("sent", finished_at=None, sent_at=now, next_status_at=now)
+        assert "Asked" not in life.timeline(message)
+        assert "there is no id" in life.advice(message)
 
     def test_names_are_escaped(self):
         [message] = make("draft", created_by=User.objects.create_user("<b>x"))
