@@ -25,7 +25,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from . import brakes, conf, recipients, times
+from . import brakes, clock, conf, recipients, times
 from .deeds import LISTED, QUEUED, SEND, Outcome, balance_words, log, paused_words, worker_away
 from .forms import SmsMessageForm
 from .models import SmsMessage, rows, write_db
@@ -173,7 +173,7 @@ class ComposeForm(SmsMessageForm):
             SmsMessage(
                 to=number,
                 **content,
-                send_after=at or timezone.now(),
+                send_after=at or clock.now(),
                 idempotency_key=self._key(number),
                 created_by=user,
             )

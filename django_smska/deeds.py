@@ -24,7 +24,7 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from . import brakes, conf, delivery, sending
+from . import brakes, clock, conf, delivery, sending
 from .exceptions import (
     AGAIN,
     AT,
@@ -91,7 +91,7 @@ class Deed:
 
 
 def _send(message: SmsMessage, user: Any) -> Outcome:
-    if message.status == Status.DRAFT and message.send_after > timezone.now():
+    if message.status == Status.DRAFT and message.send_after > clock.now():
         return _hand_over(SEND, message)
     message.send()
     if message.status == Status.SENT:

@@ -141,7 +141,7 @@ def queue_sms(
     """
     message = SmsMessage(
         to=to, body=cast(Any, body), sender=cast(Any, sender), using=using,
-        send_after=send_after or timezone.now(), expires_at=expires_at, priority=priority,
+        send_after=send_after or clock.now(), expires_at=expires_at, priority=priority,
         idempotency_key=idempotency_key, status=Status.QUEUED,
     )  # fmt: skip
     del to, body
@@ -321,7 +321,9 @@ def _queued(row: Any, using: str | None) -> SmsMessage:
         message.using = using or message.using
         message._queued_once = True  # type: ignore[attr-defined]
     elif isinstance(row, (tuple, list)) and len(row) == 2:
-        message = SmsMessage(to=row[0], body=row[1], using=using or DEFAULT_ALIAS)
+        message = SmsMessage(
+            to=row[0], body=row[1], using=using or DEFAULT_ALIAS, send_after=clock.now()
+        )
     else:
         raise _WrongKind(row)
     providers.require(message.using)

@@ -7,6 +7,8 @@ from django.db import OperationalError, connection
 from django.utils import timezone as django_timezone
 
 from django_smska import clock
+from django_smska.models import SmsMessage
+from django_smska.sms import queue_sms, send_mass_sms
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +87,11 @@ def test_a_test_run_can_travel_in_time(db, monkeypatch, django_assert_num_querie
     monkeypatch.setattr(django_timezone, "now", lambda: datetime(2030, 1, 1, tzinfo=timezone.utc))
     with django_assert_num_queries(0):
         assert clock.now().year == 2030
+
+
+@pytest.mark.parametrize("hours", [1, -25])
+def test_what_is_queued_for_now_is_due_now_whatever_the_hosts_clock_says(real, monkeypatch, hours):
+    monkeypatch.setattr(django_timezone, "now", lambda: utc() + timedelta(hours=hours))
+    queue_sms("+79041764995", "text")
+    send_mass_sms([("+79041764995", "text")])
+    assert SmsMessage.objects.due(clock.now()).count() == 2
