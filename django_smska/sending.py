@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial, reduce
@@ -74,6 +74,9 @@ class Result:
 # --- one message, while the caller waits ----------------------------------------------------------
 
 NO_DATABASE = gettext_noop("The database did not answer. Nothing was sent.")
+MAY_BE_QUEUED = gettext_noop(
+    "The database did not answer. The SMS may be in the queue: do not send it again."
+)
 UNRECORDED = gettext_noop(
     "The gateway accepted the SMS, but the database did not store that. Do not send it again."
 )
@@ -90,17 +93,19 @@ def send(message: SmsMessage) -> None:
     with the code "paused", and nothing has changed.
     """
     backend = fence.provider(message.using)
-    waits = backend.uses_network and in_transaction()
-    brakes.admit(backend, may_ask=not waits)
-    if message._state.adding:
-        message.save()
-    if waits:
+    queued = message.status == Status.QUEUED
+    with nothing_sent_without_database(message, may_be_queued=lambda: queued):
+        waits = backend.uses_network and in_transaction()
+        brakes.admit(backend, may_ask=not waits)
+        if message._state.adding:
+            message.save()
+        if not waits:
+            pace.wait(message.using, backend.rate)
         _claim_one(message)
+    if waits:
         send_after_commit(message)
-        return
-    pace.wait(message.using, backend.rate)
-    _claim_one(message)
-    _send_claimed(backend, message, last=True)
+    else:
+        _send_claimed(backend, message, last=True)
 
 
 def send_new(message: SmsMessage, backend: Fenced, *, may_wait: bool = False) -> None:
@@ -126,7 +131,8 @@ def _send_claimed(backend: Fenced, message: SmsMessage, *, last: bool) -> None:
     finally:
         backend.close()
     if outcome is None:
-        reread(message)
+        with suppress(*AWAY):
+            reread(message)
         outcome = SmsNotSent(LEASE_PASSED, alias=message.using, code="lease", sms=message.pk)
         if not last and message.status != Status.FAILED:
             return  # a worker has it
@@ -143,26 +149,34 @@ def _end(message: SmsMessage, outcome: Outcome, *, last: bool) -> None:
         if isinstance(outcome, Receipt):
             outcome = SmsOutcomeUnknown(UNRECORDED, alias=asked, code="database", sms=message.pk)
             raise outcome from None
+        if not last and message.status == Status.CLAIMED:
+            return  # a worker has it
     tell_brakes(asked, outcome)
     if isinstance(outcome, SmsError) and not (message.status == Status.QUEUED and not last):
         raise outcome
 
 
 @contextmanager
-def nothing_sent_without_database(message: SmsMessage) -> Iterator[None]:
+def nothing_sent_without_database(
+    message: SmsMessage, *, may_be_queued: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Turn a failure of the database before the request into ``SmsNotSent``: the caller may send
-    again, because no worker sends this message, even if it was stored."""
+    again, because no worker sends this message, even if it was stored. Where one may send it,
+    ``may_be_queued()``, raise ``SmsOutcomeUnknown``."""
     failed = False
     try:
         yield
     except AWAY as error:
-        if in_atomic_block() or not message.immediate:
+        if in_atomic_block():
             raise
         # These errors are about the connection or the table, and repeat no values.
         logger.error("no database for message %s: %s", message.pk, error)
         failed = True
     if failed:  # raised here, so that no frame with the query's values hangs on it
-        raise TemporaryFailure(NO_DATABASE, alias=message.using, code="database", sms=message.pk)
+        where: dict[str, Any] = {"alias": message.using, "code": "database", "sms": message.pk}
+        if may_be_queued():
+            raise SmsOutcomeUnknown(MAY_BE_QUEUED, **where)
+        raise TemporaryFailure(NO_DATABASE, **where)
 
 
 def tell_brakes(alias: str, outcome: Outcome) -> None:

@@ -91,12 +91,16 @@ def send_sms(
     backend = fence.provider(using)
     waits = backend.uses_network and sending.in_transaction()
 
+    storing = False
+
     def claim() -> None:
+        nonlocal storing
         if _admitted(backend, waits=waits, may_wait=may_wait):
             _claim_unstored(message)
+        storing = True
 
     _check(message)
-    with sending.nothing_sent_without_database(message):
+    with sending.nothing_sent_without_database(message, may_be_queued=lambda: may_wait and storing):
         stored, is_new = _store(message, claim)
     if is_new and waits and stored.status == Status.CLAIMED:
         sending.send_after_commit(stored, may_wait=may_wait)

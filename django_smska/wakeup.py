@@ -6,23 +6,35 @@ notification is lost.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any
 
-from django.db import connections
+from django.db import Error, connections
 
 from .models import write_db
+
+logger = logging.getLogger(__name__)
 
 CHANNEL = "django_smska"
 
 
 def ring() -> None:
-    """Wake the workers once the open transaction is committed."""
+    """Wake the workers once the open transaction is committed.
+
+    Outside of one, what they are woken for is stored: a failure of this is none of that.
+    """
     connection = connections[write_db()]
-    if connection.vendor == "postgresql":
+    if connection.vendor != "postgresql":
+        return
+    try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+    except Error as error:
+        if connection.in_atomic_block:
+            raise
+        logger.warning("no worker was woken: %s", type(error).__name__)
 
 
 class Alarm:

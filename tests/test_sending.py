@@ -677,6 +677,59 @@ class TestNow:
         others()
         assert SmsMessage.objects.get().status == "failed" and provider.sends == 0
 
+    def test_a_commit_whose_answer_is_lost_of_what_may_wait(self, provider, others):
+        """A worker sends the row, so nobody is told that nothing was sent."""
+        with (
+            connection.execute_wrapper(Away("INSERT INTO", after=True)),
+            pytest.raises(SmsOutcomeUnknown, match="may be in the queue") as doubt,
+        ):
+            send_sms(NUMBER, "text", may_wait=True)
+        assert doubt.value.code == "database"
+        others()
+        assert SmsMessage.objects.get().status == "sent" and len(provider.taken) == 1
+
+    def test_a_database_that_is_away_before_what_may_wait_is_stored(self, provider):
+        with connection.execute_wrapper(Away("")), pytest.raises(SmsNotSent) as refused:
+            send_sms(NUMBER, "text", may_wait=True)
+        assert refused.value.code == "database" and not SmsMessage.objects.exists()
+
+    @pytest.mark.parametrize(("rate", "first"), [(None, 1), ("20/s", 1), ("20/s", 2)])
+    def test_a_database_that_goes_away_after_what_may_wait_is_stored(
+        self, provider, others, settings, monkeypatch, rate, first
+    ):
+        """Its claim ends, and then a worker sends it: no error says that it was not sent."""
+        settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(provider, rate=rate)}}
+        monkeypatch.setattr(sending, "PATIENCE", 0)
+        with connection.execute_wrapper(Away("UPDATE", first=first)):
+            message = send_sms(NUMBER, "text", may_wait=True)
+        assert stored(message.pk).status == "claimed" and provider.sends == 0
+        others()
+        assert stored(message.pk).status == "sent" and len(provider.taken) == 1
+
+    @pytest.mark.parametrize(
+        ("status", "error"), [("draft", SmsNotSent), ("queued", SmsOutcomeUnknown)]
+    )
+    def test_a_stored_message_and_a_database_that_is_away(self, provider, others, status, error):
+        """A worker sends what was queued before."""
+        message = SmsMessage(to=NUMBER, body="text", status=status)
+        message.save()
+        with connection.execute_wrapper(Away("")), pytest.raises(error) as refused:
+            message.send()
+        assert (refused.value.code, refused.value.sms) == ("database", message.pk)
+        others()
+        assert len(provider.taken) == (status == "queued")
+
+    @pytest.mark.parametrize("paused", [False, True])
+    def test_what_is_stored_is_so_though_no_worker_could_be_woken(self, provider, paused):
+        """On PostgreSQL, the only one that is asked to wake them."""
+        with connection.execute_wrapper(Away("SELECT pg_notify")):
+            if paused:
+                brakes.note("default", AuthenticationFailed())
+                message = send_sms(NUMBER, "text", may_wait=True)
+            else:
+                message = queue_sms(NUMBER, "text")
+        assert stored(message.pk).status == "queued"
+
     def test_a_database_that_fails_between_request_and_record(
         self, provider, settings, monkeypatch, caplog
     ):
