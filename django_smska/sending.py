@@ -14,6 +14,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial, reduce
@@ -436,13 +437,12 @@ def attempt(
         if not mark(message):
             raise ClaimLost
 
-    message.before_first_byte = begin  # type: ignore[attr-defined]
+    theirs: Any = copy(message)  # a third party's class may write on it whatever it likes
+    theirs.before_first_byte = begin
     try:
-        outcome = _call(backend, message)
+        outcome = _call(backend, theirs)
     except ClaimLost:
         return None
-    finally:
-        del message.before_first_byte  # type: ignore[attr-defined]
     if isinstance(outcome, SmsError):
         outcome.alias = outcome.alias or backend.alias
         outcome.sms = message.pk

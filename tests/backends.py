@@ -115,6 +115,15 @@ class Stranger:
         return Receipt(gateway_id="stranger-1")
 
 
+class Scribbler(Hostile):
+    """Writes on the message whatever it likes."""
+
+    def send_message(self, message):
+        vars(message).clear()
+        vars(message).update(pk=None, id=None, token="", using=None, status="on its way")
+        return super().send_message(message)
+
+
 class Unformed(SmsNotSent):
     """An error whose class does not call ours, and so lacks what all of ours have."""
 

@@ -299,6 +299,17 @@ def test_an_abort_goes_through(use, abort):
     assert statuses("bad") == ["sending"]
 
 
+@pytest.mark.parametrize(("raised", "ends"), [({}, "sent"), ({"send_message": CRASH}, "unknown")])
+def test_what_a_backend_writes_on_a_message_is_its_own(use, raised, ends):
+    use("Scribbler", raises=raised)
+    queue("bad", 2)
+    queue("zz", 2)
+    Worker(concurrency=2).run_once()
+    assert statuses("bad") == [ends] * 2 and statuses("zz") == ["sent"] * 2
+    if not raised:
+        assert send_sms(NUMBER, "text", using="bad").gateway_id == "hostile-1"
+
+
 def test_without_the_engine_the_run_goes_on_after_a_crash(use):
     use(raises={"send_message": CRASH})
     messages = [SmsMessage(to=NUMBER, body="text") for _ in range(2)]
