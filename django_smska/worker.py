@@ -377,10 +377,10 @@ class _Crew:
         if self.times.rate is not None:
             room = min(room, len(self.in_the_air)) if self.times.near() else -ready
         while self.claimed and len(self.out) < room + ready and self._may_go_on():
+            if len(self.threads) <= len(self.out) and not self._hire():
+                break
             message = self.claimed.popleft()
             self.out.add(message.pk)
-            if len(self.threads) < len(self.out):
-                self._hire()
             self.tray.put(message)
 
     def _claim(self) -> None:
@@ -442,10 +442,16 @@ class _Crew:
 
     # --- in the threads: no query here
 
-    def _hire(self) -> None:
+    def _hire(self) -> bool:
+        """Return False where the machine allows no more threads: those that are there go on."""
         thread = threading.Thread(target=self._send_all, name=f"smska-{len(self.threads)}")
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            logger.error("provider %s: no more than %s threads", self.alias, len(self.threads))
+            return False
         self.threads.append(thread)
+        return True
 
     def _send_all(self) -> None:
         answer: queue.SimpleQueue[bool] = queue.SimpleQueue()

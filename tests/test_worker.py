@@ -661,3 +661,23 @@ class TestReports:
         Worker().run_once()
         assert statuses() == {"delivered": 3}
         assert Worker().run_once()["reports"] == 0 and provider.queries == 6
+
+
+@pytest.mark.parametrize("allowed", [0, 2])
+def test_a_machine_that_allows_few_threads(provider, monkeypatch, allowed):
+    """Those that there are do the work; without any the queue waits, and nothing stands still."""
+    left, start = [allowed], threading.Thread.start
+
+    def scarce(thread):
+        if thread.name.startswith("smska-"):
+            left[0] -= 1
+            if left[0] < 0:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    for n in range(6):
+        queue_sms(NUMBER, f"text {n}")
+    Worker().run_once()
+    assert len(provider.taken) == (6 if allowed else 0)
+    assert SmsMessage.objects.filter(status="sent" if allowed else "queued").count() == 6
