@@ -232,6 +232,8 @@ class _Questions:
             silent = not error.gateway_text and error.kind != "broken"
             if error.kind in states.STOPPING_KINDS or silent:  # also where no answer came at all
                 self.error = error
+        except BaseException as error:  # such as SystemExit: it ends the questions, not the worker
+            self.error = self.backend.no_answer(error, "get_status")
         return None
 
 

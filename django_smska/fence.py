@@ -187,6 +187,11 @@ class Fenced:
         """Only the two classes that speak of a send are believed; all else is a doubt."""
         if isinstance(error, (SmsNotSent, SmsOutcomeUnknown)):
             return error
+        return self.crashed(error, begun=begun)
+
+    def crashed(self, error: BaseException, *, begun: bool) -> SmsError:
+        """Return what ``send_message`` has come to by this error. ``begun``: the first byte may
+        have been written."""
         if begun:
             self._log("send_message", error)
             return SmsOutcomeUnknown(code=_crash(error))
@@ -199,7 +204,7 @@ class Fenced:
             return answers[0]
         if isinstance(error, SmsError) and not self.unusable:
             raise self._fit(error)
-        raise self._no_answer(error, name)
+        raise self.no_answer(error, name)
 
     def _cleaned(self, receipt: Receipt) -> Receipt:
         """The message was accepted: nothing that the receipt holds may lose that."""
@@ -219,13 +224,14 @@ class Fenced:
     def _is_unusable(self) -> ProviderFailed:
         return ProviderFailed(self.unusable, alias=self.alias, code="provider")
 
-    def _failed(self, error: Exception, name: str) -> ProviderFailed:
+    def _failed(self, error: BaseException, name: str) -> ProviderFailed:
         if self.unusable:
             return self._is_unusable()
         self._log(name, error)
         return ProviderFailed(FAILED, alias=self.alias, code=_crash(error))
 
-    def _no_answer(self, error: Exception, name: str) -> QueryFailed:
+    def no_answer(self, error: BaseException, name: str) -> QueryFailed:
+        """Return what a question has come to by this error."""
         self._log(name, error)
         failure = QueryFailed(self.unusable or NO_ANSWER, alias=self.alias, code=_crash(error))
         failure.kind = ProviderFailed.kind  # the gateway may be well
@@ -239,8 +245,7 @@ class Fenced:
             self._log("an error that it raised", error)
             ours = (one for one in (SmsOutcomeUnknown, SmsNotSent) if isinstance(error, one))
             return next(ours, QueryFailed)(alias=self.alias, code=_crash(error))
-        error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)
+        return error
 
     # --- the backend itself
 
@@ -286,7 +291,7 @@ class Fenced:
             self.unusable = BAD_RATE
             return None
 
-    def _log(self, name: str, error: Exception) -> None:
+    def _log(self, name: str, error: BaseException) -> None:
         logger.error("provider %s: %s failed (%s)", self.alias, name, type(error).__name__)
 
 
@@ -340,9 +345,10 @@ def _tidy(error: Any, raised_by: Fenced) -> None:
     error.sms = None
     if not raised_by.members:  # those of a failover have named themselves
         error.alias, error.refused = raised_by.alias, ()
+    error.__cause__ = error.__context__ = error.__traceback__ = None
 
 
-def _crash(error: Exception) -> str:
+def _crash(error: BaseException) -> str:
     return storable(f"crash-{type(error).__name__}", 32)
 
 

@@ -28,6 +28,7 @@ from .models import SmsMessage, SmsMessageQuerySet, rows
 from .providers import providers
 from .receipts import Receipt
 from .sending import Outcome, Result
+from .states import Status
 
 logger = logging.getLogger(__name__)
 
@@ -464,7 +465,8 @@ class _Crew:
             outcome: Outcome | None = None
             try:
                 outcome = sending.attempt(self.backend, message, ask_leave)
-            except BaseException as error:  # such as SystemExit; its text may be another party's
-                logger.error("message %s: %s in its thread", message.pk, type(error).__name__)
+            except BaseException as error:  # such as SystemExit
+                begun = message.status == Status.SENDING
+                outcome = self.backend.crashed(error, begun=begun)
             finally:
                 self.desk.put(_Letter(message, outcome))

@@ -149,3 +149,15 @@ class Sealed(SmsNotSent):
 
     def __init__(self):
         Exception.__init__(self, "sealed")
+
+
+class Locked(SmsNotSent):
+    """Python's own marks cannot be written on it either."""
+
+    def __setattr__(self, name, value):
+        if name.startswith("__"):
+            raise ValueError("locked")
+        super().__setattr__(name, value)
+
+    def with_traceback(self, traceback):
+        raise ValueError("locked")

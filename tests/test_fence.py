@@ -26,7 +26,7 @@ from django_smska.receipts import Receipt, Report
 from django_smska.sms import providers, queue_sms, send_sms
 from django_smska.worker import Worker
 
-from .backends import Denied, Hostile, OfNoKind, Sealed, Unformed
+from .backends import Denied, Hostile, Locked, OfNoKind, Sealed, Unformed
 
 NUMBER = "+79041764995"
 SECRET = "secret 79041764995"
@@ -272,7 +272,8 @@ def test_only_the_two_errors_of_a_send_are_believed(use, announces, error):
 
 
 @pytest.mark.parametrize(
-    "error", [Denied(), OfNoKind(), Sealed(), SmsNotSent("a\0b", code="\ud800" * 50)]
+    "error",
+    [Denied(), OfNoKind(), Sealed(), Locked("words"), SmsNotSent("a\0b", code="\ud800" * 50)],
 )
 def test_an_error_of_another_class_is_made_fit_for_the_table(use, error):
     use(raises={"send_message": error})
@@ -297,6 +298,31 @@ def test_an_abort_goes_through(use, abort):
     with pytest.raises(abort):
         send_sms(NUMBER, "text", using="bad")
     assert statuses("bad") == ["sending"]
+
+
+ABORTS = [KeyboardInterrupt, SystemExit, GeneratorExit]
+
+
+@pytest.mark.parametrize("abort", ABORTS)
+@pytest.mark.parametrize(("announces", "ends"), [(False, "unknown"), (True, "queued")])
+def test_an_abort_in_a_workers_thread_counts_as_a_crash(use, abort, announces, ends):
+    use(raises={"send_message": abort()}, returns={"announces_first_byte": announces})
+    queue("bad", 8)
+    queue("zz", 2)
+    Worker(concurrency=3).run_once()
+    assert statuses("bad") == [ends] * 3 + ["queued"] * 5 and statuses("zz") == ["sent"] * 2
+    assert brakes.state_of("bad").is_paused
+
+
+@pytest.mark.parametrize("abort", ABORTS)
+def test_an_abort_in_a_question_ends_the_questions_of_that_provider(use, abort):
+    use(raises={"get_status": abort()})
+    queue("bad", 2)
+    queue("zz", 2)
+    Worker().run_once()
+    due()
+    Worker().run_once()
+    assert set(statuses("bad")) == {"sent"} and Hostile.calls["get_status"] == 1
 
 
 @pytest.mark.parametrize(("raised", "ends"), [({}, "sent"), ({"send_message": CRASH}, "unknown")])
