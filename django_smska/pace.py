@@ -8,6 +8,7 @@ a caller who waits for a page up to ten seconds ahead: so the caller goes first.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
@@ -24,7 +25,9 @@ PATIENCE = 10.0  # seconds that a caller waits for a time
 #: Times are a little further apart than the rate asks, so that delays on the way to the gateway do
 #: not put one message too many into a second (minute, hour).
 SLOWER = 1.02
-LATE = 0.03  # share of that second (minute, hour) by which a time may be used late
+#: Share of that second (minute, hour) by which a time may be used late: less than they are further
+#: apart, since the next ones may be other workers', and these be on time.
+LATE = 0.015
 
 
 def step_of(rate: float) -> timedelta:
@@ -32,13 +35,14 @@ def step_of(rate: float) -> timedelta:
     return timedelta(seconds=SLOWER / rate)
 
 
-def wait(alias: str, rate: float | None) -> None:
-    """Wait until one message may leave; return at once where there is no limit.
+def wait(alias: str, rate: float | None) -> float:
+    """Wait until one message may leave; return until when (monotonic) that permission counts. With
+    no limit it is at once, and for ever.
 
     Raises ``TemporaryFailure`` where that would take longer than ``PATIENCE``.
     """
     if rate is None:
-        return
+        return math.inf
     times, _ = _book(alias, rate, 1, PATIENCE)
     if not times:
         raise TemporaryFailure(
@@ -47,6 +51,7 @@ def wait(alias: str, rate: float | None) -> None:
             code="rate",
         )
     time.sleep(times[0])
+    return time.monotonic() + LATE * _window(rate)
 
 
 class Times:

@@ -100,13 +100,12 @@ def send(message: SmsMessage) -> None:
         brakes.admit(backend, may_ask=not waits)
         if message._state.adding:
             message.save()
-        if not waits:
-            pace.wait(message.using, backend.rate)
+        until = 0.0 if waits else pace.wait(message.using, backend.rate)
         _claim_one(message)
     if waits:
         send_after_commit(message)
     else:
-        _send_claimed(backend, message, last=True)
+        _send_claimed(backend, message, until, last=True)
 
 
 def send_new(message: SmsMessage, backend: Fenced, *, may_wait: bool = False) -> None:
@@ -118,17 +117,24 @@ def send_new(message: SmsMessage, backend: Fenced, *, may_wait: bool = False) ->
     """
     try:
         with nothing_sent_without_database(message):
-            pace.wait(message.using, backend.rate)
+            until = pace.wait(message.using, backend.rate)
     except SmsNotSent as error:
         error.sms = message.pk
         _end(message, error, last=not may_wait)
     else:
-        _send_claimed(backend, message, last=not may_wait)
+        _send_claimed(backend, message, until, last=not may_wait)
 
 
-def _send_claimed(backend: Fenced, message: SmsMessage, *, last: bool) -> None:
+def _send_claimed(backend: Fenced, message: SmsMessage, until: float, *, last: bool) -> None:
+    """``until``: when (monotonic) the time that was waited for under a rate has passed unused."""
+
+    def mark(one: SmsMessage) -> bool:
+        if time.monotonic() > until:  # to connect took long
+            pace.wait(one.using, backend.rate)
+        return bool(mark_sending([one]))
+
     try:
-        outcome = attempt(backend, message, lambda one: bool(mark_sending([one])))
+        outcome = attempt(backend, message, mark)
     finally:
         backend.close()
     if outcome is None:

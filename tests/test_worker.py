@@ -398,6 +398,31 @@ class TestPace:
         clock.sleep(0.45)  # four booked times pass
         assert times.take(10) <= 1
 
+    @pytest.mark.parametrize(("rate", "window"), [("20/s", 1), ("5/m", 60), ("100/h", 3600)])
+    def test_a_time_used_late_is_not_too_near_to_another_workers(self, db, clock, rate, window):
+        number = parse_rate(rate)
+        slow = pace.Times("default", number)
+        assert slow.take(2) == 1
+        while not slow._booked:
+            clock.sleep(slow.until_next())
+            slow.take(1)
+        clock.sleep(slow.until_next() + 0.99 * pace.LATE * window)
+        left = [clock.time] * slow.take(1)
+        slow.give_back()
+        left += sent_at(pace.Times("default", number), clock, 1.1 * window)
+        assert most_within(left, window) <= round(number * window)
+
+    def test_a_caller_whose_connection_took_long_waits_for_another_time(
+        self, provider, settings, monkeypatch
+    ):
+        self.at_rate(settings, "50/s")
+        waited, wait = [], pace.wait
+        monkeypatch.setattr(pace, "wait", lambda *args: waited.append(wait(*args)) or 0.0)
+        send_sms(NUMBER, "text")
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        draft.send()
+        assert len(waited) == 4 and len(provider.taken) == 2
+
     def test_what_is_booked_and_not_used_is_given_back(self, db, clock):
         first, second = pace.Times("default", 10), pace.Times("default", 10)
         assert first.take(5) == 1
