@@ -14,7 +14,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from posixpath import dirname, join, normpath
 from typing import Any
 from xml.parsers import expat
@@ -512,7 +512,7 @@ class _Sheet(_Part):
             raise _too_large()
         if _is_true(attributes.get("hidden")) or float(attributes.get("width", 1)) == 0:
             first, last = int(attributes["min"]), int(attributes["max"])
-            self._hidden.update(range(first - 1, min(last, COLUMNS)))
+            self._hidden.update(range(max(first, 1) - 1, min(last, COLUMNS)))
 
     def _start_row(self, attributes: dict[str, str]) -> None:
         line = int(attributes.get("r", self._line + 1))
@@ -570,7 +570,7 @@ def _number(written: str) -> str:
     try:
         number = Decimal(written)
         whole = abs(number) < 10**15 and number == number.to_integral_value()
-    except InvalidOperation:
+    except ArithmeticError:  # 1E999999999 overflows
         return written
     return f"{number:.0f}" if whole else written
 

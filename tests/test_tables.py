@@ -160,6 +160,18 @@ def test_what_has_no_width_or_height_is_hidden():
     assert column(data).notes == ["Left out: 1 hidden row.", "Left out: hidden columns B."]
 
 
+def test_a_range_of_columns_may_begin_anywhere():
+    """This one would be ten billion columns long."""
+    columns = '<cols><col min="-9999999999" max="1" hidden="1"/></cols>'
+    data = packed(sheet=f"<worksheet>{columns}<sheetData>{A_ROW}</sheetData></worksheet>")
+    assert tables.read(data).hidden_columns == {0}
+
+
+def test_a_number_beyond_all_others_is_left_as_it_is():
+    data = packed(f"<row><c><v>1E999999999</v></c></row>{A_ROW}")
+    assert [cells for _line, cells in rows(data)] == [["1E999999999"], [ONE]]
+
+
 def test_a_table_without_numbers_says_that_some_are_hidden():
     def edit(book):
         book.active.column_dimensions["B"].hidden = True
