@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ValidationError
@@ -13,9 +14,10 @@ from django.utils.translation import gettext_lazy as _
 _BETWEEN_DIGITS = r"[\s().\u2010-\u2015\u2212-]"  # after NFKC, which makes all blanks one
 _SEPARATORS = re.compile(rf"{_BETWEEN_DIGITS}+")
 _RUSSIAN_MOBILE = re.compile(r"\+79[0-9]{9}")
-# Unicode's default ignorable characters that are not of the category Cf, and the keycap.
+# Unicode's default ignorable characters that are not of the category Cf, the keycap, and the blank
+# of Braille.
 _IGNORABLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u20e3\u3164\ufe00-\ufe0f\uffa0"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u20e3\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
 # How programs write a number that they keep as a float: 79041764995.0, 7.9041764995E+10.
@@ -81,15 +83,17 @@ def plain(text: str) -> str:
     An ellipsis stays one: NFKC makes dots of it, which may stand within a number. Superscripts
     and circled digits stay, too, since they are marks beside a number.
     """
-    if text.isascii():
-        return text
-    seen = "".join(one for one in text if not is_invisible(one))
-    return "".join(
-        one
-        if one == "…" or unicodedata.category(one) == "No"
-        else unicodedata.normalize("NFKC", one)
-        for one in seen
-    )
+    return text if text.isascii() else "".join(map(_plain, text))
+
+
+@lru_cache(maxsize=10_000)
+def _plain(character: str) -> str:
+    if is_invisible(character):
+        return ""
+    if character == "…" or unicodedata.category(character) == "No":
+        return character
+    usual = unicodedata.normalize("NFKC", character)
+    return usual if len(usual) < 5 else character  # a ligature of whole words would swell a text
 
 
 # Eleven digits from 7 or 8 on, ten from 9 on, or + and any country: not a part of a longer one.
@@ -97,7 +101,7 @@ _ANY_NUMBER = re.compile(
     rf"""(?<![0-9+])(?:
         (?:\+?7|8){_BETWEEN_DIGITS}{{0,3}}[346789](?:{_BETWEEN_DIGITS}{{0,3}}[0-9]){{9}}
         | 9(?:{_BETWEEN_DIGITS}{{0,3}}[0-9]){{9}}
-        | \+[1-689](?:{_BETWEEN_DIGITS}{{0,3}}[0-9]){{6,14}}
+        | \+(?!8{_BETWEEN_DIGITS}{{0,3}}9)[1-689](?:{_BETWEEN_DIGITS}{{0,3}}[0-9]){{6,14}}
     )(?![0-9…])""",
     re.VERBOSE,
 )

@@ -31,10 +31,10 @@ _SOMETHING_ELSE = re.compile(
     r"заявк\w*|заявлени\w*|обращени\w*|тикет\w*|билет\w*|брон[ьи]|бронировани\w*|ваучер\w*|купон\w*|"
     r"промокод\w*|сертификат\w*|лицензи\w*|штрих\w*|модел[ьи]|факс\w*|кол во|количеств\w*|бонус\w*|"
     r"балл\w*|скидк\w*|абонемент\w*|членск\w*|табельн\w*|зачетк\w*|студенческ\w*|кадастр\w*|"
-    r"гос ?номер\w*|дел[оа])\b|[№#]"
+    r"гос ?номер\w*|дел[оа])\b"
 )
-_EXTENSION = re.compile(r"\b(ext|extension|доб|добавочн\w*|внутр\w*)\b")
-_BARE = re.compile(r"(no|nr|n|п п|№|#|№ п п)")  # a row's own number, where it is all that is said
+_EXTENSION = re.compile(r"\b(x ?\d{1,5}|ext|extension|доб|добавочн\w*|внутр\w*)\b")
+_BARE = re.compile(r"no|nr|n|(# )?п п")  # a row's own number, where it is all that is said
 _VAGUE = re.compile(
     r"\b(номер[аыу]?|numbers?|num|контакт\w*|contacts?|связ[ьи]|получател\w*|recipients?|кому)\b"
 )
@@ -60,13 +60,14 @@ class Kind(IntEnum):
 def kind(text: str) -> Kind:
     """Return what ``text``, a head or a few words, says of digits."""
     words = _words(text)
-    phone = _PHONE.search(words)
-    if _BARE.fullmatch(words) or (_SOMETHING_ELSE.search(words) and not phone):
+    something_else = _SOMETHING_ELSE.search(words) or _BARE.fullmatch(words)
+    if _PHONE.search(words):  # "Phone for this order" is neither
+        return Kind.VAGUE if something_else else Kind.PHONE
+    if something_else:
         return Kind.SOMETHING_ELSE
-    if phone:  # "Phone for this order" is neither
-        doubtful = _SOMETHING_ELSE.search(re.sub("[№#]", "", words))
-        return Kind.VAGUE if doubtful else Kind.PHONE
-    return Kind.VAGUE if _VAGUE.search(words) else Kind.UNKNOWN
+    if _VAGUE.search(words):
+        return Kind.VAGUE
+    return Kind.SOMETHING_ELSE if "#" in words else Kind.UNKNOWN
 
 
 def has_extension(text: str) -> bool:
@@ -80,6 +81,7 @@ def is_head(text: str) -> bool:
 
 
 def _words(text: str) -> str:
-    """``PhoneNumber``, ``phone_number`` and ``Phone-number`` are the same words."""
+    """``PhoneNumber``, ``phone_number`` and ``Phone-number`` are the same; so are № and #."""
+    text = re.sub("[№#]", " # ", text)  # or NFKC makes "No" of one
     apart = re.sub(r"(?<=[a-zа-яё])(?=[A-ZА-ЯЁ])", " ", plain(text))
-    return " ".join(re.sub(r"[^\w№#]|_", " ", apart.casefold().replace("ё", "е")).split())
+    return " ".join(re.sub(r"[^\w#]|_", " ", apart.casefold().replace("ё", "е")).split())

@@ -334,8 +334,9 @@ def _without_good_numbers(candidates: list[_Candidate], table: Table) -> _Candid
     """The column whose cells are to be named as wrong, one by one."""
     phones = [one for one in candidates if one.kind == Kind.PHONE]
     hidden = _hidden(table)
-    if phones or (len(candidates) == 1 and not hidden):
-        return max(phones or candidates, key=lambda one: one.filled)
+    alone = [one for one in candidates if one.kind != Kind.SOMETHING_ELSE and not hidden]
+    if phones or len(alone) == len(candidates) == 1:
+        return max(phones or alone, key=lambda one: one.filled)
     words = _("No column of this table is one of phone numbers. Head the column “Phone”.")
     raise ValidationError([words, *hidden])
 

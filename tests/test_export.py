@@ -122,7 +122,17 @@ def test_what_a_spreadsheet_would_calculate_is_text(text):
 @pytest.mark.parametrize(
     "before",
     ["\t", "\r", "\n", " ", "\u00a0", "\ufeff", "\u200b", "\u00ad", "\u202e", "\u2060", "\u180e"]
-    + ["\x00", "\x01", "\x1b", "\x7f", "\x85", "\ufe0f", "\u3164", "\u200b \t\x02\n\u00ad "],
+    + [
+        "\x00",
+        "\x01",
+        "\x1b",
+        "\x7f",
+        "\x85",
+        "\ufe0f",
+        "\u2800",
+        "\u3164",
+        "\u200b \t\x02\n\u00ad ",
+    ],
 )
 @pytest.mark.parametrize("formula", ["=1+1", "@SUM(A1)", "＋7", "-2", "0042"])
 def test_nothing_that_cannot_be_seen_hides_a_formula(before, formula):

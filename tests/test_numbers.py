@@ -1,7 +1,7 @@
 import pytest
 from django.core.exceptions import ValidationError
 
-from django_smska.numbers import is_russian_mobile, mask, normalize
+from django_smska.numbers import is_russian_mobile, mask, normalize, plain
 
 NBSP, THIN, MINUS = "\u00a0", "\u2009", "\u2212"
 
@@ -18,6 +18,7 @@ NBSP, THIN, MINUS = "\u00a0", "\u2009", "\u2212"
         f"8{NBSP}904{THIN}176{MINUS}49\u201195",
         "+7.904.176.49.95",
         "\u202a+79041764995\u202c",
+        "\u2800+79041764995\u2800",
         "8\u200b904\u200d176\u200e49\u206095",
         "\ufeff8904\u00ad1764995\u061c",
         "8️⃣9️⃣0️⃣4️⃣1️⃣7️⃣6️⃣4️⃣9️⃣9️⃣5️⃣",
@@ -192,3 +193,9 @@ def test_only_seven_nine_and_nine_digits_is_a_russian_mobile():
 def test_a_masked_number_shows_its_ends_alone():
     assert mask("+79041764995") == "+7904•••4995"
     assert mask("+12345678") == "•••"
+
+
+def test_a_text_of_ligatures_does_not_swell():
+    """NFKC makes 18 letters of this one, and a file may have millions of it."""
+    assert len(plain("\ufdfa" * 60)) == 60
+    assert plain("\ufb01\u00bd\uff11") == "fi\u00bd1"

@@ -55,6 +55,12 @@ def test_numbers_are_read_in_any_spelling(text):
     assert found.numbers == [ONE, TWO] and not found.bad and not found.doubled
 
 
+@pytest.mark.parametrize("text", ["+8 904 176-49-95", "Иван +89041764995", "89041764995x15"])
+def test_no_number_is_seen_where_there_can_be_none(text):
+    found = read(text)
+    assert not found.numbers and [one.written for one in found.bad] == [text]
+
+
 def test_doubled_and_bad_numbers_are_told_with_their_lines_and_why():
     found = read("8 904 176-49-95\nIvan\n\n+7 904 176 49 95, 8904176\n89041764996")
     assert found.numbers == [ONE, TWO]
@@ -171,7 +177,8 @@ def test_a_long_cell_is_cut_and_so_no_number():
     + ["Номер договора", "Contract", "Номер карты", "Card No.", "Бонусная карта", "Паспорт"]
     + ["Серия и номер паспорта", "Passport", "Дата", "Дата заказа", "ИНН", "СНИЛС", "Л/с", "Р/с"]
     + ["Расчётный счёт", "Account", "Артикул", "SKU", "Сумма", "Цена, руб.", "Total price", "Код"]
-    + ["Индекс", "ZIP", "Накладная", "Трек-номер", "Штрихкод", "IMEI", "Факс", "Номер чека"],
+    + ["Индекс", "ZIP", "Накладная", "Трек-номер", "Штрихкод", "IMEI", "Факс", "Номер чека"]
+    + ["№ п/п", "№№", "Квитанция №", "Рег. №", "Ticket #"],
 )
 @pytest.mark.parametrize("numbers", ["9000000001", "89000000001"])
 def test_numbers_of_something_else_are_never_phone_numbers(head, numbers):
@@ -181,6 +188,8 @@ def test_numbers_of_something_else_are_never_phone_numbers(head, numbers):
     assert taken(text) == ("Контакты", f"\n{ONE}\n\n{TWO}")
     with pytest.raises(ValidationError, match="No column of this table is one of phone numbers"):
         column(f"{head};Имя\n{numbers};Иван".encode())
+    with pytest.raises(ValidationError, match="No column of this table is one of phone numbers"):
+        column(f"{head}\n{numbers}\n{numbers}".encode())
 
 
 @pytest.mark.parametrize(
