@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -143,28 +144,57 @@ def _local(at: datetime) -> datetime:
 
 # --- what to do now -------------------------------------------------------------------------------
 
-#: By the error's code: those of the provider's document, and our own.
+_LOGIN = _("The gateway refuses our login. Tell your administrator; then choose “Send again”.")
+_BUSY = _("The gateway was out of order or too busy. Choose “Send again” a little later.")
+_NUMBER = _("The gateway does not take this number. Check it, and write a new message.")
+_AWAY = _(
+    "The gateway could not be reached. Choose “Send again” later; if that fails, too, tell your "
+    "administrator."
+)
+_STOPPED = _(
+    "The program stopped or failed before it was sent. Choose “Send again”; if this happens often, "
+    "tell your administrator."
+)
+#: By the error's code or its beginning: those of the provider's document, and our own.
 FAILURES: dict[str, Any] = {
-    "-1": _("The gateway refuses our login. Tell your administrator; then choose “Send again”."),
+    "-1": _LOGIN,
     "-2": _("This sender name belongs to somebody else. Write a new message with another one."),
-    "-3": _("The gateway was out of order for too long. Choose “Send again”."),
+    "-3": _BUSY,
     "-4": _("The gateway did not understand the request. Tell your administrator."),
     "-5": _("The account had too few credits. Top it up, then choose “Send again”."),
-    "-6": _("The gateway does not take this number. Check it, and write a new message."),
+    "-6": _NUMBER,
     "-7": _("This sender name is not allowed. Have it registered, or write with another one."),
+    "http-401": _LOGIN,
+    "http-403": _LOGIN,
+    "http-429": _BUSY,
+    "rate": _BUSY,
+    "number": _NUMBER,
+    "text": _("It has characters that cannot be sent. Write a new message without them."),
+    **dict.fromkeys(("http", "connect", "deadline", "hung-up", "spoke-first"), _AWAY),
+    **dict.fromkeys(("lease", "database", "transaction", "crash", "provider"), _STOPPED),
+    "paused": _(
+        "The provider was paused. Choose “Send again” when it works again; its page tells why it "
+        "was paused."
+    ),
     "expired": _(
         "It waited for too long and was not sent. If it is still wanted, choose “Send again”. If "
         "this happens often, tell your administrator that sms_worker may not be running."
     ),
+    "": _(
+        "It was surely not sent. Choose “Send again”; if that fails, too, tell your administrator "
+        "what the gateway said."
+    ),
 }
-_FAILED = _(
-    "It was surely not sent. Choose “Send again”; if that fails, too, tell your administrator what "
-    "the gateway said."
-)
 _NO_ID = _(
     "It counts as sent, and there is no id with which the gateway could be asked whether it "
     "arrived. If it is important, ask the recipient."
 )
+
+
+def by_code(words: Mapping[str, Any], code: str) -> Any:
+    """The words for an error's code, for its beginning (``http`` of ``http-404``), or for all."""
+    return words.get(code) or words.get(code.partition("-")[0]) or words[""]
+
 
 ADVICE: dict[Status, Any] = {
     Status.DRAFT: _("It is not sent before you choose “Save and send” or “Send”."),
@@ -206,7 +236,7 @@ _SENT_AGAIN = _(
 def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
     """What a person should do about it now, in plain words; ``may_decide``: about unknown ones."""
     if message.status == Status.FAILED:
-        return str(FAILURES.get(message.error_code, _FAILED))
+        return str(by_code(FAILURES, message.error_code))
     if message.status == Status.UNKNOWN and not may_decide:
         return str(_ANOTHERS)
     if message.status == Status.UNKNOWN and hasattr(message, "resent_as"):

@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from . import tally
 from .charts import Chart, Layer, Table, round_top, stack
 from .forms import aliases
-from .life import lasting
+from .life import by_code, lasting
 from .states import Status
 from .tally import FAILURES, Numbers
 
@@ -58,6 +58,7 @@ _SENDER = _("The sender name is not allowed")
 _BUSY = _("The gateway was out of order or too busy")
 _NUMBER = _("The gateway does not take the number")
 _AWAY = _("The gateway could not be reached")
+_STOPPED = _("The program stopped or failed before it was sent")
 #: Kinds of failures, by status and by the beginning of the error's code.
 KINDS: dict[str, Mapping[str, Any]] = {
     Status.FAILED: {
@@ -69,10 +70,14 @@ KINDS: dict[str, Mapping[str, Any]] = {
         "-6": _NUMBER,
         "-7": _SENDER,
         "number": _NUMBER,
+        "http-401": _LOGIN,
+        "http-403": _LOGIN,
         "http-429": _BUSY,
-        "http": _AWAY,
-        "connect": _AWAY,
-        "deadline": _AWAY,
+        "rate": _BUSY,
+        **dict.fromkeys(("http", "connect", "deadline", "hung-up", "spoke-first"), _AWAY),
+        **dict.fromkeys(("lease", "database", "transaction", "crash", "provider"), _STOPPED),
+        "paused": _("The provider was paused"),
+        "text": _("It has characters that cannot be sent"),
         "expired": _("It waited for too long and was not sent"),
         "": _("Not sent for another reason"),
     },
@@ -421,13 +426,7 @@ def _tables(whole: Period) -> list[tuple[Any, Table]]:
 
 def kind_of(status: str, code: str) -> Any:
     """What failed, in plain words."""
-    kinds = KINDS[status]
-    return next(words for start, words in kinds.items() if code == start or _begins(code, start))
-
-
-def _begins(code: str, start: str) -> bool:
-    """``-12`` is none of ``-1``."""
-    return not start or code.startswith(f"{start}-")
+    return by_code(KINDS[status], code)
 
 
 def _failures(whole: Period) -> Table:

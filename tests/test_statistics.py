@@ -11,11 +11,15 @@ from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_smska import charts, statistics, tally
+from django_smska import charts, life, statistics, tally, unreachable
 from django_smska.models import SmsMessage
 from django_smska.states import Status
 from tests.test_tally import NOW, clock, make  # noqa: F401 - the clock stands still
 
+#: With these a message becomes *failed*.
+CODES = [f"-{number}" for number in range(1, 8)] + ["http-401", "http-404", "http-429", "number"]
+CODES += ["text", "rate", "paused", "expired", "lease", "database", "transaction", "provider"]
+CODES += ["crash-ValueError", "connect-OSError", *unreachable.CAUSES]
 PAGE = "/admin/django_smska/smsmessage/statistics/"
 
 
@@ -132,6 +136,16 @@ class TestPage:
     @pytest.mark.parametrize("code", ["", "-1", "-12", "http-429", "connect-refused", "\u2603"])
     def test_every_failure_has_words(self, status, code):
         assert str(statistics.kind_of(status, code))
+
+    @pytest.mark.parametrize("code", CODES)
+    def test_every_code_of_ours_has_words_of_its_own(self, code):
+        for words in (statistics.KINDS["failed"], life.FAILURES):
+            assert life.by_code(words, code) != words[""]
+
+    @pytest.mark.parametrize("code", ["http-401", "http-403"])
+    def test_a_login_that_http_refuses_is_a_login(self, code):
+        for words in (statistics.KINDS["failed"], life.FAILURES):
+            assert life.by_code(words, code) == words["-1"]
 
     def test_a_code_that_only_begins_alike_is_another_reason(self):
         assert statistics.kind_of("failed", "-12") == statistics.kind_of("failed", "")
