@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from datetime import timedelta
+from difflib import get_close_matches
 from math import isfinite
 from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -226,7 +227,10 @@ def _query_options(query: str) -> dict[str, Any]:
     options = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _GATEWAY_OPTIONS:
-            raise _refused(f"unknown option {name!r}; known: {', '.join(_GATEWAY_OPTIONS)}")
+            # Another name may be a piece of a password with a bare "?" or "&".
+            misspelt = get_close_matches(name, _GATEWAY_OPTIONS, n=1)
+            unknown = f"unknown option {name!r}" if misspelt else "an unknown option"
+            raise _refused(f"{unknown}; known: {', '.join(_GATEWAY_OPTIONS)}")
         try:
             options[name] = _GATEWAY_OPTIONS[name](value)
         except ValueError:

@@ -460,6 +460,8 @@ def test_a_url_is_an_entry(url, backend, options, real):
         ("smska://login:se/cret@host/", "percent-encoded in login and password"),
         ("smska://login:secret@host:notaport/", "the port after the host must be a number"),
         ("smska://login:secret@host/?sender=X", "unknown option 'sender'; known: sender_id"),
+        ("smska://login:pa@ss?secret@host/", "an unknown option; known: sender_id"),
+        ("smska://login:pa@ss?x=1&secret", "an unknown option; known: sender_id"),
         ("smska://login:secret@host/?deadline=soon", "'deadline' must be a number"),
         ("filesms://folder", "three slashes"),
         (None, "must be a URL"),
