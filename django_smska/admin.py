@@ -121,7 +121,7 @@ def _matches(term: str, *, numbers: bool) -> Q:
     if term.isascii() and term.isprintable() and len(term) <= ID_LENGTH:
         found = Q(gateway_id=term)
     if not numbers:  # or the digits that a mask hides could be found by a thousand searches
-        return found & ~Q(gateway_id__contains=Substr("to", 2))  # where a gateway repeats it
+        return found & ~Q(gateway_id__contains=Substr("to", 3))  # where a gateway repeats it
     try:
         return found | Q(to=normalize(term))
     except ValidationError:

@@ -9,10 +9,10 @@ from django.utils.translation import gettext
 
 from .models import SmsMessage
 from .numbers import mask
-from .redact import WITHHELD, withhold
+from .redact import WITHHELD, repeats, withhold
 
 PIECE = 5  # digits in a row that count as a part of a number
-_DIGITS = re.compile(r"\d(?:\W{0,3}\d){4,}")
+_DIGITS = re.compile(r"\d(?:[\W_]{0,3}\d){4,}")
 # As people write them. A date and a time do not begin like this.
 _NUMBER = re.compile(r"(?<!\d)(?:\+\d|[789])(?:[\s().\-]{0,3}\d){9,14}")
 
@@ -58,7 +58,9 @@ def without(words: str, *, number: str | None = None, text: str | None = None) -
         return gettext(WITHHELD)
     if number is None:
         return words
-    return _NUMBER.sub("•••", _DIGITS.sub(lambda found: _unless_of(number, found[0]), words))
+    shown = _NUMBER.sub("•••", _DIGITS.sub(lambda found: _unless_of(number, found[0]), words))
+    # In another spelling: a URL, base64.
+    return gettext(WITHHELD) if repeats(shown, [number.lstrip("+")]) else shown
 
 
 def _unless_of(number: str, found: str) -> str:

@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from django.utils.timezone import now
 from django.views.debug import ExceptionReporter
 
+from django_smska.admin import _matches
 from django_smska.deeds import DEEDS
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.sms import outbox
@@ -51,6 +52,13 @@ def make(to=ONE[0], **values):
     values = {"status": "failed", "expires_at": now(), "gateway_id": "gw-17"} | values
     rows([message.pk]).update(**values)
     return rows().get(pk=message.pk)
+
+
+@pytest.mark.parametrize("gateway_id", ["79041764995", "9041764995"])
+def test_a_number_is_not_found_as_a_gateways_id(gateway_id):
+    """A user who may not see it could try the digits that the mask hides."""
+    make("+79041764995", gateway_id=gateway_id)
+    assert not SmsMessage.objects.filter(_matches(gateway_id, numbers=False))
 
 
 def hide(numbers, text, suffix):

@@ -8,6 +8,7 @@ from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
+from django_smska import privacy
 from django_smska.redact import WITHHELD, withhold
 
 TEXT = "Ваш код 4321. Никому & никогда его не говорите, <пожалуйста>!"
@@ -82,3 +83,14 @@ def test_other_words_are_kept(words):
 
 def test_a_text_of_one_or_two_characters_is_no_secret():
     assert withhold("-3|Sent Error", ["test-login", "test-word", "S", "ok"]) == "-3|Sent Error"
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["9041764995", "8 (904) 176-49-95", "904_176_4995", "%39041764995", "9&#48;41764995"]
+    + ["OTA0MTc2NDk5NQ==", "39303431373634393935"],
+)
+def test_a_user_who_sees_no_numbers_sees_them_in_no_spelling(spelling):
+    shown = privacy.without(f"-6|{spelling} is not valid", number="+79041764995")
+    assert spelling not in shown
+    assert "is not valid" in privacy.without("-6|5551 is not valid", number="+79041764995")
