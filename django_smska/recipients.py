@@ -220,14 +220,18 @@ def column(data: bytes, asked: str = "") -> Column:
 
 def _column_of_text(text: str, asked: str) -> Column | None:
     """What is copied from a spreadsheet has its other columns, too, where it has their heads."""
-    if not re.search(r"[\t;|,]", text):
-        return None
     try:
-        table = tables.read_csv(text.encode())
+        table = tables.read_csv(text.encode(errors="replace"))
     except ValidationError:
         return None
-    head = _head_row(_first_rows(table))
-    return _column_of(table, asked) if head and sum(map(bool, head[1])) > 1 else None
+    rows = _first_rows(table)
+    head = _head_row(rows)
+    if head is None:
+        return None
+    # Or a single column, whose head warns of it.
+    warns = head == rows[0] and table.width == 1 and kind(head[1][0]) == Kind.SOMETHING_ELSE
+    is_table = warns or (re.search(r"[\t;|,]", text) and sum(map(bool, head[1])) > 1)
+    return _column_of(table, asked) if is_table else None
 
 
 def _column_of(table: Table, asked: str) -> Column:

@@ -55,6 +55,12 @@ def test_numbers_are_read_in_any_spelling(text):
     assert found.numbers == [ONE, TWO] and not found.bad and not found.doubled
 
 
+def test_words_among_pasted_numbers_are_no_head():
+    for text in (f"{ONE}\nзаказ\n{TWO}", f"Иванов\n{ONE}\n{TWO}", f"Телефон\n{ONE}\n{TWO}"):
+        assert read(text).numbers == [ONE, TWO]
+    assert read(f"Телефон;Имя\n{ONE};\ud800").numbers == [ONE]
+
+
 @pytest.mark.parametrize("text", ["+8 904 176-49-95", "Иван +89041764995", "89041764995x15"])
 def test_no_number_is_seen_where_there_can_be_none(text):
     found = read(text)
@@ -190,6 +196,8 @@ def test_numbers_of_something_else_are_never_phone_numbers(head, numbers):
         column(f"{head};Имя\n{numbers};Иван".encode())
     with pytest.raises(ValidationError, match="No column of this table is one of phone numbers"):
         column(f"{head}\n{numbers}\n{numbers}".encode())
+    with pytest.raises(ValidationError, match="No column of this table is one of phone numbers"):
+        read(f"{head}\r\n{numbers}\r\n{numbers}\r\n")
 
 
 @pytest.mark.parametrize(
