@@ -329,8 +329,10 @@ class _FirstByte:
 
 
 def storable(text: str, most: int) -> str:
-    """Return one line of at most ``most`` characters: no NUL, no halves of surrogate pairs. What the
-    database's character set lacks, its field replaces."""
+    """Return one line of at most ``most`` characters, without NUL and halves of surrogate pairs.
+
+    What the database's character set lacks, its field replaces.
+    """
     kept = (one for one in " ".join(text.split()) if one.isprintable())
     return "".join(kept)[:most]
 

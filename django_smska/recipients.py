@@ -71,7 +71,7 @@ class UnclearColumn(ValidationError):
 
     def __init__(self, columns: list[tuple[str, str]]) -> None:
         self.columns = columns
-        names = ", ".join(f"“{name}”" for _letter, name in columns[:NAMED])
+        names = ", ".join(_quoted(name) for _letter, name in columns[:NAMED])
         words = _(
             "It is not clear which column holds the phone numbers: %(columns)s. Choose it below, "
             "and give the file again."
@@ -359,6 +359,10 @@ def _lines(table: Table, head_line: int, chosen: list[_Candidate]) -> str:
     return "\n".join(lines)
 
 
+def _quoted(name: str) -> str:
+    return gettext("“%(text)s”") % {"text": name}
+
+
 def _hidden(table: Table) -> list[str]:
     """What a person does not see in the file, or did not look at, gets nothing."""
     notes = []
@@ -367,8 +371,8 @@ def _hidden(table: Table) -> list[str]:
         notes.append(words % table.hidden_rows)
     for words, names in (
         (gettext("Left out: hidden columns %s."), map(letter, sorted(table.hidden_columns))),
-        (gettext("Left out: hidden sheets %s."), map("“{}”".format, table.hidden_sheets)),
-        (gettext("Left out: other sheets %s."), map("“{}”".format, table.other_sheets)),
+        (gettext("Left out: hidden sheets %s."), map(_quoted, table.hidden_sheets)),
+        (gettext("Left out: other sheets %s."), map(_quoted, table.other_sheets)),
     ):
         if listed := list(names):
             more = [f"+{len(listed) - NAMED}"] if len(listed) > NAMED else []
