@@ -23,6 +23,11 @@ def statuses():
     return list(SmsMessage.objects.order_by("pk").values_list("status", flat=True))
 
 
+def choose_all(page):
+    page.wait_for_load_state()  # Django's script does it, which runs when the page is there
+    page.get_by_role("checkbox").first.check()
+
+
 def choose(page, action):
     page.get_by_label("Action:").select_option(label=action)
     page.get_by_role("button", name="Run").or_(page.get_by_role("button", name="Go")).first.click()
@@ -36,7 +41,8 @@ def test_from_the_login_to_delivered(look, drafts, gateway, accessible):
     page.get_by_label("Password").fill("boss")
     page.get_by_role("button", name="Log in").click()
 
-    page.get_by_role("checkbox").first.check()  # all
+    page.wait_for_url(lambda url: "login" not in url)
+    choose_all(page)
     choose(page, "Send…")
     page.get_by_text("2 messages, 2 segments").wait_for()
     accessible(page)
@@ -46,7 +52,7 @@ def test_from_the_login_to_delivered(look, drafts, gateway, accessible):
     assert gateway.sends == 2 and statuses() == [Status.SENT, Status.SENT]
 
     for told in ("No final word yet: 2 messages", "Delivered: 2 messages"):
-        page.get_by_role("checkbox").first.check()
+        choose_all(page)
         choose(page, "Refresh status…")
         page.get_by_role("button", name="Yes: Refresh status").click()
         page.get_by_text(told).wait_for()
