@@ -8,6 +8,7 @@ this process's monotonic clock carries the time on, which no correction of the h
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from django.db import Error, connections
@@ -26,8 +27,27 @@ _QUESTIONS = {
     "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
 }
 
-#: By database alias: the monotonic time of the last reading, and what was read.
-readings: dict[str, tuple[float, datetime]] = {}
+STEP = 1.0  # seconds between the host's two clocks after which the database is asked again
+
+
+@dataclass(frozen=True)
+class Reading:
+    """``moment``: the database's time, in UTC, when the host's clocks said ``monotonic`` and
+    ``wall`` (seconds)."""
+
+    monotonic: float
+    wall: float
+    moment: datetime
+
+    def holds(self) -> bool:
+        """Return False where it is old, or the host slept or had its clock set since: not all
+        systems count sleep in their monotonic clock."""
+        gone = time.monotonic() - self.monotonic
+        return gone < READ_EVERY and abs(time.time() - self.wall - gone) < STEP
+
+
+#: By database alias, the last reading.
+readings: dict[str, Reading] = {}
 
 
 def now() -> datetime:
@@ -38,16 +58,16 @@ def now() -> datetime:
     """
     if keeps_in_memory():
         return django_timezone.now()
-    asked, moment = _reading(write_db())
-    moment += timedelta(seconds=time.monotonic() - asked)
+    last = _reading(write_db())
+    moment = last.moment + timedelta(seconds=time.monotonic() - last.monotonic)
     if conf.uses_time_zones():
         return moment
     return django_timezone.make_naive(moment, django_timezone.get_default_timezone())
 
 
-def _reading(alias: str) -> tuple[float, datetime]:
+def _reading(alias: str) -> Reading:
     last = readings.get(alias)
-    if last is not None and time.monotonic() - last[0] < READ_EVERY:
+    if last is not None and last.holds():
         return last
     try:
         last = readings[alias] = _read(alias)
@@ -57,15 +77,16 @@ def _reading(alias: str) -> tuple[float, datetime]:
     return last
 
 
-def _read(alias: str) -> tuple[float, datetime]:
+def _read(alias: str) -> Reading:
     connection = connections[alias]
-    asked = time.monotonic()
-    if connection.vendor not in _QUESTIONS:  # a database that this app is not tested on
-        return asked, datetime.now(timezone.utc)
-    with connection.cursor() as cursor:
-        cursor.execute(_QUESTIONS[connection.vendor])
+    question = _QUESTIONS.get(connection.vendor)
+    if question is None:  # a database that this app is not tested on
+        return Reading(time.monotonic(), time.time(), datetime.now(timezone.utc))
+    with connection.cursor() as cursor:  # connects, if need be: that is not to be counted
+        monotonic, wall = time.monotonic(), time.time()
+        cursor.execute(question)
         (answer,) = cursor.fetchone()
     if isinstance(answer, str):
         # SQLite cuts to milliseconds: round up, so that what was just stored is already due.
         answer = datetime.fromisoformat(answer) + timedelta(milliseconds=1)
-    return asked, answer.replace(tzinfo=timezone.utc)
+    return Reading(monotonic, wall, answer.replace(tzinfo=timezone.utc))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from django.utils import timezone
 
-from django_smska import sending
+from django_smska import clock, sending
 from django_smska.exceptions import GatewayUnreachable, WrongStatus
 from django_smska.models import SmsMessage, rows
 from django_smska.providers import providers
@@ -51,7 +51,7 @@ class Stage:
         return queue_sms(NUMBER, self.texts[-1])
 
     def claim(self):
-        [claimed] = sending.claim(rows().due(timezone.now()), timezone.now())
+        [claimed] = sending.claim(rows().due(clock.now()), clock.now())
         return claimed
 
     def attempt(self, message, mark=lambda one: bool(sending.mark_sending([one]))):
@@ -160,7 +160,7 @@ def stood_still_before_it_asked_leave(stage, bug):
     late = stage.claim()
     end_leases()
     sending.recover()
-    second = stage.claim() if rows().due(timezone.now()).exists() else None
+    second = stage.claim() if rows().due(clock.now()).exists() else None
     stage.send(late)
     if second is not None:
         stage.send(second)

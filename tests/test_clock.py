@@ -64,6 +64,15 @@ def test_it_is_asked_for_once_in_a_while(real, monkeypatch, django_assert_num_qu
         clock.now()
 
 
+def test_a_host_that_slept_asks_again(real, monkeypatch, django_assert_num_queries):
+    """Its monotonic clock stood still meanwhile."""
+    clock.now()
+    wall = clock.time.time
+    monkeypatch.setattr(clock.time, "time", lambda: wall() + 300)
+    with django_assert_num_queries(1):
+        clock.now()
+
+
 def test_what_was_just_stored_is_not_in_its_future(real):
     for _ in range(20):
         stored = utc()

@@ -431,7 +431,7 @@ def test_nothing_of_it_is_seen_without_the_permissions_to_see(client):
     response = send(client, body="Secret")
     page = response.content.decode()
     assert stored() == [ONE] and len(outbox) == 1
-    assert "Secret" not in page and "4176" not in page
+    assert "Secret" not in page and "9041764" not in page
 
 
 def test_a_crash_reports_neither_text_nor_number(boss, monkeypatch):

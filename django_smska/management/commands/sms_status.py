@@ -8,9 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
-from django_smska import brakes
+from django_smska import brakes, clock
 from django_smska.management.tables import require_tables
 from django_smska.models import rows
 from django_smska.sms import providers
@@ -39,7 +38,7 @@ class Command(BaseCommand):
             raise CommandError("--max-age must be a number of seconds, 0 or more.")
         require_tables()
         aliases = sorted({*providers, *_aliases_in_use()})
-        facts = {alias: _facts(alias, timezone.now()) for alias in aliases}
+        facts = {alias: _facts(alias, clock.now()) for alias in aliases}
         for fact in facts.values():
             fact["problems"] = _problems(fact, options["max_age"])
         if options["json"]:

@@ -21,7 +21,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 from django.utils import timezone
 
-from django_smska import brakes, conf
+from django_smska import brakes, clock, conf
 from django_smska.exceptions import InvalidProvider
 from django_smska.management.tables import require_tables
 from django_smska.models import rows, write_db
@@ -150,7 +150,7 @@ class Command(BaseCommand):
         if not (tqdm and sys.stderr.isatty()) or self.json:
             yield
             return
-        due = rows().due(timezone.now())
+        due = rows().due(clock.now())
         total = (due if self.worker.using is None else due.filter(using=self.worker.using)).count()
         with tqdm(total=total, unit=" SMS", disable=not total, leave=False) as self.bar:
             yield
