@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from difflib import get_close_matches
@@ -128,18 +127,25 @@ TEST_RUN = "SMSKA_TEST_RUN"
 _TESTSERVER = "django.core.management.commands.testserver"
 
 
+_marked_here = False  # whether this process has set the variable
+
+
 def in_test_run() -> bool:
     """Whether this process, or one that started it, runs tests; its child processes inherit that.
 
     Tests run between ``setup_test_environment()`` and ``teardown_test_environment()``, in pytest,
     and behind ``manage.py testserver``.
     """
-    run, marked = test_environment(), os.environ.get(TEST_RUN, "") not in ("", "0")
-    if run is not None and not marked:
+    global _marked_here
+    runs = test_environment() is not None
+    if _marked_here and not runs:
+        os.environ.pop(TEST_RUN, None)
+        _marked_here = False
+    marked = os.environ.get(TEST_RUN, "") not in ("", "0")
+    if runs and not marked:
         os.environ[TEST_RUN] = "1"
-        run.smska = _Flag()  # teardown_test_environment() drops it, and the variable with it
-        weakref.finalize(run.smska, os.environ.pop, TEST_RUN, None)
-    return run is not None or marked or _TESTSERVER in sys.modules
+        _marked_here = True
+    return runs or marked or _TESTSERVER in sys.modules
 
 
 def test_environment() -> Any:
@@ -151,10 +157,6 @@ def test_environment() -> Any:
 def sends_nothing() -> bool:
     """Whether a process that runs no tests itself keeps all messages in memory."""
     return in_test_run() and test_environment() is None and locmem_in_tests()
-
-
-class _Flag:
-    """Something that weakref can watch."""
 
 
 # --- SMS_URL --------------------------------------------------------------------------------------
