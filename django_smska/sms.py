@@ -89,9 +89,8 @@ def send_sms(
         raise TypeError("send_sms() sends now. Use queue_sms(…, send_after=…) to send later.")
     message.created_by = created_by
     backend = fence.provider(using)
-    waits = backend.uses_network and sending.in_transaction()
 
-    storing = False
+    waits = storing = False
 
     def claim() -> None:
         nonlocal storing
@@ -99,8 +98,9 @@ def send_sms(
             _claim_unstored(message)
         storing = True
 
-    _check(message)
     with sending.nothing_sent_without_database(message, may_be_queued=lambda: may_wait and storing):
+        waits = backend.uses_network and sending.in_transaction()
+        _check(message)
         stored, is_new = _store(message, claim)
     if is_new and waits and stored.status == Status.CLAIMED:
         sending.send_after_commit(stored, may_wait=may_wait)

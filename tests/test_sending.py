@@ -693,6 +693,19 @@ class TestNow:
             send_sms(NUMBER, "text", may_wait=True)
         assert refused.value.code == "database" and not SmsMessage.objects.exists()
 
+    @pytest.mark.parametrize("may_wait", [False, True])
+    def test_a_database_that_cannot_be_reached(self, provider, monkeypatch, may_wait):
+        """Its very first question is whether a transaction is open, which connects."""
+
+        def away():
+            raise OperationalError("no route to the server")
+
+        connection.close()
+        with monkeypatch.context() as patch, pytest.raises(SmsNotSent) as refused:
+            patch.setattr(connection, "connect", away)
+            send_sms(NUMBER, "text", may_wait=may_wait)
+        assert refused.value.code == "database" and not SmsMessage.objects.exists()
+
     @pytest.mark.parametrize(("rate", "first"), [(None, 1), ("20/s", 1), ("20/s", 2)])
     def test_a_database_that_goes_away_after_what_may_wait_is_stored(
         self, provider, others, settings, monkeypatch, rate, first
