@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -16,6 +17,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db import Error
@@ -35,6 +37,9 @@ logger = logging.getLogger(__name__)
 REPORTS_A_PASS = 200
 SHIFT = 10.0  # seconds for one provider, before others have their turn
 PATIENCE_FOR_RATE = 60.0  # seconds that a pass with an end waits for times under a ``rate``
+# Seconds: what is due so soon is waited for. The process that stored it "for now" may have read the
+# database's clock a moment ahead of us, and nobody wakes us again for it.
+NEARLY_DUE = 2.0
 TELL_EVERY = 1.0  # seconds between two good news to the brakes
 LINGER = 0.004  # seconds, at most, that a letter waits for others
 PATIENCE = 0.06  # and no more than this share of what a request takes
@@ -58,7 +63,8 @@ class Worker:
         self.concurrency = concurrency
         self.progress = progress
         self.stopping = threading.Event()
-        #: Seconds until a message may leave that a provider's ``rate`` held back; None for none.
+        #: Seconds until a message may leave that a provider's ``rate`` held back, or that is nearly
+        #: due; None for none.
         self.next_in: float | None = None
         self.proven: set[str] = set()  # providers that answered as they should in this pass
         self._tokens: set[str] = set()  # the claims of a pass that is not ended, or failed
@@ -104,7 +110,8 @@ class Worker:
         if len(fresh) < len(aliases):
             brakes.be_seen(aliases)
             return True
-        return any((first and first <= now) or any(flags) for _, first, *flags in answers)
+        soon = now + timedelta(seconds=NEARLY_DUE)
+        return any((first and first <= soon) or any(flags) for _, first, *flags in answers)
 
     def _ask_some(self) -> int:
         return delivery.ask_due(
@@ -144,17 +151,21 @@ class Worker:
         more = False
         held_back: list[float] = []
         for alias in aliases:
-            crew = self._send_through(alias, messages.filter(using=alias))
-            if crew is not None:
+            mine = messages.filter(using=alias)
+            due_in = _due_in(mine)
+            if due_in <= 0 and (crew := self._send_through(alias, mine)) is not None:
                 done += crew.done
                 more = more or crew.out_of_time
                 held_back += crew.held_back()
+                due_in = _due_in(mine)
+            if 0 < due_in <= NEARLY_DUE:
+                held_back.append(due_in)
         self.next_in = min(held_back, default=None)
         return done, more
 
     def wait_for_rate(self, end: float) -> bool:
-        """Wait until a message may leave that a ``rate`` held back; return False at once where
-        there is none, or its time comes after ``end`` (monotonic)."""
+        """Wait until a message may leave that a ``rate`` held back, or that is nearly due; return
+        False at once where there is none, or its time comes after ``end`` (monotonic)."""
         if self.next_in is None or time.monotonic() + self.next_in > end:
             return False
         return not self.stopping.wait(self.next_in)
@@ -174,9 +185,6 @@ class Worker:
             self._refused.clear()
 
     def _send_through(self, alias: str, messages: SmsMessageQuerySet) -> _Crew | None:
-        first = messages.next_time().values_list("send_after", flat=True).first()
-        if first is None or first > clock.now():
-            return None
         backend = _backend(alias)
         if not brakes.may_send(backend):
             return None
@@ -199,6 +207,12 @@ class Worker:
             return None
         finally:
             backend.close()
+
+
+def _due_in(messages: SmsMessageQuerySet) -> float:
+    """Seconds until the next queued message's time, 0 or less where it has come."""
+    first = messages.next_time().values_list("send_after", flat=True).first()
+    return math.inf if first is None else (first - clock.now()).total_seconds()
 
 
 def _backend(alias: str) -> Fenced:

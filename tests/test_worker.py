@@ -535,6 +535,50 @@ class TestPace:
             parse_rate(rate)
 
 
+class TestNearlyDue:
+    """What a process stored "for now" whose reading of the clock leads the worker's."""
+
+    @pytest.fixture
+    def behind(self, monkeypatch):
+        """A function that sets how many seconds the worker's clock, which stands, is behind."""
+        moment = clock.now()
+
+        def behind(seconds):
+            monkeypatch.setattr(clock, "now", lambda: moment - timedelta(seconds=seconds))
+
+        behind(0)
+        return behind
+
+    @pytest.mark.parametrize("by", [0.001, 0.4])
+    def test_the_worker_comes_back_for_it(self, provider, behind, by):
+        queue(1)
+        behind(by)
+        worker = Worker()
+        assert not +worker.run_once() and worker.next_in == pytest.approx(by)
+        behind(0)
+        assert worker.run_once()["sent"] == 1 and worker.next_in is None
+
+    def test_also_beside_one_that_was_due(self, provider, behind):
+        queue(1)
+        queue(1, send_after=clock.now() + timedelta(seconds=0.3))
+        worker = Worker()
+        assert worker.run_once()["sent"] == 1 and worker.next_in == pytest.approx(0.3)
+
+    def test_the_worker_of_a_task_waits_for_it(self, provider, behind, monkeypatch):
+        """Its task comes once."""
+        (message,) = queue(1)
+        behind(0.4)
+        worker, waited = Worker(), []
+        monkeypatch.setattr(worker.stopping, "wait", lambda left: waited.append(left) or behind(0))
+        assert worker.send_these([message.pk])["sent"] == 1 and waited == [pytest.approx(0.4)]
+
+    def test_one_for_later_is_left_to_the_interval(self, provider, behind):
+        queue(1, send_after=clock.now() + timedelta(minutes=1))
+        worker = Worker()
+        assert not +worker.run_once() and worker.next_in is None
+        assert not +worker.send_due() and worker.next_in is None
+
+
 class TestBrakes:
     @pytest.mark.parametrize("name", ["wrong_login", "no_credit", "http_404"])
     def test_what_ails_the_provider_pauses_it_and_leaves_the_queue_whole(self, provider, name):
