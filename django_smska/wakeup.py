@@ -1,4 +1,5 @@
-"""Wake sleeping workers when there is something to send: by NOTIFY, on PostgreSQL with psycopg 3.
+"""Wake sleeping workers when there is something to send: by NOTIFY, on PostgreSQL with psycopg 3
+(from 3.2.4 on, which keeps what rings during a query).
 
 On other databases a worker looks every ``--interval`` seconds; so it does here, too, if a
 notification is lost.
@@ -18,6 +19,7 @@ from .models import write_db
 logger = logging.getLogger(__name__)
 
 CHANNEL = "django_smska"
+SOON = 1.0  # seconds
 
 
 def ring() -> None:
@@ -38,24 +40,31 @@ def ring() -> None:
 
 
 class Alarm:
-    """Waits for :func:`ring`, for a time to pass, or for an event."""
+    """Waits for :func:`ring`, for a time to pass, or for an event.
+
+    A worker listens, then looks for work, then waits: so what is stored after its look rings.
+    """
 
     def __init__(self) -> None:
         self._listening: Any = None
 
     def wait(self, seconds: float, stopping: threading.Event) -> None:
-        """Return after ``seconds``, or as soon as it rings or ``stopping`` is set."""
-        raw = self._listen()
+        """Return after ``seconds``, or as soon as it rang since :meth:`listen` or ``stopping`` is
+        set."""
+        listened = self._listening
+        raw = self.listen()
         if raw is None:
             stopping.wait(seconds)
             return
+        if raw is not listened:  # connected anew since the look: it may have rung in between
+            seconds = min(seconds, SOON)
         end = time.monotonic() + seconds
         while not stopping.is_set() and (left := end - time.monotonic()) > 0:
             # In short turns: a signal that comes right before the wait does not end it.
             if list(raw.notifies(timeout=min(left, 1), stop_after=1)):
                 break
 
-    def _listen(self) -> Any:
+    def listen(self) -> Any:
         """The connection, listening; nothing where the database or its driver cannot."""
         connection = connections[write_db()]
         if connection.vendor != "postgresql":

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import termios
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from io import StringIO
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -32,6 +33,7 @@ from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import outbox, queue_sms, send_mass_sms
 from django_smska.states import FINAL, Status
 from django_smska.testing.gateway import Fault, StandInGateway, closed_port
+from django_smska.wakeup import Alarm
 from django_smska.worker import Worker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -543,6 +545,47 @@ def test_a_sleeping_worker_is_woken_on_postgresql(gateway, start_worker):
     assert gateway.wait_for(lambda: gateway.sends == 3, timeout=30)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="NOTIFY is PostgreSQL's")
+@pytest.mark.parametrize("between", [lambda: None, connection.close])
+@pytest.mark.django_db(transaction=True)
+def test_what_is_stored_between_a_look_and_the_wait_wakes(between):
+    """Also where the connection is another one by then, as after a failure."""
+
+    def store():
+        queue_sms(NUMBER, "text")
+        connection.close()
+
+    alarm, never = Alarm(), Event()
+    alarm.listen()
+    between()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(store).result()
+    limit = Timer(60, never.set)
+    limit.start()
+    SmsMessage.objects.exists()  # a query that the driver reads the notification with
+    alarm.wait(3600, never)
+    limit.cancel()
+    assert not never.is_set()
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="NOTIFY is PostgreSQL's")
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_listens_before_it_looks(monkeypatch):
+    """Django closes the connection before each pass, unless CONN_MAX_AGE keeps it."""
+    channels = []
+
+    def look(worker):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_listening_channels()")
+            channels.append(cursor.fetchall())
+        worker.stop() if len(channels) == 2 else connection.close()
+        return Counter()
+
+    monkeypatch.setattr(Worker, "run_once", look)
+    run("sms_worker", "--interval", "0.01")
+    assert channels == [[("django_smska",)]] * 2
 
 
 @real_sends

@@ -109,7 +109,7 @@ class Command(BaseCommand):
         self._say("Waiting for messages. Ctrl-C ends.")
         alarm = Alarm()
         while not self.worker.stopping.is_set():
-            if self._guarded_pass()["reports"] < REPORTS_A_PASS:
+            if self._guarded_pass(alarm)["reports"] < REPORTS_A_PASS:
                 next_in = self.worker.next_in
                 self._rest(alarm, interval if next_in is None else min(interval, next_in))
         self._say("Stopped.")
@@ -122,10 +122,12 @@ class Command(BaseCommand):
         except AWAY:
             self.worker.stopping.wait(interval)  # the next pass tells of it
 
-    def _guarded_pass(self) -> Counter[str]:
+    def _guarded_pass(self, alarm: Alarm) -> Counter[str]:
         """A pass that outlives a database which is away for a while."""
         close_old_connections()
         try:
+            with connections[write_db()].wrap_database_errors:
+                alarm.listen()
             return self._pass()
         except AWAY as error:
             logger.error("%s Trying again.", _away(error))
