@@ -21,6 +21,7 @@ from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path
 
+import django_smska
 from django_smska import conf
 from django_smska.backends.smska import SmsBackend
 from django_smska.models import SmsMessage
@@ -196,9 +197,9 @@ def test_a_backend_of_ones_own():
 
 
 def sources():
-    return "".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "django_smska").rglob("*.py")
-    )
+    """Of the package that is imported: an installed one has no checkout beside it."""
+    package = Path(django_smska.__file__).parent
+    return "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
 
 
 def test_each_system_check_has_its_line():
