@@ -616,7 +616,6 @@ def test_machines_get_an_object_a_line(db, smsoutbox):
 
 
 @real_sends
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals are needed")
 def test_in_a_terminal_there_is_a_bar(gateway, start_worker):
     send_mass_sms([(NUMBER, f"text {n}") for n in range(30)])
     ours, its = os.openpty()
