@@ -19,7 +19,7 @@ from .models import write_db
 logger = logging.getLogger(__name__)
 
 CHANNEL = "django_smska"
-SOON = 1.0  # seconds
+LOOK_AGAIN_IN = 1.0  # seconds, where it may have rung unheard
 
 
 def ring() -> None:
@@ -56,8 +56,8 @@ class Alarm:
         if raw is None:
             stopping.wait(seconds)
             return
-        if raw is not listened:  # connected anew since the look: it may have rung in between
-            seconds = min(seconds, SOON)
+        if raw is not listened:  # connected anew since the look
+            seconds = min(seconds, LOOK_AGAIN_IN)
         end = time.monotonic() + seconds
         while not stopping.is_set() and (left := end - time.monotonic()) > 0:
             # In short turns: a signal that comes right before the wait does not end it.

@@ -137,7 +137,7 @@ class Worker:
     def _send_all(self, messages: SmsMessageQuerySet, aliases: list[str]) -> Counter[str]:
         done, more = self._send(messages, aliases)
         end = time.monotonic() + PATIENCE_FOR_RATE
-        while not self.stopping.is_set() and (more or self.wait_for_rate(end)):
+        while not self.stopping.is_set() and (more or self.wait_for_next(end)):
             sent, more = self._send(messages, aliases)
             done += sent
         return done
@@ -163,7 +163,7 @@ class Worker:
         self.next_in = min(held_back, default=None)
         return done, more
 
-    def wait_for_rate(self, end: float) -> bool:
+    def wait_for_next(self, end: float) -> bool:
         """Wait until a message may leave that a ``rate`` held back, or that is nearly due; return
         False at once where there is none, or its time comes after ``end`` (monotonic)."""
         if self.next_in is None or time.monotonic() + self.next_in > end:

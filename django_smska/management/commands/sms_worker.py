@@ -98,7 +98,7 @@ class Command(BaseCommand):
         end = time.monotonic() + PATIENCE_FOR_RATE
         try:
             done = self._pass()
-            while self.worker.wait_for_rate(end):
+            while self.worker.wait_for_next(end):
                 self._pass()
         except AWAY as error:
             raise CommandError(f"{_away(error)} Nothing is lost: run this again.") from error
@@ -126,8 +126,7 @@ class Command(BaseCommand):
         """A pass that outlives a database which is away for a while."""
         close_old_connections()
         try:
-            with connections[write_db()].wrap_database_errors:
-                alarm.listen()
+            alarm.listen()
             return self._pass()
         except AWAY as error:
             logger.error("%s Trying again.", _away(error))
