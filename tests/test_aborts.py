@@ -12,7 +12,7 @@ import threading
 import pytest
 import trustme
 
-from django_smska import gateway
+from django_smska import client
 from django_smska.backends.smska import SmsBackend
 from django_smska.exceptions import SmsError
 from django_smska.models import SmsMessage
@@ -38,7 +38,7 @@ def _collected_here():
     deadline the watchdog holds what was cut off before it could be forgotten."""
     gc.freeze()  # what is older need not be looked at
     yield
-    gateway._watchdog._attempts.clear()
+    client._watchdog._attempts.clear()
     gc.collect()
     gc.unfreeze()
 

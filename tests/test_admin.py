@@ -11,10 +11,10 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-import django_smska.admin
-import django_smska.deeds
+import django_smska.admin.deeds
+import django_smska.admin.messages
 from django_smska import sending
-from django_smska.forms import SmsMessageForm
+from django_smska.admin.forms import SmsMessageForm
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.signals import sms_sent
 from django_smska.sms import outbox
@@ -132,7 +132,7 @@ def test_a_part_of_a_number_is_looked_for_among_the_newest_only(boss, monkeypatc
     """It would read the whole table; a whole number is found by its index, however old."""
     old = make()
     new = make(to="89051764995")
-    monkeypatch.setattr(django_smska.admin, "PARTS_AMONG", new.pk - old.pk)
+    monkeypatch.setattr(django_smska.admin.messages, "PARTS_AMONG", new.pk - old.pk)
 
     def found(term):
         return list(boss.get(LIST, {"q": term}).context["cl"].result_list)
@@ -414,14 +414,14 @@ def test_thousands_of_messages_fit_into_one_field(boss, settings):
 
 
 def test_more_than_fit_into_one_request_are_refused_with_words(boss, monkeypatch):
-    monkeypatch.setattr(django_smska.deeds, "MOST", 2)
+    monkeypatch.setattr(django_smska.admin.deeds, "MOST", 2)
     response = choose(boss, "send", make(), make(), make())
     assert response.status_code == 302
     assert told(boss.get(LIST)) == ["Choose at most 2 messages, for example by a filter."]
 
 
 def test_what_a_person_waits_for_one_by_one_is_bounded_by_less(boss, monkeypatch):
-    monkeypatch.setattr(django_smska.deeds, "MOST_BY_HAND", 1)
+    monkeypatch.setattr(django_smska.admin.deeds, "MOST_BY_HAND", 1)
     choose(boss, "resend", make(Status.UNKNOWN), make(Status.UNKNOWN))
     assert told(boss.get(LIST)) == ["Choose at most 1 messages, for example by a filter."]
 
@@ -437,14 +437,14 @@ def test_several_unknown_ones_are_decided_at_once(boss):
 def test_post_needs_the_csrf_token(boss):
     boss.handler.enforce_csrf_checks = True
     message = make()
-    for deed in django_smska.deeds.DEEDS:
+    for deed in django_smska.admin.deeds.DEEDS:
         assert boss.post(f"{LIST}{deed.name}/", {"pks": message.pk}).status_code == 403
     assert not outbox
 
 
 def test_the_templates_have_no_script_and_no_style_of_their_own():
     """A site with a strict Content-Security-Policy can use them."""
-    folder = Path(django_smska.admin.__file__).parent / "templates"
+    folder = Path(django_smska.__file__).parent / "templates"
     for template in folder.rglob("*.html"):
         text = template.read_text()
         assert "<script" not in text and "<style" not in text and "style=" not in text
@@ -636,7 +636,7 @@ def test_cancel_takes_drafts_and_queued_messages_out(boss, settings, most):
     "deed, status",
     [
         pytest.param(deed, status, id=f"{deed.name}-{status}")
-        for deed in django_smska.deeds.DEEDS
+        for deed in django_smska.admin.deeds.DEEDS
         for status in Status.values
         if status not in deed.statuses
     ],

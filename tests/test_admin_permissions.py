@@ -5,7 +5,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
-from django_smska.deeds import DEEDS
+from django_smska.admin.deeds import DEEDS
 from django_smska.models import SmsMessage
 from django_smska.sms import outbox
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_smska import gateway as wire
+from django_smska import protocol as wire
 from django_smska.exceptions import (
     AuthenticationFailed,
     GatewayUnreachable,
@@ -23,7 +23,7 @@ from django_smska.exceptions import (
     SmsOutcomeUnknown,
     TemporaryFailure,
 )
-from django_smska.gateway import Answer, read_balance_answer, read_send_answer, read_status_answer
+from django_smska.protocol import Answer, read_balance_answer, read_send_answer, read_status_answer
 from django_smska.receipts import Receipt, Report
 
 SENT = "0|Message sent|ah1acugxz98a27t9z|Balance status|7463"
@@ -296,7 +296,7 @@ def test_a_status_that_may_be_cut_is_not_believed():
 
 def test_the_wire_needs_no_settings():
     code = (
-        "import django_smska.gateway as g; print(g.read_send_answer(g.Answer(200, b'-5|x')).code)"
+        "import django_smska.protocol as g; print(g.read_send_answer(g.Answer(200, b'-5|x')).code)"
     )
     env = {"PYTHONPATH": ":".join(sys.path), "PATH": ""}
     out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)

@@ -19,8 +19,8 @@ from django.utils.timezone import now
 from django.views.debug import ExceptionReporter
 from openpyxl import Workbook
 
-from django_smska import recipients
-from django_smska.compose import ComposeForm
+from django_smska.admin import recipients
+from django_smska.admin.compose import ComposeForm
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import outbox
 from django_smska.states import Status
@@ -282,7 +282,7 @@ def test_a_time_is_read_and_told_by_the_clock_that_is_shown(boss, monkeypatch):
     response = boss.post(PAGE, filled(**at(LATER)))
     day = NOON.strftime("%m/%d/%Y")
     assert f'value="Send at {date_format(NOON, "DATETIME_FORMAT")}"' in response.content.decode()
-    monkeypatch.setattr("django_smska.compose.timezone.now", lambda: NOON)
+    monkeypatch.setattr("django_smska.admin.compose.timezone.now", lambda: NOON)
     assert f"it is {day} noon." in ComposeForm().fields["send_at"].help_text
 
 
@@ -389,7 +389,7 @@ def test_one_with_a_time_waits_for_it_in_the_queue(boss):
 def test_a_time_that_passes_on_the_second_page_sends_nothing(boss, monkeypatch):
     carried = check(boss, **at(LATER))
     late = NOON + timedelta(hours=1)
-    monkeypatch.setattr("django_smska.compose.timezone.now", lambda: late)
+    monkeypatch.setattr("django_smska.admin.compose.timezone.now", lambda: late)
     boss.force_login(boss.user)
     response = boss.post(PAGE, carried | {"_send": "1"})
     assert list(errors(response)) == ["send_at"] and not SmsMessage.objects.exists()
@@ -444,7 +444,7 @@ def test_a_crash_reports_neither_text_nor_number(boss, monkeypatch):
         told.append(reporter.get_traceback_text() + reporter.get_traceback_html())
 
     carried = check(boss, numbers=many(6), body=SECRET) | {"_send": "1"}
-    monkeypatch.setattr("django_smska.compose.SmsMessage", crash)
+    monkeypatch.setattr("django_smska.admin.compose.SmsMessage", crash)
     boss.raise_request_exception = False
     got_request_exception.connect(report)
     try:

@@ -7,7 +7,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from django_smska import brakes, desk, life, states
+from django_smska import brakes, states
+from django_smska.admin import desk, life
 from django_smska.exceptions import AuthenticationFailed
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import queue_sms

@@ -19,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import translation
 from openpyxl import load_workbook
 
-from django_smska import export, recipients, xlsx
+from django_smska.admin import export, recipients, xlsx
 from django_smska.models import SmsMessage
 
 pytestmark = pytest.mark.django_db

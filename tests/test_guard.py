@@ -14,8 +14,8 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from django.utils.timezone import now
 from django.views.debug import ExceptionReporter
 
-from django_smska.admin import _matches
-from django_smska.deeds import DEEDS
+from django_smska.admin.deeds import DEEDS
+from django_smska.admin.messages import _matches
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.sms import outbox
 
@@ -355,11 +355,11 @@ def test_no_report_of_a_crash_shows_a_number_or_a_text(boss, monkeypatch, debug)
             for broken, address, typed in (
                 ("django.db.models.query.QuerySet._insert", f"{LIST}add/", data),
                 ("django_smska.models.SmsMessage.save", f"{LIST}{message.pk}/change/", data),
-                ("django_smska.compose.balance_words", f"{LIST}compose/", typed_numbers),
-                ("django_smska.life.timeline", f"{LIST}{make().pk}/change/", None),
-                ("django_smska.life.badge", LIST, None),
-                ("django_smska.admin.Truncator", f"{LIST}send/?pks={message.pk}", None),
-                ("django_smska.export._lines", f"{LIST}export/", {"pks": message.pk}),
+                ("django_smska.admin.compose.balance_words", f"{LIST}compose/", typed_numbers),
+                ("django_smska.admin.life.timeline", f"{LIST}{make().pk}/change/", None),
+                ("django_smska.admin.life.badge", LIST, None),
+                ("django_smska.admin.messages.Truncator", f"{LIST}send/?pks={message.pk}", None),
+                ("django_smska.admin.export._lines", f"{LIST}export/", {"pks": message.pk}),
             ):
                 with monkeypatch.context() as context:
                     context.setattr(broken, crash)

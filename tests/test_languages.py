@@ -18,7 +18,8 @@ from django.core.management import get_commands
 from django.urls import reverse
 from django.utils import timezone, translation
 
-from django_smska import brakes, deeds, exceptions, sending, states
+from django_smska import brakes, exceptions, sending, states
+from django_smska.admin import deeds
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.numbers import normalize
 from django_smska.states import Status

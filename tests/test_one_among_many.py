@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 from django.utils.timezone import now
 
-import django_smska.admin
+import django_smska.admin.messages
 from django_smska import sending
 from django_smska.exceptions import SmsError, SmsNotSent
 from django_smska.models import SmsMessage, rows
@@ -127,7 +127,7 @@ def test_among_those_that_are_handed_over_together_too(
             raise error
         return function(messages)
 
-    deed = next(deed for deed in django_smska.deeds.DEEDS if deed.name == action)
+    deed = next(deed for deed in django_smska.admin.deeds.DEEDS if deed.name == action)
     object.__setattr__(deed, "hand_over", failing)
     try:
         keys = make(status)

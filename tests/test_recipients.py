@@ -5,9 +5,9 @@ import re
 import pytest
 from django.core.exceptions import ValidationError
 
-from django_smska import recipients, tables
-from django_smska.phone_words import Kind, kind
-from django_smska.recipients import UnclearColumn, column, read
+from django_smska.admin import recipients, tables
+from django_smska.admin.phone_words import Kind, kind
+from django_smska.admin.recipients import UnclearColumn, column, read
 
 ONE, TWO, THREE = "+79041764995", "+79041764996", "+79041764997"
 

@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
-from django_smska import privacy
+from django_smska.admin import privacy
 from django_smska.redact import WITHHELD, withhold
 
 TEXT = "Ваш код 4321. Никому & никогда его не говорите, <пожалуйста>!"

@@ -11,7 +11,8 @@ from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_smska import charts, life, statistics, tally, unreachable
+from django_smska import tally, unreachable
+from django_smska.admin import charts, life, statistics
 from django_smska.models import SmsMessage
 from django_smska.states import Status
 from tests.test_tally import NOW, clock, make  # noqa: F401 - the clock stands still

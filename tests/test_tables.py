@@ -8,9 +8,9 @@ import pytest
 from django.core.exceptions import ValidationError
 from openpyxl import Workbook
 
-from django_smska import recipients, tables
+from django_smska.admin import recipients, tables
+from django_smska.admin.recipients import column, read
 from django_smska.numbers import normalize
-from django_smska.recipients import column, read
 
 ONE, TWO, THREE = "+79041764995", "+79041764996", "+79041764997"
 RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"

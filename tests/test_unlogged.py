@@ -9,10 +9,10 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils.timezone import now
 
-from django_smska import recipients
-from django_smska.compose import ComposeForm
-from django_smska.deeds import DEEDS
-from django_smska.forms import SmsMessageForm
+from django_smska.admin import recipients
+from django_smska.admin.compose import ComposeForm
+from django_smska.admin.deeds import DEEDS
+from django_smska.admin.forms import SmsMessageForm
 from django_smska.models import ProviderState, SmsMessage, rows
 
 pytestmark = pytest.mark.django_db

@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 import trustme
 
+from django_smska.client import BODY_LIMIT, Gateway
 from django_smska.exceptions import (
     AuthenticationFailed,
     GatewayUnreachable,
@@ -19,7 +20,6 @@ from django_smska.exceptions import (
     SmsNotSent,
     SmsOutcomeUnknown,
 )
-from django_smska.gateway import BODY_LIMIT, Gateway
 from django_smska.receipts import Receipt
 from django_smska.testing.faults import FAULTS, Fault, answer, frame
 from django_smska.testing.gateway import StandInGateway, closed_port
@@ -110,7 +110,7 @@ def test_no_fault_makes_the_wire_lie(name, taken, gateway):
 def test_over_tls_the_handshake_is_before_the_first_byte(
     name, keep_alive, tls, ca_bundle, monkeypatch
 ):
-    from django_smska import gateway as module
+    from django_smska import client as module
 
     unsent = name in BEFORE_THE_FIRST_BYTE
     late, clock = [0], module.time.monotonic
@@ -183,7 +183,7 @@ def test_the_hook_is_called_when_the_connection_stands(gateway):
 
 def test_where_leave_was_long_in_coming_the_connection_is_made_anew(gateway, monkeypatch):
     """While the database was slow, the gateway may have hung up on the idle connection."""
-    from django_smska import gateway as module
+    from django_smska import client as module
 
     clock = module.time.monotonic
     late = [0]
@@ -196,7 +196,7 @@ def test_where_leave_was_long_in_coming_the_connection_is_made_anew(gateway, mon
 @pytest.mark.parametrize("error", [None, LookupError("claim lost")])
 def test_the_deadline_does_not_run_while_permission_is_waited_for(gateway, monkeypatch, error):
     """A rate or a slow database is no fault of the gateway's."""
-    from django_smska import gateway as module
+    from django_smska import client as module
 
     clock, sleep = module.time.monotonic, module.time.sleep
     late, looks = [0], threading.Semaphore(0)
@@ -224,7 +224,7 @@ def test_the_deadline_does_not_run_while_permission_is_waited_for(gateway, monke
 
 def test_the_deadline_goes_on_after_permission(monkeypatch):
     """With what was left of it, not from the start."""
-    from django_smska import gateway as module
+    from django_smska import client as module
 
     clock, look_up = module.time.monotonic, socket.getaddrinfo
     late = [0]
@@ -242,7 +242,7 @@ def test_the_deadline_goes_on_after_permission(monkeypatch):
 
 
 def test_where_it_cannot_be_made_anew_nothing_was_written(gateway, monkeypatch):
-    from django_smska import gateway as module
+    from django_smska import client as module
 
     clock = module.time.monotonic
     late = [0]
@@ -284,7 +284,7 @@ def test_every_character_of_text_and_password_arrives_as_it_is(text):
 
 
 def test_a_fresh_connection_is_reused_and_an_idle_one_is_not(gateway, monkeypatch):
-    from django_smska import gateway as module
+    from django_smska import client as module
 
     wire = client(gateway, keep_alive=1)
     for text in "abc":
@@ -400,7 +400,7 @@ def test_who_speaks_first_is_no_gateway(either, ca_bundle):
 
 def test_who_speaks_first_while_permission_is_awaited_is_no_gateway(either, ca_bundle, monkeypatch):
     """A new connection would only race with what comes on it."""
-    from django_smska import gateway as module
+    from django_smska import client as module
 
     said, late, clock = threading.Event(), [0], module.time.monotonic
     monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])

@@ -11,13 +11,7 @@ from typing import Any, ClassVar
 
 from django.core.checks import CheckMessage
 
-from ..exceptions import (
-    InvalidProvider,
-    QueryFailed,
-    SmsError,
-    SmsOutcomeUnknown,
-    gettext_noop,
-)
+from ..exceptions import InvalidProvider, QueryFailed, SmsError, SmsOutcomeUnknown, gettext_noop
 from ..receipts import Receipt, Report
 from ..states import STOPPING_KINDS
 

@@ -24,7 +24,7 @@ from ..senders import RULE, can_be_shown
 from .base import UNKNOWN_HINT, BaseSmsBackend, parse_rate
 
 if TYPE_CHECKING:
-    from ..gateway import Gateway
+    from ..client import Gateway
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class SmsBackend(BaseSmsBackend):
     OPTIONS: ``api_key`` (login) and ``api_password``; ``sender_id``, the sender of messages that
     name none; ``url``; ``connect_timeout``, ``deadline`` and ``keep_alive`` in seconds; ``proxy``
     (``http://host:port``); ``ca_bundle`` (path); ``rate``, the most messages in a time, over all
-    workers (``"20/s"``, ``"100/m"``). :class:`django_smska.gateway.Gateway` describes
+    workers (``"20/s"``, ``"100/m"``). :class:`django_smska.client.Gateway` describes
     them.
     """
 
@@ -97,7 +97,7 @@ class SmsBackend(BaseSmsBackend):
         return True
 
     def _make_gateway(self) -> Gateway:
-        from ..gateway import Gateway  # requests is loaded by the first use, not at start-up
+        from ..client import Gateway  # requests is loaded by the first use, not at start-up
 
         return Gateway(**vars(self._login), url=self.url, proxy=self._proxy.url, **self._connection)
 

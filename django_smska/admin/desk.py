@@ -12,11 +12,11 @@ from typing import Any
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
-from . import brakes, conf
+from .. import brakes, conf
+from ..models import ProviderState, SmsMessage, SmsMessageQuerySet
+from ..providers import providers
+from ..states import Status
 from .deeds import balance_words, paused_words, worker_away
-from .models import ProviderState, SmsMessage, SmsMessageQuerySet
-from .providers import providers
-from .states import Status
 
 RECENT = timedelta(days=7)  # a failure that nobody looked at in a week needs nobody any more
 COUNTED = 99  # people who have a hundred to look at need no exact number

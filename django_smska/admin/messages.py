@@ -31,7 +31,13 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from . import conf, desk, life, privacy
+from .. import conf
+from ..exceptions import WrongStatus
+from ..models import SmsMessage, rows, write_db
+from ..numbers import mask, normalize
+from ..providers import providers
+from ..states import Status
+from . import desk, life, privacy
 from .deeds import (
     CANCEL,
     CONFIRM_SENT,
@@ -44,23 +50,16 @@ from .deeds import (
     Deed,
     Outcome,
     Plan,
-    balance_words,
     crashed,
     error_words,
     hand_over_one,
     keys_among,
     log,
-    paused_words,
     read_keys,
     try_deed,
 )
-from .exceptions import SAID, WrongStatus
 from .forms import SmsActionForm, SmsMessageForm, aliases
 from .guard import GuardedAdmin, moment, one_of
-from .models import ProviderState, SmsMessage, rows, write_db
-from .numbers import mask, normalize
-from .providers import providers
-from .states import Status
 
 logger = logging.getLogger(__name__)
 
@@ -626,49 +625,3 @@ class SmsMessageAdmin(GuardedAdmin):
             deed.hand_over(rows(moved))
             log(request.user, fit, str(deed.handed_over))
         return moved
-
-
-# --- providers ------------------------------------------------------------------------------------
-
-
-@admin.register(ProviderState)
-class ProviderStateAdmin(GuardedAdmin):
-    """What the workers know of each provider, to read."""
-
-    list_display = ("alias", "state", "paused_at", "credits", "strikes", "worker_seen_at")
-    sortable_by = ()
-    fields = (*list_display, "look_at", "details")
-
-    def get_object(
-        self, request: HttpRequest, object_id: str, from_field: str | None = None
-    ) -> Any:
-        """A provider to show. Its gateway's own words may repeat what was sent."""
-        state = super().get_object(request, object_id, from_field)
-        if state is not None and not privacy.may_see_text(request.user):
-            state.detail = state.detail.partition(SAID)[0]
-        if state is not None:
-            state.detail = privacy.words_for(request.user, state, state.detail)
-        return state
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    @admin.display(description=_("state"))
-    def state(self, obj: ProviderState) -> Any:
-        if not obj.is_paused:
-            return _("works")
-        return format_html(gettext("paused: {}"), paused_words(obj))
-
-    @admin.display(description=_("balance"))
-    def credits(self, obj: ProviderState) -> Any:
-        return balance_words(obj)
-
-    @admin.display(description=_("details"))
-    def details(self, obj: ProviderState) -> str:
-        return error_words(obj.detail) or self.get_empty_value_display()

@@ -24,8 +24,8 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from . import brakes, clock, conf, delivery, sending
-from .exceptions import (
+from .. import brakes, clock, conf, delivery, sending
+from ..exceptions import (
     AGAIN,
     AT,
     SAID,
@@ -35,9 +35,9 @@ from .exceptions import (
     SmsOutcomeUnknown,
     WrongStatus,
 )
-from .models import ProviderState, SmsMessage, SmsMessageQuerySet, rows, write_db
-from .redact import withhold
-from .states import WAITING_KINDS, Status
+from ..models import ProviderState, SmsMessage, SmsMessageQuerySet, rows, write_db
+from ..redact import withhold
+from ..states import WAITING_KINDS, Status
 
 logger = logging.getLogger(__name__)
 

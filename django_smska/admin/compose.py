@@ -25,14 +25,15 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from . import brakes, clock, conf, recipients, times
+from .. import brakes, clock, conf, times
+from ..models import SmsMessage, rows, write_db
+from ..numbers import is_russian_mobile, mask
+from ..sms import send_mass_sms
+from ..states import Status
+from . import recipients
 from .deeds import LISTED, QUEUED, SEND, Outcome, balance_words, log, paused_words, worker_away
 from .forms import SmsMessageForm
-from .models import SmsMessage, rows, write_db
-from .numbers import is_russian_mobile, mask
 from .privacy import Unlogged
-from .sms import send_mass_sms
-from .states import Status
 
 logger = logging.getLogger(__name__)
 

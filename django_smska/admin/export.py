@@ -32,17 +32,17 @@ from django.utils import timezone, translation
 from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
 
+from ..models import SmsMessage
+from ..numbers import is_invisible, mask
+from ..redact import withhold
+from ..states import Status
 from . import xlsx
 from .deeds import error_words, read_keys
 from .guard import not_understood
-from .models import SmsMessage
-from .numbers import is_invisible, mask
 from .privacy import may_see_number, may_see_text, without
-from .redact import withhold
-from .states import Status
 
 if TYPE_CHECKING:
-    from .admin import SmsMessageAdmin
+    from . import SmsMessageAdmin
 
 BATCH = 2000  # rows a query, and lines a piece of the file
 EXCEL_ROWS = xlsx.ROWS - 1  # messages that Excel shows of a CSV file

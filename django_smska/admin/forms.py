@@ -12,9 +12,9 @@ from django.forms.utils import ErrorList
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .models import SmsMessage
-from .numbers import normalize
-from .providers import DEFAULT_ALIAS, providers
+from ..models import SmsMessage
+from ..numbers import normalize
+from ..providers import DEFAULT_ALIAS, providers
 
 if TYPE_CHECKING:
     ModelForm = forms.ModelForm[SmsMessage]

@@ -11,8 +11,8 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from ..numbers import NO_EXTENSION, find, is_russian_mobile, normalize, plain
 from . import tables
-from .numbers import NO_EXTENSION, find, is_russian_mobile, normalize, plain
 from .phone_words import Kind, has_extension, is_head, kind
 from .tables import LARGEST, Table, letter
 

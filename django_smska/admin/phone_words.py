@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-from .numbers import plain
+from ..numbers import plain
 
 _PHONE = re.compile(
     r"\b(\w*(?<!micro)(?<!head)phone\w*|tel\d*|telefon\w*|mob|mobil\w*|cell\w*|msisdn|gsm|sms|"

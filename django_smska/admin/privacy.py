@@ -7,9 +7,9 @@ from typing import Any
 
 from django.utils.translation import gettext
 
-from .models import SmsMessage
-from .numbers import mask
-from .redact import WITHHELD, repeats, withhold
+from ..models import SmsMessage
+from ..numbers import mask
+from ..redact import WITHHELD, repeats, withhold
 
 PIECE = 5  # digits in a row that count as a part of a number
 _DIGITS = re.compile(r"\d(?:[\W_]{0,3}\d){4,}")

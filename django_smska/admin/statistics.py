@@ -16,12 +16,12 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext, ngettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from . import tally
+from .. import tally
+from ..states import Status
+from ..tally import FAILURES, Numbers
 from .charts import Chart, Layer, Table, round_top, stack
 from .forms import aliases
 from .life import by_code, lasting
-from .states import Status
-from .tally import FAILURES, Numbers
 
 PATIENCE = 0.1  # seconds of counting before a page is shown
 LISTED = 50  # lines of a table that could grow with what people type

@@ -13,8 +13,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .models import SmsMessage
-from .states import FINAL, Status
+from ..models import SmsMessage
+from ..states import FINAL, Status
 
 MARKS = {
     Status.DRAFT: "waiting",

@@ -30,7 +30,8 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext
 from django.views.debug import SafeExceptionReporterFilter
 
-from . import privacy, times
+from .. import times
+from . import privacy
 
 if TYPE_CHECKING:
     AdminBase = admin.ModelAdmin[Any]
