@@ -92,10 +92,10 @@ def use(gateway: Gateway, **options: Any) -> None:
     }
 
 
-def seconds(deed: Callable[[], Any]) -> float:
-    """How long ``deed`` takes."""
+def seconds(action: Callable[[], Any]) -> float:
+    """How long ``action`` takes."""
     start = time.perf_counter()
-    deed()
+    action()
     return time.perf_counter() - start
 
 

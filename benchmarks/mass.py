@@ -50,10 +50,10 @@ def ours(number: int) -> float:
 def measure(number: int, rounds: int) -> list[object]:
     times: dict[str, list[float]] = {"bare": [], "ours": []}
     for turn in range(rounds):
-        deeds = [("bare", bare), ("ours", ours)]
-        for name, deed in deeds if turn % 2 else reversed(deeds):
+        actions = [("bare", bare), ("ours", ours)]
+        for name, action in actions if turn % 2 else reversed(actions):
             common.empty()
-            times[name].append(deed(number))
+            times[name].append(action(number))
     ratios = [bare / ours for bare, ours in zip(times["bare"], times["ours"], strict=True)]
     common.empty()
     growth, _ = common.child(MEMORY, number).communicate()

@@ -75,18 +75,18 @@ def give_work(number: int) -> None:
 
 
 def usual(
-    deed: Callable[[], Any], runs: int, after: Callable[[Any], Any] = lambda result: None
+    action: Callable[[], Any], runs: int, after: Callable[[Any], Any] = lambda result: None
 ) -> tuple[float, int]:
-    """What ``deed`` takes, and how many queries it makes."""
+    """What ``action`` takes, and how many queries it makes."""
     from django.db import connection
 
     times: list[float] = []
     queries: list[int] = []
-    after(deed())  # warm
+    after(action())  # warm
     while len(times) < runs and (len(times) < 5 or sum(times) < MOST):
         results: list[Any] = []
         with CountQueries(connection) as counted:
-            times.append(common.seconds(lambda: results.append(deed())))  # noqa: B023
+            times.append(common.seconds(lambda: results.append(action())))  # noqa: B023
         queries.append(counted.number)
         after(results[0])
     # A look makes a few more once a minute.

@@ -50,11 +50,11 @@ def fill(number: int, days: int) -> None:
     common.analyze()
 
 
-def usual(deed: Callable[[], Any], before: Callable[[], Any], runs: int = 5) -> float:
+def usual(action: Callable[[], Any], before: Callable[[], Any], runs: int = 5) -> float:
     times = []
     for _ in range(runs):
         before()
-        times.append(common.seconds(deed))
+        times.append(common.seconds(action))
     return statistics.median(times)
 
 
@@ -63,7 +63,7 @@ def measure(number: int, days: int) -> dict[str, float]:
     from django.db.models import F
     from django.test import Client
 
-    from django_smska import tally
+    from django_smska import daily_counts
     from django_smska.models import SmsDay
 
     fill(number, days)
@@ -83,7 +83,7 @@ def measure(number: int, days: int) -> dict[str, float]:
 
     def long_ago(**time: Any) -> Callable[[], None]:
         def change() -> None:
-            tally.catch_up()
+            daily_counts.catch_up()
             seen = F("counted_at") - timedelta(**time)
             SmsDay.objects.filter(settled=False).update(counted_at=seen)
 
@@ -94,10 +94,10 @@ def measure(number: int, days: int) -> dict[str, float]:
     found = {
         "first opening, 30 days": usual(page(month), uncounted),
         "first opening, a year": usual(page(year), uncounted),
-        "all counted": usual(tally.catch_up, uncounted, 1),
-        "30 days, again": usual(page(month), tally.catch_up),
-        "a year by day, again": usual(page(year), tally.catch_up),
-        "a year by week, again": usual(page(weeks), tally.catch_up),
+        "all counted": usual(daily_counts.catch_up, uncounted, 1),
+        "30 days, again": usual(page(month), daily_counts.catch_up),
+        "a year by day, again": usual(page(year), daily_counts.catch_up),
+        "a year by week, again": usual(page(weeks), daily_counts.catch_up),
         "30 days, an hour later": usual(page(month), long_ago(hours=1)),
         "a year by day, 3 days later": usual(page(year), long_ago(days=3)),
     }

@@ -13,8 +13,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from . import conf, fields
+from .checked_backend import CheckedBackend
 from .exceptions import InvalidProvider
-from .fence import Fenced
 from .models import SmsMessage
 from .providers import DEFAULT_ALIAS, providers
 
@@ -137,7 +137,7 @@ def _check_default_charset(connection: Any) -> list[CheckMessage]:
 
 def _narrow(connection: Any, words: str, hint: str) -> Warning:
     return Warning(
-        f"The database {connection.alias!r} {words}: SMS with other characters (emoji, or letters "
+        f"The database {connection.alias!r} {words}: SMS with other characters (emoji, or events "
         "of other alphabets) are refused.",
         hint=hint,
         id="smska.W013",
@@ -269,8 +269,8 @@ def check_addresses(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [one for backend in backends for one in backend.check() if one.id in FOR_DEPLOYMENT]
 
 
-def _configured() -> tuple[list[Fenced], list[CheckMessage]]:
-    backends: list[Fenced] = []
+def _configured() -> tuple[list[CheckedBackend], list[CheckMessage]]:
+    backends: list[CheckedBackend] = []
     errors: list[CheckMessage] = []
     try:
         aliases = list(providers)
@@ -278,7 +278,7 @@ def _configured() -> tuple[list[Fenced], list[CheckMessage]]:
         return [], [_as_check(error)]
     for alias in aliases:
         try:
-            backends.append(Fenced(alias, providers.configured(alias)))
+            backends.append(CheckedBackend(alias, providers.configured(alias)))
         except InvalidProvider as error:
             errors.append(_as_check(error))
     return backends, errors
@@ -288,7 +288,7 @@ def _as_check(error: InvalidProvider) -> Error:
     return Error(str(error), hint=error.hint, id=f"smska.{error.check}")
 
 
-def _check_lease(backend: Fenced) -> list[CheckMessage]:
+def _check_lease(backend: CheckedBackend) -> list[CheckMessage]:
     if not backend.uses_network:
         return []
     try:

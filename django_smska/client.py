@@ -49,9 +49,9 @@ from .unreachable import cause_of, unreachable
 
 logger = logging.getLogger(__name__)
 
-STALE = 1.0  # seconds after which a connection on which nothing was said may be dead
-QUERY_DEADLINE = 10.0  # seconds, at most, for a question: nobody is woken by it
-BODY_LIMIT = 64 * 1024  # bytes; a real answer has under a hundred
+STALE_SECONDS = 1.0  # seconds after which a connection on which nothing was said may be dead
+QUERY_DEADLINE_SECONDS = 10.0  # seconds, at most, for a question: nobody is woken by it
+BODY_LIMIT_BYTES = 64 * 1024  # bytes; a real answer has under a hundred
 SPOKE, HUNG_UP = "spoke-first", "hung-up"
 
 # --- one attempt, by phase ----------------------------------------------------------------------
@@ -65,8 +65,8 @@ class _Watchdog:
     """Ends attempts that outlive their deadline; a read timeout alone does not end a server that
     sends a byte now and then. One thread, while there is anything to watch."""
 
-    STEP = 0.05  # seconds between two looks
-    LINGER = 40  # looks at nothing before the thread ends
+    STEP_SECONDS = 0.05  # seconds between two looks
+    IDLE_STEPS = 40  # looks at nothing before the thread ends
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -89,15 +89,15 @@ class _Watchdog:
 
     def _look(self) -> None:
         idle = 0
-        while idle < self.LINGER:
-            time.sleep(self.STEP)
+        while idle < self.IDLE_STEPS:
+            time.sleep(self.STEP_SECONDS)
             now = time.monotonic()
             with self._lock:
                 idle = 0 if self._attempts else idle + 1
                 late = [attempt for attempt, end in self._attempts.items() if end <= now]
                 for attempt in late:
                     del self._attempts[attempt]
-                if idle == self.LINGER:
+                if idle == self.IDLE_STEPS:
                     self._thread = None
             for attempt in late:
                 attempt.expire()
@@ -184,7 +184,7 @@ class _Attempt:
         except BaseException as error:
             self.error = error
             raise _Aborted from None
-        late = time.monotonic() - asked > STALE
+        late = time.monotonic() - asked > STALE_SECONDS
         heard = conn.heard()
         if (late and heard != SPOKE) or (heard and conn.kept):
             conn.connect_again()
@@ -443,7 +443,7 @@ class Gateway:
     def _query(
         self, name: str, asked: Hidden, read: Callable[[Answer], _T | SmsError]
     ) -> _T | SmsError:
-        result = self._ask(name, asked, read, lambda: None, QUERY_DEADLINE)
+        result = self._ask(name, asked, read, lambda: None, QUERY_DEADLINE_SECONDS)
         if isinstance(result, SmsOutcomeUnknown):
             return QueryFailed(code=result.code, gateway_text=result.gateway_text)
         return result
@@ -580,19 +580,19 @@ def _session(
 
 
 def _read(response: requests.Response) -> Answer:
-    """Read the body as it stands on the wire, at most ``BODY_LIMIT`` bytes of it."""
+    """Read the body as it stands on the wire, at most ``BODY_LIMIT_BYTES`` bytes of it."""
     if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
         raise ValueError("an encoded body was not asked for")
     raw = response.raw
     framed = raw.chunked or raw.length_remaining is not None
     body = b"".join(_chunks(raw))
-    if len(body) > BODY_LIMIT:
+    if len(body) > BODY_LIMIT_BYTES:
         raise ValueError("the answer is too long")
     return Answer(response.status_code, body, framed)
 
 
 def _chunks(raw: Any) -> Iterator[bytes]:
-    left = BODY_LIMIT + 1
+    left = BODY_LIMIT_BYTES + 1
     while left > 0 and (data := raw.read(left, decode_content=False)):
         left -= len(data)
         yield data

@@ -18,16 +18,18 @@ from . import conf
 from .models import write_db
 from .providers import keeps_in_memory
 
-READ_EVERY = 30.0  # seconds
+READ_EVERY_SECONDS = 30.0  # seconds
 
 # Each answers in UTC, whatever the session's time zone.
-_QUESTIONS = {
+_QUERIES = {
     "postgresql": "SELECT clock_timestamp() AT TIME ZONE 'UTC'",
     "mysql": "SELECT UTC_TIMESTAMP(6)",
     "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
 }
 
-STEP = 1.0  # seconds between the host's two clocks after which the database is asked again
+MAX_DRIFT_SECONDS = (
+    1.0  # seconds between the host's two clocks after which the database is asked again
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Reading:
         """Return False where it is old, or the host slept or had its clock set since: not all
         systems count sleep in their monotonic clock."""
         gone = time.monotonic() - self.monotonic
-        return gone < READ_EVERY and abs(time.time() - self.wall - gone) < STEP
+        return gone < READ_EVERY_SECONDS and abs(time.time() - self.wall - gone) < MAX_DRIFT_SECONDS
 
 
 #: By database alias, the last reading.
@@ -79,7 +81,7 @@ def _reading(alias: str) -> Reading:
 
 def _read(alias: str) -> Reading:
     connection = connections[alias]
-    question = _QUESTIONS.get(connection.vendor)
+    question = _QUERIES.get(connection.vendor)
     if question is None:  # a database that this app is not tested on
         return Reading(time.monotonic(), time.time(), datetime.now(timezone.utc))
     with connection.cursor() as cursor:  # connects, if need be: that is not to be counted

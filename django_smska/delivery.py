@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from django.db import transaction
 from django.db.models import F
 
-from . import brakes, clock, conf, fence, states
+from . import checked_backend, circuit_breaker, clock, conf, states
+from .checked_backend import CheckedBackend
 from .exceptions import InvalidProvider, SmsError
-from .fence import Fenced
 from .models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from .providers import providers
 from .receipts import Report
@@ -142,7 +142,7 @@ def take_due(using: str | None = None, *, limit: int) -> list[SmsMessage]:
     """Take messages whose question is due, and put their next question off, so that of several
     workers one asks; return them."""
     now = clock.now()
-    due = rows().awaiting_report(now).exclude(using__in=brakes.paused())
+    due = rows().awaiting_report(now).exclude(using__in=circuit_breaker.paused())
     if using is not None:
         due = due.filter(using=using)
     found = list(due[:limit])
@@ -202,10 +202,10 @@ def _ask_group(
         return []
     except SmsError as error:  # it could not be opened
         logger.error("%s", error)
-        brakes.note_error(alias, error)
+        circuit_breaker.note_error(alias, error)
         return askable
     if questions.error is not None and questions.error.kind in states.STOPPING_KINDS:
-        brakes.note_error(alias, questions.error)
+        circuit_breaker.note_error(alias, questions.error)
     return [message for message in askable if message.pk not in questions.asked]
 
 
@@ -216,7 +216,7 @@ def _parts(whole: list[_T], size: int) -> list[list[_T]]:
 class _Questions:
     """Asks in the threads, where no query is made, until something ends it."""
 
-    def __init__(self, backend: Fenced, stopping: Callable[[], bool]) -> None:
+    def __init__(self, backend: CheckedBackend, stopping: Callable[[], bool]) -> None:
         self.backend, self.stopping = backend, stopping
         self.error: SmsError | None = None  # that ends the questions
         self.asked: set[Any] = set()
@@ -244,8 +244,8 @@ def _by_provider(messages: Iterable[SmsMessage]) -> dict[str, list[SmsMessage]]:
     return groups
 
 
-def _backend(alias: str) -> Fenced:
-    backend = fence.provider(alias)
+def _backend(alias: str) -> CheckedBackend:
+    backend = checked_backend.provider(alias)
     if backend.uses_network and in_transaction():
         raise transaction.TransactionManagementError(
             "A delivery report is asked for over the network, which must not be waited for inside "

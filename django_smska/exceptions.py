@@ -168,7 +168,7 @@ class QueryFailed(SmsError):
 
 
 class WrongStatus(SmsError):
-    """The deed does not fit the message's status; nothing was done."""
+    """The action does not fit the message's status; nothing was done."""
 
     kind = "status"
     summary = gettext_noop("The message's status does not allow this.")

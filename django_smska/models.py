@@ -29,7 +29,7 @@ PRIORITY = 32767  # the highest, which every database can store
 
 
 class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
-    """Questions about messages; deeds are in ``sending`` and ``delivery``."""
+    """Questions about messages; actions are in ``sending`` and ``delivery``."""
 
     def due(self, now: datetime) -> SmsMessageQuerySet:
         """Queued messages whose time has come and whose expiry has not, in their order."""
@@ -387,15 +387,15 @@ class SmsMessage(models.Model):
 
 
 class ProviderState(models.Model):
-    """What all workers must know of a provider: whether it is paused, and since when."""
+    """The circuit breaker of a provider, its balance and its rate, as all workers see them."""
 
     alias = models.CharField(_("provider"), max_length=64, primary_key=True)
     reason = models.CharField(_("reason"), max_length=16, blank=True)
     detail = WordsField(_("details"), blank=True)
-    strikes = models.PositiveIntegerField(_("failures in a row"), default=0)
-    looks = models.PositiveIntegerField(_("looks since the pause"), default=0)
+    failures = models.PositiveIntegerField(_("failures in a row"), default=0)
+    probes = models.PositiveIntegerField(_("probes since the pause"), default=0)
     paused_at = models.DateTimeField(_("paused since"), null=True)
-    look_at = models.DateTimeField(_("next look"), null=True)
+    probe_at = models.DateTimeField(_("next probe"), null=True)
     balance = models.DecimalField(_("balance"), max_digits=18, decimal_places=4, null=True)
     balance_at = models.DateTimeField(_("balance told"), null=True)
     next_send_at = models.DateTimeField(_("next sending"), null=True)
@@ -415,7 +415,7 @@ class ProviderState(models.Model):
 
 
 class SmsDay(models.Model):
-    """The messages that were written on one day, counted. ``tally`` keeps these rows.
+    """The messages that were written on one day, counted. ``daily_counts`` keeps these rows.
 
     ``numbers``: rows of words and a number. ``pruned``: those of messages that were deleted since,
     which ``numbers`` has, too. ``settled``: whatever it counts is final, so it is not counted anew.
@@ -442,6 +442,11 @@ for _model in (SmsMessage, ProviderState, SmsDay):
 def write_db() -> str:
     """The alias of the database that messages are written to."""
     return router.db_for_write(SmsMessage)
+
+
+def provider_states() -> models.QuerySet[ProviderState]:
+    """The rows of the providers, in the database that is written to."""
+    return ProviderState.objects.using(write_db())
 
 
 def rows(pks: Iterable[Any] | None = None) -> SmsMessageQuerySet:

@@ -28,7 +28,7 @@ from .receipts import Receipt, Report
 from .redact import visible
 
 REDIRECTS = (301, 302, 303, 307, 308)
-TEXT_LIMIT = 500  # characters of the gateway's words that are kept
+TEXT_LIMIT_CHARACTERS = 500  # characters of the gateway's words that are kept
 
 # -2 comes from a sister API with the same texts: the sender ID belongs to another account.
 REFUSALS: dict[int, type[SmsNotSent]] = {
@@ -159,7 +159,7 @@ def read_status_answer(answer: Answer) -> Report | SmsError:
 
 def clean(text: str) -> str:
     """Make foreign text fit for any database and any page: no control characters, bounded."""
-    return " ".join(visible(text[: 4 * TEXT_LIMIT]).split())[:TEXT_LIMIT]
+    return " ".join(visible(text[: 4 * TEXT_LIMIT_CHARACTERS]).split())[:TEXT_LIMIT_CHARACTERS]
 
 
 def _says(line: Line, kind: str) -> bool:

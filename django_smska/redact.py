@@ -68,7 +68,7 @@ def withhold(text: str, secrets: Iterable[str], number: str = "") -> str:
 def repeats(text: str, secrets: Iterable[str]) -> bool:
     """True if ``text`` has a secret in it, or ``PIECE`` characters of one, in any of the spellings
     in which programs print a request."""
-    readings = {fold(reading) for reading in _readings(text) for fold in (_words, _letters)}
+    readings = {fold(reading) for reading in _readings(text) for fold in (_words, _events)}
     pieces = {one[at : at + PIECE] for one in readings for at in range(len(one))}
     return any(_is_in(secret, readings, pieces) for secret in secrets)
 
@@ -76,7 +76,7 @@ def repeats(text: str, secrets: Iterable[str]) -> bool:
 def _is_in(secret: str, readings: set[str], pieces: set[str]) -> bool:
     long = any(
         folded[at : at + PIECE] in pieces
-        for folded in (_words(secret), _letters(secret))
+        for folded in (_words(secret), _events(secret))
         for at in range(len(folded) - PIECE + 1)
     )
     short = _words(secret)
@@ -139,6 +139,6 @@ def _words(text: str) -> str:
     return " ".join(visible(text).casefold().split())
 
 
-def _letters(text: str) -> str:
+def _events(text: str) -> str:
     """Letters and digits alone: marks are added, doubled and dropped on the way."""
     return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())

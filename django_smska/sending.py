@@ -36,7 +36,8 @@ from django.db.models import Case, DateTimeField, ExpressionWrapper, F, Q, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce, Least
 
-from . import brakes, clock, conf, fence, pace, states, times, wakeup
+from . import checked_backend, circuit_breaker, clock, conf, notify, rate_limit, states, times
+from .checked_backend import CheckedBackend
 from .exceptions import (
     InvalidProvider,
     SmsError,
@@ -46,7 +47,6 @@ from .exceptions import (
     WrongStatus,
     gettext_noop,
 )
-from .fence import Fenced
 from .models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from .receipts import Receipt
 from .signals import sms_failed, sms_sent, sms_status_changed
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 Outcome = Receipt | SmsError
 
 #: Errors of a database that cannot answer, as opposed to one that refuses.
-AWAY = (OperationalError, InterfaceError, InternalError)
+UNAVAILABLE = (OperationalError, InterfaceError, InternalError)
 
 
 class ClaimLost(Exception):
@@ -93,14 +93,14 @@ def send(message: SmsMessage) -> None:
     was faster. No worker sends it later. While the provider is paused it raises ``SmsNotSent``
     with the code "paused", and nothing has changed.
     """
-    backend = fence.provider(message.using)
+    backend = checked_backend.provider(message.using)
     queued = message.status == Status.QUEUED
     with nothing_sent_without_database(message, may_be_queued=lambda: queued):
         waits = backend.uses_network and in_transaction()
-        brakes.admit(backend, may_ask=not waits)
+        circuit_breaker.admit(backend, may_ask=not waits)
         if message._state.adding:
             message.save()
-        until = 0.0 if waits else pace.wait(message.using, backend.rate)
+        until = 0.0 if waits else rate_limit.wait(message.using, backend.rate)
         _claim_one(message)
     if waits:
         send_after_commit(message)
@@ -108,7 +108,7 @@ def send(message: SmsMessage) -> None:
         _send_claimed(backend, message, until, last=True)
 
 
-def send_new(message: SmsMessage, backend: Fenced, *, may_wait: bool = False) -> None:
+def send_new(message: SmsMessage, backend: CheckedBackend, *, may_wait: bool = False) -> None:
     """Send a message that this process has just stored as claimed, for a caller who waits, through
     a backend to which it was admitted.
 
@@ -117,7 +117,7 @@ def send_new(message: SmsMessage, backend: Fenced, *, may_wait: bool = False) ->
     """
     try:
         with nothing_sent_without_database(message):
-            until = pace.wait(message.using, backend.rate)
+            until = rate_limit.wait(message.using, backend.rate)
     except SmsNotSent as error:
         error.sms = message.pk
         _end(message, error, last=not may_wait)
@@ -125,12 +125,14 @@ def send_new(message: SmsMessage, backend: Fenced, *, may_wait: bool = False) ->
         _send_claimed(backend, message, until, last=not may_wait)
 
 
-def _send_claimed(backend: Fenced, message: SmsMessage, until: float, *, last: bool) -> None:
+def _send_claimed(
+    backend: CheckedBackend, message: SmsMessage, until: float, *, last: bool
+) -> None:
     """``until``: when (monotonic) the time that was waited for under a rate has passed unused."""
 
     def mark(one: SmsMessage) -> bool:
         if time.monotonic() > until:  # to connect took long
-            pace.wait(one.using, backend.rate)
+            rate_limit.wait(one.using, backend.rate)
         return bool(mark_sending([one]))
 
     try:
@@ -138,7 +140,7 @@ def _send_claimed(backend: Fenced, message: SmsMessage, until: float, *, last: b
     finally:
         backend.close()
     if outcome is None:
-        with suppress(*AWAY):
+        with suppress(*UNAVAILABLE):
             reread(message)
         outcome = SmsNotSent(LEASE_PASSED, alias=message.using, code="lease", sms=message.pk)
         if not last and message.status != Status.FAILED:
@@ -158,7 +160,7 @@ def _end(message: SmsMessage, outcome: Outcome, *, last: bool) -> None:
             raise outcome from None
         if not last and message.status == Status.CLAIMED:
             return  # a worker has it
-    tell_brakes(asked, outcome)
+    report_to_breaker(asked, outcome)
     if isinstance(outcome, SmsError) and not (message.status == Status.QUEUED and not last):
         raise outcome
 
@@ -173,7 +175,7 @@ def nothing_sent_without_database(
     failed = False
     try:
         yield
-    except AWAY as error:
+    except UNAVAILABLE as error:
         if in_atomic_block():
             raise
         # These errors are about the connection or the table, and repeat no values.
@@ -186,13 +188,14 @@ def nothing_sent_without_database(
         raise TemporaryFailure(NO_DATABASE, **where)
 
 
-def tell_brakes(alias: str, outcome: Outcome) -> None:
-    """What is recorded is recorded: a fault of the brakes must not look like one of the send."""
+def report_to_breaker(alias: str, outcome: Outcome) -> None:
+    """Update the circuit breaker. An error here must not be reported as a failed send, because the
+    outcome is already stored."""
     try:
         with transaction.atomic(using=write_db()):
-            brakes.note(alias, outcome)
+            circuit_breaker.note(alias, outcome)
     except Exception as error:
-        logger.error("the brakes of %s took no note: %s", alias, type(error).__name__)
+        logger.error("the circuit breaker of %s was not updated: %s", alias, type(error).__name__)
 
 
 def send_after_commit(message: SmsMessage, *, may_wait: bool = False) -> None:
@@ -226,9 +229,9 @@ def _send_committed(message: SmsMessage, waited_for: str | None, may_wait: bool)
 def _send_stored(message: SmsMessage, *, may_wait: bool) -> None:
     if not renew(message):
         raise SmsNotSent(LEASE_PASSED, alias=message.using, code="lease", sms=message.pk)
-    backend = fence.provider(message.using)
+    backend = checked_backend.provider(message.using)
     try:
-        brakes.admit(backend)
+        circuit_breaker.admit(backend)
     except SmsNotSent as error:
         error.sms = message.pk
         _end(message, error, last=not may_wait)
@@ -305,7 +308,7 @@ def enqueue(messages: SmsMessageQuerySet) -> int:
     """Put drafts into the queue, and wake the workers; return how many."""
     moved = _into_queue(messages)
     if moved:
-        wakeup.ring()
+        notify.notify_workers()
     return moved
 
 
@@ -384,7 +387,7 @@ def renew(message: SmsMessage) -> bool:
 def mark_sending(messages: Sequence[SmsMessage]) -> set[Claim]:
     """Mark claimed messages as *sending*; return the claims whose messages may now be written to
     the network: all others are no longer this process's."""
-    return _persist(partial(_turn, [], messages, clock.now()), []) if messages else set()
+    return _persist(partial(_record_and_mark, [], messages, clock.now()), []) if messages else set()
 
 
 def release(messages: Iterable[SmsMessage], *, tokens: Collection[str] = ()) -> int:
@@ -403,9 +406,9 @@ def take_back(messages: Iterable[SmsMessage]) -> int:
     return move(_held(messages), [Status.SENDING], Status.QUEUED, **_UNTRIED)
 
 
-_NOBODYS = {"token": "", "lease_until": None}
+_UNCLAIMED = {"token": "", "lease_until": None}
 #: It was not the message's turn after all: that counts as no attempt.
-_UNTRIED = {**_NOBODYS, "attempts": F("attempts") - 1}
+_UNTRIED = {**_UNCLAIMED, "attempts": F("attempts") - 1}
 
 
 def _held(messages: Iterable[SmsMessage]) -> SmsMessageQuerySet:
@@ -430,7 +433,7 @@ def _by_token(claims: Iterable[Claim]) -> dict[str, list[Any]]:
 
 
 def attempt(
-    backend: Fenced, message: SmsMessage, mark: Callable[[SmsMessage], bool]
+    backend: CheckedBackend, message: SmsMessage, mark: Callable[[SmsMessage], bool]
 ) -> Outcome | None:
     """Hand a claimed message to its backend; ``None`` if the claim was lost and nothing was sent.
 
@@ -455,7 +458,7 @@ def attempt(
     return outcome
 
 
-def _call(backend: Fenced, message: SmsMessage) -> Outcome:
+def _call(backend: CheckedBackend, message: SmsMessage) -> Outcome:
     try:
         backend.open()
         return backend.send_message(message)
@@ -478,7 +481,7 @@ def record(results: Sequence[Result], *, last: bool = False) -> None:
         if isinstance(result.outcome, SmsError)
     ]
     if accepted:
-        steps.insert(0, (partial(_turn, accepted, [], clock.now()), accepted))
+        steps.insert(0, (partial(_record_and_mark, accepted, [], clock.now()), accepted))
     failure: Exception | None = None
     for step, concerned in steps:
         try:
@@ -489,25 +492,27 @@ def record(results: Sequence[Result], *, last: bool = False) -> None:
         raise failure
 
 
-def turn(accepted: Sequence[Result], going: Sequence[SmsMessage]) -> set[Claim]:
+def record_and_mark(accepted: Sequence[Result], going: Sequence[SmsMessage]) -> set[Claim]:
     """Do :func:`record` and :func:`mark_sending` in one UPDATE, since requests wait for it."""
     keys = {result.message.pk for result in accepted}
     if not (accepted and going) or any(message.pk in keys for message in going):
         record(accepted)
         return mark_sending(going)
-    return _persist(partial(_turn, accepted, going, clock.now()), list(accepted))
+    return _persist(partial(_record_and_mark, accepted, going, clock.now()), list(accepted))
 
 
-def _turn(accepted: Sequence[Result], going: Sequence[SmsMessage], now: datetime) -> set[Claim]:
+def _record_and_mark(
+    accepted: Sequence[Result], going: Sequence[SmsMessage], now: datetime
+) -> set[Claim]:
     """Move ``accepted`` from *sending* to *sent*, and ``going`` from *claimed* to *sending*; return
     the claims that may go."""
-    aliases = {_taken_by(result) for result in accepted}
+    aliases = {_accepted_by(result) for result in accepted}
     first = {alias: _first_question(alias, now) for alias in aliases}
     sent = {claim_of(one.message): _sent_marks(one, now, first) for one in accepted}
     marks = {"sending_at": now, "lease_until": now + conf.lease()}
     marked = set(map(claim_of, going))
     winners = set(sent)
-    if _turn_rows(sent, marked, marks) < len(sent) + len(marked):
+    if _update_rows(sent, marked, marks) < len(sent) + len(marked):
         # Some were lost; or an earlier try of this very UPDATE went through, which its time shows.
         ours = _held([*(result.message for result in accepted), *going])
         recorded = ours.filter(status=Status.SENT, sent_at=now)
@@ -526,8 +531,10 @@ def _turn(accepted: Sequence[Result], going: Sequence[SmsMessage], now: datetime
     return marked
 
 
-def _turn_rows(sent: dict[Claim, dict[str, Any]], going: set[Claim], marks: dict[str, Any]) -> int:
-    """The conditional UPDATE of :func:`_turn`, as :func:`move` does one; how many rows moved.
+def _update_rows(
+    sent: dict[Claim, dict[str, Any]], going: set[Claim], marks: dict[str, Any]
+) -> int:
+    """Run the conditional UPDATE of :func:`_record_and_mark`; return how many rows moved.
 
     Written out: a worker's database does little else, and the ORM takes longer to compose this
     than any database to do it. MariaDB assigns from left to right, so the status comes last.
@@ -582,7 +589,7 @@ def _places(values: Collection[Any]) -> str:
     return ", ".join(["%s"] * len(values))
 
 
-def _taken_by(result: Result) -> str:
+def _accepted_by(result: Result) -> str:
     assert isinstance(result.outcome, Receipt)
     return result.outcome.alias or result.message.using
 
@@ -590,7 +597,7 @@ def _taken_by(result: Result) -> str:
 def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]) -> dict[str, Any]:
     """What a row carries once its message was taken. ``first``: when to ask, by provider."""
     assert isinstance(result.outcome, Receipt)
-    using = _taken_by(result)
+    using = _accepted_by(result)
     ask_at = first[using]
     if ask_at is not None and not result.outcome.gateway_id:
         ask_at = now + conf.status_window()  # nothing to ask with: it is given up then
@@ -606,7 +613,7 @@ def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]
 
 def _first_question(alias: str, now: datetime) -> datetime | None:
     """When to ask for a report: soon, or never."""
-    if not fence.gives_reports(alias):
+    if not checked_backend.gives_reports(alias):
         return None
     return now + timedelta(seconds=states.ask_again_in(0))
 
@@ -636,7 +643,7 @@ def _record_error(result: Result, error: SmsError, last: bool) -> None:
     )
     changes: dict[str, Any] = {}
     if decision.status == Status.QUEUED:
-        changes = dict(_NOBODYS)
+        changes = dict(_UNCLAIMED)
         if decision.retry_in:
             wait = decision.retry_in * random.uniform(1, 1.2)
             changes["send_after"] = now + timedelta(seconds=wait)
@@ -667,7 +674,7 @@ def _write_words(message: SmsMessage, words: dict[str, str]) -> None:
 
 
 LATE = "A late answer: "
-TAKEN = gettext_noop("it was taken.")
+ACCEPTED = gettext_noop("it was taken.")
 
 
 def _record_late(result: Result) -> None:
@@ -676,9 +683,9 @@ def _record_late(result: Result) -> None:
     message, outcome = result.message, result.outcome
     held = _held([message])
     if isinstance(outcome, Receipt):
-        ask_at = _first_question(_taken_by(result), clock.now())
-        known: dict[str, Any] = {"gateway_id": outcome.gateway_id, "using": _taken_by(result)}
-        words = {"error_text": f"{LATE}{TAKEN}"}
+        ask_at = _first_question(_accepted_by(result), clock.now())
+        known: dict[str, Any] = {"gateway_id": outcome.gateway_id, "using": _accepted_by(result)}
+        words = {"error_text": f"{LATE}{ACCEPTED}"}
         confirmed = known | {"next_status_at": ask_at} if outcome.gateway_id else {}
     else:
         known, confirmed = {}, {}
@@ -690,11 +697,13 @@ def _record_late(result: Result) -> None:
     elif isinstance(outcome, SmsNotSent):
         logger.warning("message %s was not sent, and its row had moved on", message.pk)
     else:
-        _cry(result, "its row had moved on" if held.exists() else "its row was deleted or claimed")
+        _log_contradiction(
+            result, "its row had moved on" if held.exists() else "its row was deleted or claimed"
+        )
     reread(message)
 
 
-def _cry(result: Result, why: str) -> None:
+def _log_contradiction(result: Result, why: str) -> None:
     outcome = result.outcome
     verdict = outcome.kind if isinstance(outcome, SmsError) else f"taken as {outcome.gateway_id!r}"
     logger.critical("message %s: %s, but %s", result.message.pk, verdict, why)
@@ -703,7 +712,7 @@ def _cry(result: Result, why: str) -> None:
 _T = TypeVar("_T")
 
 
-PATIENCE = 10.0  # seconds for a write without which nothing is lost
+MAX_PERSIST_SECONDS = 10.0  # seconds for a write without which nothing is lost
 
 
 def _persist(operation: Callable[[], _T], results: list[Result]) -> _T:
@@ -711,15 +720,21 @@ def _persist(operation: Callable[[], _T], results: list[Result]) -> _T:
     a request."""
     begun = any(result.message.status == Status.SENDING for result in results)
     lease = conf.lease().total_seconds()
-    give_up = time.monotonic() + (lease if begun else min(lease, PATIENCE))
+    give_up = time.monotonic() + (lease if begun else min(lease, MAX_PERSIST_SECONDS))
     pause = 0.05
     while True:
         try:
             return operation()
         except Exception as error:
-            if not isinstance(error, AWAY) or in_atomic_block() or time.monotonic() > give_up:
+            if (
+                not isinstance(error, UNAVAILABLE)
+                or in_atomic_block()
+                or time.monotonic() > give_up
+            ):
                 for result in results:
-                    _cry(result, f"the database did not take it ({type(error).__name__})")
+                    _log_contradiction(
+                        result, f"the database did not take it ({type(error).__name__})"
+                    )
                 raise
         connections[write_db()].close()
         time.sleep(pause)
@@ -760,7 +775,7 @@ def _announce(message: SmsMessage, old: Status, new: Status) -> None:
 
 LEASE_ENDED = gettext_noop("Its worker died or stood still in the middle of the request.")
 EXPIRED_UNSENT = gettext_noop("It expired before it could be sent.")
-AT_MOST = 1000  # rows a pass: the rest is the next pass's
+RECOVERED_PER_PASS = 1000  # rows a pass: the rest is the next pass's
 
 
 def recover() -> dict[str, int]:
@@ -788,7 +803,7 @@ def fail_overdue(messages: SmsMessageQuerySet) -> int:
 def _end_each(messages: SmsMessageQuerySet, new: Status, **changes: Any) -> int:
     """Move those that are still as they were found, each with its signals; return how many."""
     ended = 0
-    for message in messages[:AT_MOST]:
+    for message in messages[:RECOVERED_PER_PASS]:
         old = Status(message.status)
         if move(messages.filter(pk=message.pk, token=message.token), [old], new, **changes):
             ended += 1
@@ -804,7 +819,7 @@ def confirm_sent(message: SmsMessage) -> None:
     """A person says that an *unknown* message was sent. Raises ``WrongStatus`` for any other."""
     now = clock.now()
     ask_at = now if message.gateway_id else now + conf.status_window()
-    reports = fence.gives_reports(message.using)
+    reports = checked_backend.gives_reports(message.using)
     moved = move(
         rows([message.pk]),
         [Status.UNKNOWN],
@@ -843,7 +858,7 @@ def resend(message: SmsMessage, *, created_by: Any = None) -> SmsMessage:
     try:
         with transaction.atomic(using=write_db()):
             again.save(using=write_db())
-            wakeup.ring()
+            notify.notify_workers()
     except IntegrityError:
         raise WrongStatus("It has been resent already.", sms=message.pk) from None
     return again

@@ -16,10 +16,10 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from . import brakes, clock, conf, fence, sending, wakeup
+from . import checked_backend, circuit_breaker, clock, conf, notify, sending
 from .backends.locmem import outbox
+from .checked_backend import CheckedBackend
 from .exceptions import SmsNotSent
-from .fence import Fenced
 from .models import SmsMessage, rows, write_db
 from .providers import DEFAULT_ALIAS, providers
 from .states import Status
@@ -88,7 +88,7 @@ def send_sms(
     if send_after is not None:
         raise TypeError("send_sms() sends now. Use queue_sms(…, send_after=…) to send later.")
     message.created_by = created_by
-    backend = fence.provider(using)
+    backend = checked_backend.provider(using)
 
     waits = storing = False
 
@@ -111,10 +111,10 @@ def send_sms(
     return stored
 
 
-def _admitted(backend: Fenced, *, waits: bool, may_wait: bool) -> bool:
+def _admitted(backend: CheckedBackend, *, waits: bool, may_wait: bool) -> bool:
     """Return False where the provider is paused and the message may wait for its end."""
     try:
-        brakes.admit(backend, may_ask=not waits)
+        circuit_breaker.admit(backend, may_ask=not waits)
     except SmsNotSent:
         if not may_wait:
             raise
@@ -159,7 +159,7 @@ def queue_sms(
 
 
 def _leave_to_workers(message: SmsMessage) -> None:
-    wakeup.ring()
+    notify.notify_workers()
     if (handover := _handover()) is not None:
         handover.add([message])
         handover.on_commit()
@@ -203,7 +203,7 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
                 handover.add(new)
         if handover is not None:
             handover.on_commit()
-        wakeup.ring()
+        notify.notify_workers()
     if bad.wrong_kind and bad.wrong_kind == bad.rows:
         raise TypeError(f"send_mass_sms takes an iterable of {ROW}; this one has {bad.first_kind}.")
     result = Stored(stored)

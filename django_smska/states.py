@@ -58,9 +58,9 @@ STOPPING_KINDS = frozenset({"account", "funds", "unreachable", "busy"})
 #: Errors after which a message waits: it may be sent when the provider can be used again.
 WAITING_KINDS = STOPPING_KINDS | {"broken"}
 
-#: Seconds from a provider's pause to the first look whether it is well again; the next looks come
-#: after twice, four times… as long. A wrong login is tried rarely: repeated ones lock accounts.
-PAUSES = {
+#: Seconds from a provider's pause to the first probe; the next ones follow after twice, four times…
+#: as long. A wrong login is probed rarely, because repeated ones lock accounts.
+PAUSE_SECONDS = {
     "account": 600,
     "funds": 300,
     "unreachable": 15,
@@ -68,11 +68,11 @@ PAUSES = {
     "hanging": 60,
     "broken": 60,
 }
-LONGEST_PAUSE = 3600
+LONGEST_PAUSE_SECONDS = 3600
 
 #: Unknown outcomes in a row after which a provider counts as hanging, and failures of its program
 #: in a row after which it counts as broken.
-STRIKES = 3
+FAILURES_BEFORE_PAUSE = 3
 
 
 def may_move(old: Status, new: Status) -> bool:
@@ -110,9 +110,9 @@ def backoff(attempts: int) -> float:
     return float(min(15 * 4 ** min(attempts - 1, 5), 3600))
 
 
-def pause_for(kind: str, looks: int) -> float:
-    """Seconds until the next look at a paused provider, after ``looks`` that found it ill."""
-    return float(min(PAUSES[kind] * 2 ** min(looks, 12), LONGEST_PAUSE))
+def pause_for(kind: str, probes: int) -> float:
+    """Return the seconds until a paused provider is probed again, after ``probes`` failed."""
+    return float(min(PAUSE_SECONDS[kind] * 2 ** min(probes, 12), LONGEST_PAUSE_SECONDS))
 
 
 def milder(kind: str) -> list[str]:
@@ -120,7 +120,7 @@ def milder(kind: str) -> list[str]:
     to light while a gateway is away must not be tried as often as a connection."""
     if kind not in STOPPING_KINDS:
         return []
-    return [reason for reason, seconds in PAUSES.items() if seconds < PAUSES[kind]]
+    return [reason for reason, seconds in PAUSE_SECONDS.items() if seconds < PAUSE_SECONDS[kind]]
 
 
 def ask_again_in(questions: int) -> float:

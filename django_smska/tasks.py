@@ -22,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.utils import timezone
 
-from . import conf, fence, sending
+from . import checked_backend, conf, sending
 from .exceptions import InvalidProvider
 from .models import SmsMessage, rows, write_db
 from .providers import providers
@@ -76,7 +76,7 @@ def require_workers(alias: str) -> None:
 
 def _network_is_used() -> bool:
     try:
-        return any(fence.provider(alias).uses_network for alias in providers)
+        return any(checked_backend.provider(alias).uses_network for alias in providers)
     except InvalidProvider:
         return True
 

@@ -23,9 +23,9 @@ from typing import Any
 from django.db import Error
 from django.db.models import Exists, OuterRef, Subquery
 
-from . import brakes, clock, delivery, fence, pace, sending
+from . import checked_backend, circuit_breaker, clock, delivery, rate_limit, sending
+from .checked_backend import CheckedBackend
 from .exceptions import InvalidProvider, SmsError
-from .fence import Fenced
 from .models import SmsMessage, SmsMessageQuerySet, rows
 from .providers import providers
 from .receipts import Receipt
@@ -34,15 +34,15 @@ from .states import Status
 
 logger = logging.getLogger(__name__)
 
-REPORTS_A_PASS = 200
-SHIFT = 10.0  # seconds for one provider, before others have their turn
-PATIENCE_FOR_RATE = 60.0  # seconds that a pass with an end waits for times under a ``rate``
+REPORTS_PER_PASS = 200
+TIME_SLICE_SECONDS = 10.0  # seconds for one provider, before others have their turn
+MAX_RATE_WAIT_SECONDS = 60.0  # seconds that a pass with an end waits for times under a ``rate``
 # Seconds: what is due so soon is waited for. The process that stored it "for now" may have read the
 # database's clock a moment ahead of us, and nobody wakes us again for it.
-NEARLY_DUE = 2.0
-TELL_EVERY = 1.0  # seconds between two good news to the brakes
-LINGER = 0.004  # seconds, at most, that a letter waits for others
-PATIENCE = 0.06  # and no more than this share of what a request takes
+NEARLY_DUE_SECONDS = 2.0
+REPORT_SUCCESS_SECONDS = 1.0  # between two reports of success to the circuit breaker
+MAX_BATCH_DELAY_SECONDS = 0.004  # seconds, at most, that a event waits for others
+BATCH_DELAY_SHARE = 0.06  # and no more than this share of what a request takes
 
 
 class Worker:
@@ -89,7 +89,7 @@ class Worker:
             asked = self._ask_some()
             done += sent
             done["reports"] += asked
-            if not more and (not asked or done["reports"] >= REPORTS_A_PASS):
+            if not more and (not asked or done["reports"] >= REPORTS_PER_PASS):
                 break
         return done
 
@@ -98,7 +98,7 @@ class Worker:
         now, aliases = clock.now(), list(self._aliases())
         every = rows().order_by()
         mine = every.filter(using=OuterRef("alias")).next_time()
-        found = brakes.states_of(aliases).values_list(
+        found = circuit_breaker.states_of(aliases).values_list(
             "worker_seen_at",
             Subquery(mine.values("send_after")[:1]),
             Exists(every.stale(now)),
@@ -106,11 +106,13 @@ class Worker:
             Exists(every.awaiting_report(now)),
         )
         answers = list(found)
-        fresh = [seen for seen, *_ in answers if seen and seen > now - brakes.SEEN_EVERY]
+        fresh = [
+            seen for seen, *_ in answers if seen and seen > now - circuit_breaker.HEARTBEAT_INTERVAL
+        ]
         if len(fresh) < len(aliases):
-            brakes.be_seen(aliases)
+            circuit_breaker.heartbeat(aliases)
             return True
-        soon = now + timedelta(seconds=NEARLY_DUE)
+        soon = now + timedelta(seconds=NEARLY_DUE_SECONDS)
         return any((first and first <= soon) or any(flags) for _, first, *flags in answers)
 
     def _ask_some(self) -> int:
@@ -136,7 +138,7 @@ class Worker:
 
     def _send_all(self, messages: SmsMessageQuerySet, aliases: list[str]) -> Counter[str]:
         done, more = self._send(messages, aliases)
-        end = time.monotonic() + PATIENCE_FOR_RATE
+        end = time.monotonic() + MAX_RATE_WAIT_SECONDS
         while not self.stopping.is_set() and (more or self.wait_for_next(end)):
             sent, more = self._send(messages, aliases)
             done += sent
@@ -153,12 +155,12 @@ class Worker:
         for alias in aliases:
             mine = messages.filter(using=alias)
             due_in = _due_in(mine)
-            if due_in <= 0 and (crew := self._send_through(alias, mine)) is not None:
-                done += crew.done
-                more = more or crew.out_of_time
-                held_back += crew.held_back()
+            if due_in <= 0 and (dispatcher := self._send_through(alias, mine)) is not None:
+                done += dispatcher.done
+                more = more or dispatcher.out_of_time
+                held_back += dispatcher.held_back()
                 due_in = _due_in(mine)
-            if 0 < due_in <= NEARLY_DUE:
+            if 0 < due_in <= NEARLY_DUE_SECONDS:
                 held_back.append(due_in)
         self.next_in = min(held_back, default=None)
         return done, more
@@ -184,26 +186,26 @@ class Worker:
             self._tokens.clear()
             self._refused.clear()
 
-    def _send_through(self, alias: str, messages: SmsMessageQuerySet) -> _Crew | None:
+    def _send_through(self, alias: str, messages: SmsMessageQuerySet) -> _Dispatcher | None:
         backend = _backend(alias)
-        if not brakes.may_send(backend):
+        if not circuit_breaker.may_send(backend):
             return None
         try:
             backend.open()
-            crew = _Crew(self, backend, messages)
+            dispatcher = _Dispatcher(self, backend, messages)
             try:
-                crew.work()
+                dispatcher.work()
             except Exception:
-                self._refused += crew.refused
+                self._refused += dispatcher.refused
                 sending.reconnect()
                 with contextlib.suppress(Error):
                     self._give_back()
                 raise
             self._tokens.clear()
-            return crew
+            return dispatcher
         except SmsError as error:  # it could not be opened: its queue waits, others go on
             logger.error("%s", error)
-            sending.tell_brakes(alias, error)
+            sending.report_to_breaker(alias, error)
             return None
         finally:
             backend.close()
@@ -215,15 +217,15 @@ def _due_in(messages: SmsMessageQuerySet) -> float:
     return math.inf if first is None else (first - clock.now()).total_seconds()
 
 
-def _backend(alias: str) -> Fenced:
+def _backend(alias: str) -> CheckedBackend:
     try:
-        return fence.provider(alias)
+        return checked_backend.provider(alias)
     except InvalidProvider as error:
-        return fence.unusable(alias, error)
+        return checked_backend.unusable(alias, error)
 
 
 @dataclass(frozen=True)
-class _Letter:
+class _Event:
     """From a thread to the desk: a message that asks for leave (``answer``), or has ended."""
 
     message: SmsMessage
@@ -231,43 +233,45 @@ class _Letter:
     answer: queue.SimpleQueue[bool] | None = None
 
 
-class _Crew:
+class _Dispatcher:
     """The threads of one provider for one pass, and the desk that they report to.
 
     A few more threads than requests may be in the air have a message ready, so that the next
     request leaves when one has ended.
     """
 
-    def __init__(self, worker: Worker, backend: Fenced, messages: SmsMessageQuerySet) -> None:
+    def __init__(
+        self, worker: Worker, backend: CheckedBackend, messages: SmsMessageQuerySet
+    ) -> None:
         self.worker = worker
         self.backend = backend
         self.messages = messages
         self.alias = str(backend.alias)
         self.width = worker.concurrency
         # No SimpleQueue: up to CPython 3.12 it may wait for ever where the timeout is short.
-        self.desk: queue.Queue[_Letter] = queue.Queue()
-        self.tray: queue.SimpleQueue[SmsMessage | None] = queue.SimpleQueue()
+        self.inbox: queue.Queue[_Event] = queue.Queue()
+        self.jobs: queue.SimpleQueue[SmsMessage | None] = queue.SimpleQueue()
         self.threads: list[threading.Thread] = []
         self.claimed: deque[SmsMessage] = deque()
         self.out: set[Any] = set()  # keys of the messages that the threads have
-        self.asking: deque[_Letter] = deque()
-        self.in_the_air: dict[Any, float] = {}  # key: when it was given leave
+        self.waiting: deque[_Event] = deque()
+        self.in_flight: dict[Any, float] = {}  # key: when it was given leave
         self.ended: list[Result] = []
         self.refused: list[SmsMessage] = []
-        self.times = pace.Times(self.alias, backend.rate)
-        self.usual = 0.0  # seconds that a request takes
+        self.rate_slots = rate_limit.RateSlots(self.alias, backend.rate)
+        self.request_seconds = 0.0  # seconds that a request takes
         self.done: Counter[str] = Counter()
         self.open = self.open_to_the_end = True
         # One goes alone, until the gateway has answered as it should.
         self.proven = self.alias in worker.proven
         self.begun = False  # whatever the time, a pass sends one
         self.until = 0.0
-        self.tell_at = 0.0  # when the brakes hear of a success again
+        self.report_success_at = 0.0  # monotonic: when the circuit breaker is next informed
 
     def work(self) -> None:
         try:
             self._claim()
-            self.until = time.monotonic() + SHIFT
+            self.until = time.monotonic() + TIME_SLICE_SECONDS
             self._hand_out()
             while self.out:
                 self._serve()
@@ -285,171 +289,175 @@ class _Crew:
 
     def held_back(self) -> list[float]:
         """The seconds until the next message may leave, where the rate ended this."""
-        if not self.open_to_the_end or self.times.near() or not self.messages.due(clock.now()):
+        if not self.open_to_the_end or self.rate_slots.near() or not self.messages.due(clock.now()):
             return []
-        return [self.times.until_next()]
+        return [self.rate_slots.until_next()]
 
     # --- at the desk
 
     def _serve(self) -> None:
         """Take what has come, record it, and let the next go: what is not recorded is in doubt."""
-        for letter in self._letters():
-            self._sort(letter)
-        self._turn()
+        for event in self._events():
+            self._sort(event)
+        self._record_and_mark()
         self._hand_out()
         self._claim()
         self._hand_out()
 
-    def _letters(self) -> list[_Letter]:
-        """Wait for a letter, and a moment for those that come with it: a query serves them all.
+    def _events(self) -> list[_Event]:
+        """Wait for a event, and a moment for those that come with it: a query serves them all.
 
         A signal that comes right before the wait does not end it, so that is bounded, too.
         """
-        letters: list[_Letter] = []
+        events: list[_Event] = []
         try:
-            letters.append(self.desk.get(timeout=self._longest_wait()))
-            end = time.monotonic() + min(self.usual * PATIENCE, LINGER)
-            while len(letters) < self.width:
-                letters.append(self.desk.get(timeout=max(end - time.monotonic(), 0)))
+            events.append(self.inbox.get(timeout=self._longest_wait()))
+            end = time.monotonic() + min(
+                self.request_seconds * BATCH_DELAY_SHARE, MAX_BATCH_DELAY_SECONDS
+            )
+            while len(events) < self.width:
+                events.append(self.inbox.get(timeout=max(end - time.monotonic(), 0)))
         except queue.Empty:
             pass
-        return letters
+        return events
 
-    def _sort(self, letter: _Letter) -> None:
-        if letter.answer is not None:
-            self.asking.append(letter)
+    def _sort(self, event: _Event) -> None:
+        if event.answer is not None:
+            self.waiting.append(event)
             return
-        pk = letter.message.pk
+        pk = event.message.pk
         self.out.discard(pk)
-        if (since := self.in_the_air.pop(pk, None)) is not None:
-            self.usual += (time.monotonic() - since - self.usual) / 8
-        if letter.outcome is not None:
-            self.ended.append(Result(letter.message, letter.outcome))
+        if (since := self.in_flight.pop(pk, None)) is not None:
+            self.request_seconds += (time.monotonic() - since - self.request_seconds) / 8
+        if event.outcome is not None:
+            self.ended.append(Result(event.message, event.outcome))
             # A refusal of the message, too, shows that the login and the line are good.
-            kind = getattr(letter.outcome, "kind", "taken")
+            kind = getattr(event.outcome, "kind", "taken")
             self.proven = self.proven or kind in ("taken", "message", "sender")
 
     def _may_go_on(self) -> bool:
         in_time = not self.begun or time.monotonic() < self.until
         return self.open and in_time and not self.worker.stopping.is_set()
 
-    def _turn(self) -> None:
+    def _record_and_mark(self) -> None:
         """Record what has ended, and mark as many as may take its place in the air; refuse all
-        where we must stop. Errors come first: the brakes may have a word to say."""
+        where we must stop. Errors are recorded first, because they may pause the provider."""
         errors = [result for result in self.ended if isinstance(result.outcome, SmsError)]
         self.ended = [result for result in self.ended if result not in errors]
         if errors:
             sending.record(errors)
-            self._tell(errors)
+            self._note(errors)
         going = self._may_go_on()
         let_go = self._pop(self._room() if going else 0)
         # Under a rate, one that would wait for long gives its place in the queue back, too.
-        refused = self._pop(0 if going and self.times.near() else len(self.asking))
-        messages = [letter.message for letter in let_go]
+        refused = self._pop(0 if going and self.rate_slots.near() else len(self.waiting))
+        messages = [event.message for event in let_go]
         taken, self.ended = self.ended, []
         marked: set[sending.Claim] = set()
         try:
-            marked = sending.turn(taken, messages)
-            sending.release(letter.message for letter in refused)
+            marked = sending.record_and_mark(taken, messages)
+            sending.release(event.message for event in refused)
         except Exception:
             self.refused += [one for one in messages if sending.claim_of(one) not in marked]
             raise
         finally:
             self.begun = self.begun or bool(marked)
-            self.in_the_air |= dict.fromkeys((pk for pk, _ in marked), time.monotonic())
-            for letter in (*let_go, *refused):
-                assert letter.answer is not None
-                letter.answer.put(sending.claim_of(letter.message) in marked)
+            self.in_flight |= dict.fromkeys((pk for pk, _ in marked), time.monotonic())
+            for event in (*let_go, *refused):
+                assert event.answer is not None
+                event.answer.put(sending.claim_of(event.message) in marked)
         if taken:
-            self._tell(taken)
+            self._note(taken)
 
-    def _pop(self, number: int) -> list[_Letter]:
-        return [self.asking.popleft() for _ in range(min(number, len(self.asking)))]
+    def _pop(self, number: int) -> list[_Event]:
+        return [self.waiting.popleft() for _ in range(min(number, len(self.waiting)))]
 
     def _room(self) -> int:
         """How many more may be in the air now."""
-        return self.times.take(min(self._free_places(), len(self.asking)))
+        return self.rate_slots.take(min(self._free_places(), len(self.waiting)))
 
     def _free_places(self) -> int:
-        return (self.width if self.proven else 1) - len(self.in_the_air)
+        return (self.width if self.proven else 1) - len(self.in_flight)
 
     def _longest_wait(self) -> float:
-        """Seconds to wait for a letter: until one that asks for leave has its time."""
-        if self.times.rate is None or not self.asking or not self._free_places():
+        """Seconds to wait for a event: until one that asks for leave has its time."""
+        if self.rate_slots.rate is None or not self.waiting or not self._free_places():
             return 1.0
-        return min(1.0, self.times.until_next())
+        return min(1.0, self.rate_slots.until_next())
 
     def _ready(self) -> int:
         """How many messages the threads should have beside those in the air."""
-        if self.times.rate is None:
+        if self.rate_slots.rate is None:
             return self.width // 4 if self.proven else 0
         # Enough to connect before their times come, and no more: a connection grows stale.
-        return min(self.width, max(1, round(self.times.rate * 2 * pace.AHEAD)))
+        return min(
+            self.width, max(1, round(self.rate_slots.rate * 2 * rate_limit.BOOK_AHEAD_SECONDS))
+        )
 
     def _hand_out(self) -> None:
         """Give the threads what they have room for."""
         ready, room = self._ready(), self.width if self.proven else 1
-        if self.times.rate is not None:
-            room = min(room, len(self.in_the_air)) if self.times.near() else -ready
+        if self.rate_slots.rate is not None:
+            room = min(room, len(self.in_flight)) if self.rate_slots.near() else -ready
         while self.claimed and len(self.out) < room + ready and self._may_go_on():
             if len(self.threads) <= len(self.out) and not self._hire():
                 break
             message = self.claimed.popleft()
             self.out.add(message.pk)
-            self.tray.put(message)
+            self.jobs.put(message)
 
     def _claim(self) -> None:
         """Keep a small stock, so that a thread never waits for a claim."""
-        stock = self.width if self.times.rate is None else self._ready()
-        if not (self._may_go_on() and self.times.near()):
+        stock = self.width if self.rate_slots.rate is None else self._ready()
+        if not (self._may_go_on() and self.rate_slots.near()):
             sending.release(self.claimed)
             self.claimed.clear()
-        elif len(self.claimed) < (stock if self.desk.empty() else stock // 4 + 1):
+        elif len(self.claimed) < (stock if self.inbox.empty() else stock // 4 + 1):
             now = clock.now()
             in_hand = self.out.union(message.pk for message in self.claimed)
             due = self.messages.due(now).exclude(pk__in=in_hand)[: 3 * stock]
             self.claimed += sending.claim(due, now, self.worker.claiming())
 
-    def _tell(self, results: list[Result]) -> None:
+    def _note(self, results: list[Result]) -> None:
         self.done.update(str(result.message.status) for result in results)
-        self._tell_brakes([result.outcome for result in results])
+        self._report_to_breaker([result.outcome for result in results])
         self.worker.progress(self.done)
 
-    def _tell_brakes(self, outcomes: list[Outcome]) -> None:
+    def _report_to_breaker(self, outcomes: list[Outcome]) -> None:
         """Tell every error at once, also one after which another provider accepted the message; of
         each provider's successes now and then the newest."""
         errors = [one for one in outcomes if isinstance(one, SmsError) or one.refused]
         for error in errors:
-            sending.tell_brakes(self.alias, error)
+            sending.report_to_breaker(self.alias, error)
         if errors:
-            self.open = self.open and brakes.may_go_on(self.backend)
-            self.tell_at = 0.0
+            self.open = self.open and circuit_breaker.may_go_on(self.backend)
+            self.report_success_at = 0.0
         accepted = {one.alias: one for one in outcomes if isinstance(one, Receipt)}
-        if accepted and time.monotonic() >= self.tell_at:
+        if accepted and time.monotonic() >= self.report_success_at:
             for newest in accepted.values():
-                sending.tell_brakes(self.alias, newest)
-            self.tell_at = time.monotonic() + TELL_EVERY
+                sending.report_to_breaker(self.alias, newest)
+            self.report_success_at = time.monotonic() + REPORT_SUCCESS_SECONDS
 
     def _drain(self) -> None:
         """Whatever happened at the desk: no thread waits for leave for ever, and no outcome that
         came is lost."""
         self.open_to_the_end, self.open = self.open, False
         with contextlib.suppress(Error):
-            self.times.give_back()
+            self.rate_slots.give_back()
         failure: Exception | None = None
         while self.out or self.ended or self.claimed:
             try:
                 if self.out:
                     self._serve()
                 else:
-                    self._turn()
+                    self._record_and_mark()
                     self._claim()
             except Exception as error:  # the database is away, perhaps; the lease will tell
                 failure = failure or error
                 if not self.out:
                     break
         for _ in self.threads:
-            self.tray.put(None)
+            self.jobs.put(None)
         for thread in self.threads:
             thread.join()
         if failure is not None:
@@ -471,16 +479,16 @@ class _Crew:
     def _send_all(self) -> None:
         answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
-        def ask_leave(message: SmsMessage) -> bool:
-            self.desk.put(_Letter(message, answer=answer))
+        def ask_permission(message: SmsMessage) -> bool:
+            self.inbox.put(_Event(message, answer=answer))
             return answer.get()
 
-        while (message := self.tray.get()) is not None:
+        while (message := self.jobs.get()) is not None:
             outcome: Outcome | None = None
             try:
-                outcome = sending.attempt(self.backend, message, ask_leave)
+                outcome = sending.attempt(self.backend, message, ask_permission)
             except BaseException as error:  # such as SystemExit
                 begun = message.status == Status.SENDING
                 outcome = self.backend.crashed(error, begun=begun)
             finally:
-                self.desk.put(_Letter(message, outcome))
+                self.inbox.put(_Event(message, outcome))

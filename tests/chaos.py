@@ -80,10 +80,10 @@ class Log:
         return again
 
 
-def violations(gateway, log, texts, in_the_air=0):
+def violations(gateway, log, texts, in_flight=0):
     """Return what the ledger and the rows say against each other, as sentences.
 
-    ``texts``: all that was to be sent, each in one message; ``in_the_air``: how many requests were
+    ``texts``: all that was to be sent, each in one message; ``in_flight``: how many requests were
     at most in the air when workers were killed or stopped. Nothing may be at work any more.
     """
     from django_smska.models import SmsMessage
@@ -108,10 +108,10 @@ def violations(gateway, log, texts, in_the_air=0):
     told = [f"{len(bad)} {what}, such as {min(bad)!r}" for what, bad in found.items() if bad]
     unread = gateway.sends - len(log.sends)  # struck by a fault before they were read
     unknown = {text for text, status in rows.items() if status == "unknown"}
-    if len(unknown - log.doubtful) > in_the_air + unread:
+    if len(unknown - log.doubtful) > in_flight + unread:
         told.append(
             f"{len(unknown - log.doubtful)} unknown without a fault of the gateway; at most "
-            f"{in_the_air} were in the air, {unread} were struck unread"
+            f"{in_flight} were in the air, {unread} were struck unread"
         )
     return told
 
@@ -218,7 +218,7 @@ class Chaos:
         self.at_work = []
         self.frozen, self.thawing = None, None
         self.ended = set()  # process ids of the workers that ended when they were told to
-        self.in_the_air = 0
+        self.in_flight = 0
         self.counts = Counter()
         self.told = []
 
@@ -299,7 +299,7 @@ class Chaos:
         send_mass_sms(one for n, one in enumerate(made) if n % 5)
 
     def _wait(self, sends):
-        """Until the next strike; keep the brakes off and the queue due meanwhile."""
+        """Until the next strike; keep the circuit breaker closed and the queue due meanwhile."""
         before, end = len(sends), time.monotonic() + (self.plan.every or 10)
         enough = len(self.texts) // (2 * (self.plan.kills + 1))
         while time.monotonic() < end:
@@ -309,13 +309,13 @@ class Chaos:
             time.sleep(0.05)
 
     def _keep_going(self):
-        """Open what the brakes have closed, make due what waits, replace what has ended."""
+        """Open what the circuit breaker has closed, make due what waits, replace what has ended."""
         from django.utils import timezone
 
-        from django_smska import brakes
+        from django_smska import circuit_breaker
         from django_smska.models import SmsMessage
 
-        brakes.note_success("default")
+        circuit_breaker.note_success("default")
         now = timezone.now()
         SmsMessage.objects.filter(status="queued", send_after__gt=now).update(send_after=now)
         SmsMessage.objects.filter(status="sent", next_status_at__gt=now).update(next_status_at=now)
@@ -327,7 +327,7 @@ class Chaos:
         """Kill the worker that has worked longest; stop one now and then instead."""
         able = (one for one in self.at_work if one.role == "worker" and one is not self.frozen)
         victim = next(able)
-        self.in_the_air += self.plan.concurrency
+        self.in_flight += self.plan.concurrency
         if number % 5 == 3 and self.frozen is None:
             self._freeze(victim)
             return
@@ -341,7 +341,7 @@ class Chaos:
         self.counts["workers stopped"] += 1
         victim.signal(signal.SIGSTOP)
         self.frozen = victim
-        # A timer's deed: on SQLite the stopped one may hold the lock that this thread waits for.
+        # A timer's action: on SQLite the stopped one may hold the lock that this thread waits for.
         self.thawing = threading.Timer(2 * (self.plan.lease or 0.5), self._thaw)
         self.thawing.start()
         self._lose_lease(victim)
@@ -402,12 +402,12 @@ class Chaos:
                 break
 
     def _sum_up(self):
-        from django_smska import brakes
+        from django_smska import circuit_breaker
         from django_smska.models import SmsMessage
 
-        if (state := brakes.state_of("default")).is_paused:
+        if (state := circuit_breaker.state_of("default")).is_paused:
             self.told.append(f"the provider is paused for {state.reason!r} after a good answer")
-        self.told += violations(self.gateway, self.log, self.texts, self.in_the_air)
+        self.told += violations(self.gateway, self.log, self.texts, self.in_flight)
         for what in (
             "workers that ended by themselves",
             "admins that ended by themselves",
@@ -430,7 +430,7 @@ class Chaos:
             "texts with a doubtful fault": len(self.log.doubtful),
             "taken": len(self.gateway.taken),
             **{f"rows {status}": number for status, number in sorted(self.statuses.items())},
-            "unknown, and at most": f"{unknown} <= {self.in_the_air} + "
+            "unknown, and at most": f"{unknown} <= {self.in_flight} + "
             f"{len(self.log.doubtful) + self.gateway.sends - len(self.log.sends)}",
             "critical lines / tracebacks": f"{self.said.count('CRITICAL')} / "
             f"{self.said.count('Traceback')}",

@@ -53,7 +53,7 @@ def plant(name, patch=setattr):
     from django_smska.states import Status
 
     attempt, call, decide = sending.attempt, sending._call, states.decide
-    turn, record, save = sending._turn, sending.record, SmsMessage.save
+    turn, record, save = sending._record_and_mark, sending.record, SmsMessage.save
 
     def claim_without_condition(candidates, now, token=None, *, immediate=False):
         pks = list(candidates.values_list("pk", flat=True))
@@ -127,10 +127,10 @@ def plant(name, patch=setattr):
         "dead_sending_back_to_queued": (sending, "recover", recover_all_to_queued),
         "retry_on_timeout": (states, "decide", decide_doubt(Status.QUEUED)),
         "save_of_a_whole_row": (SmsMessage, "save", save_whole_row),
-        "mark_without_token": (sending, "_turn", mark_without_token),
+        "mark_without_token": (sending, "_record_and_mark", mark_without_token),
         "record_without_token": (sending, "record", record_without_token),
-        "leave_to_all": (sending, "_turn", leave_to_all),
-        "leave_to_a_key": (sending, "_turn", leave_to_a_key),
+        "leave_to_all": (sending, "_record_and_mark", leave_to_all),
+        "leave_to_a_key": (sending, "_record_and_mark", leave_to_a_key),
         "mark_after_the_send": (sending, "attempt", mark_after_the_send),
         "living_taken_for_dead": (sending, "recover", recover_the_living),
         "doubt_counts_as_failed": (states, "decide", decide_doubt(Status.FAILED)),

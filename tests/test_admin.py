@@ -1,4 +1,4 @@
-"""The admin: its list, its search, its form, and the deeds that its pages lead to."""
+"""The admin: its list, its search, its form, and the actions that its pages lead to."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-import django_smska.admin.deeds
+import django_smska.admin.actions
 import django_smska.admin.messages
 from django_smska import sending
 from django_smska.admin.forms import SmsMessageForm
@@ -57,10 +57,10 @@ def form(button="_save", **changes):
     } | changes
 
 
-def post(client, deed, *messages):
-    """Press the button on a deed's page; return what the next page tells."""
+def post(client, action, *messages):
+    """Press the button on an action's page; return what the next page tells."""
     pks = ",".join(str(message.pk) for message in messages)
-    response = client.post(f"{LIST}{deed}/", {"pks": pks}, follow=True)
+    response = client.post(f"{LIST}{action}/", {"pks": pks}, follow=True)
     return told(response)
 
 
@@ -132,7 +132,7 @@ def test_a_part_of_a_number_is_looked_for_among_the_newest_only(boss, monkeypatc
     """It would read the whole table; a whole number is found by its index, however old."""
     old = make()
     new = make(to="89051764995")
-    monkeypatch.setattr(django_smska.admin.messages, "PARTS_AMONG", new.pk - old.pk)
+    monkeypatch.setattr(django_smska.admin.messages, "SEARCHED_FOR_PARTS", new.pk - old.pk)
 
     def found(term):
         return list(boss.get(LIST, {"q": term}).context["cl"].result_list)
@@ -282,8 +282,8 @@ def test_the_page_of_a_queued_message_is_read_only_even_for_a_superuser(boss):
 def test_each_status_has_its_buttons(boss, status, labels):
     message = make(status)
     response = boss.get(f"{LIST}{message.pk}/change/")
-    assert [str(deed["label"]) for deed in response.context["deeds"]] == labels
-    assert all(deed["url"] in response.content.decode() for deed in response.context["deeds"])
+    assert [str(action["label"]) for action in response.context["actions"]] == labels
+    assert all(action["url"] in response.content.decode() for action in response.context["actions"])
 
 
 def test_a_draft_that_one_may_not_edit_can_be_sent_as_it_is(client, django_user_model):
@@ -292,7 +292,7 @@ def test_a_draft_that_one_may_not_edit_can_be_sent_as_it_is(client, django_user_
     user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
     client.force_login(user)
     response = client.get(f"{LIST}{make('draft').pk}/change/")
-    assert [str(deed["label"]) for deed in response.context["deeds"]] == ["Send"]
+    assert [str(action["label"]) for action in response.context["actions"]] == ["Send"]
 
 
 def test_who_may_not_decide_is_not_told_to(client, django_user_model):
@@ -335,7 +335,7 @@ def test_a_draft_that_was_queued_meanwhile_is_not_deleted(boss, monkeypatch):
     assert SmsMessage.objects.exists()
 
 
-# --- the page before a deed
+# --- the page before an action
 
 
 def test_the_page_says_how_many_messages_and_segments_and_who_is_passed_over(boss):
@@ -414,14 +414,14 @@ def test_thousands_of_messages_fit_into_one_field(boss, settings):
 
 
 def test_more_than_fit_into_one_request_are_refused_with_words(boss, monkeypatch):
-    monkeypatch.setattr(django_smska.admin.deeds, "MOST", 2)
+    monkeypatch.setattr(django_smska.admin.actions, "MAX_KEYS", 2)
     response = choose(boss, "send", make(), make(), make())
     assert response.status_code == 302
     assert told(boss.get(LIST)) == ["Choose at most 2 messages, for example by a filter."]
 
 
 def test_what_a_person_waits_for_one_by_one_is_bounded_by_less(boss, monkeypatch):
-    monkeypatch.setattr(django_smska.admin.deeds, "MOST_BY_HAND", 1)
+    monkeypatch.setattr(django_smska.admin.actions, "MAX_ONE_BY_ONE", 1)
     choose(boss, "resend", make(Status.UNKNOWN), make(Status.UNKNOWN))
     assert told(boss.get(LIST)) == ["Choose at most 1 messages, for example by a filter."]
 
@@ -437,8 +437,8 @@ def test_several_unknown_ones_are_decided_at_once(boss):
 def test_post_needs_the_csrf_token(boss):
     boss.handler.enforce_csrf_checks = True
     message = make()
-    for deed in django_smska.admin.deeds.DEEDS:
-        assert boss.post(f"{LIST}{deed.name}/", {"pks": message.pk}).status_code == 403
+    for action in django_smska.admin.actions.ACTIONS:
+        assert boss.post(f"{LIST}{action.name}/", {"pks": message.pk}).status_code == 403
     assert not outbox
 
 
@@ -483,7 +483,7 @@ def test_after_an_error_of_the_provider_the_rest_is_queued_and_not_tried(boss, p
 @pytest.mark.django_db(transaction=True)
 def test_a_paused_provider_is_not_asked_and_the_page_says_until_when(boss, provider):
     at = timezone.localtime().replace(hour=14, minute=30, second=15) + timedelta(days=1)
-    ProviderState.objects.create(alias="default", reason="hanging", paused_at=at, look_at=at)
+    ProviderState.objects.create(alias="default", reason="hanging", paused_at=at, probe_at=at)
     message, other = make(), make()
     (text,) = post(boss, "send", message, other)
     assert (
@@ -558,7 +558,7 @@ def test_a_provider_that_is_not_configured_any_more_is_told_and_no_error_page(bo
     assert history(message)[0].startswith("Not done: ")
 
 
-# --- the other deeds
+# --- the other actions
 
 
 @pytest.mark.django_db(transaction=True)
@@ -616,7 +616,7 @@ def test_the_two_pages_of_a_message_that_was_sent_again_link_to_each_other(boss)
     again = sending.resend(message)
     old = boss.get(f"{LIST}{message.pk}/change/")
     assert f'href="{LIST}{again.pk}/change/"' in old.content.decode()
-    assert "Send again" not in [str(deed["label"]) for deed in old.context["deeds"]]
+    assert "Send again" not in [str(action["label"]) for action in old.context["actions"]]
     new = boss.get(f"{LIST}{again.pk}/change/").content.decode()
     assert f'href="{LIST}{message.pk}/change/"' in new
 
@@ -633,19 +633,19 @@ def test_cancel_takes_drafts_and_queued_messages_out(boss, settings, most):
 
 
 @pytest.mark.parametrize(
-    "deed, status",
+    "action, status",
     [
-        pytest.param(deed, status, id=f"{deed.name}-{status}")
-        for deed in django_smska.admin.deeds.DEEDS
+        pytest.param(action, status, id=f"{action.name}-{status}")
+        for action in django_smska.admin.actions.ACTIONS
         for status in Status.values
-        if status not in deed.statuses
+        if status not in action.statuses
     ],
 )
-def test_a_deed_leaves_every_other_status_alone(boss, deed, status):
+def test_a_deed_leaves_every_other_status_alone(boss, action, status):
     message = make()
     rows([message.pk]).update(status=status, lease_until=timezone.now(), expires_at=timezone.now())
     before = list(SmsMessage.objects.values())
-    post(boss, deed.name, message)
+    post(boss, action.name, message)
     assert list(SmsMessage.objects.values()) == before and not outbox
     assert not LogEntry.objects.exists()
 

@@ -5,7 +5,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
-from django_smska.admin.deeds import DEEDS
+from django_smska.admin.actions import ACTIONS
 from django_smska.models import SmsMessage
 from django_smska.sms import outbox
 
@@ -35,7 +35,7 @@ ROLES = {
 }
 
 #: Each URL: who sees it, as sets of permissions of which all are needed; and the status of the
-#: message with which its deed can be done.
+#: message with which its action can be done.
 SEES = ({"view"}, {"change"})
 NEEDS = {
     "changelist": (SEES, None),
@@ -52,7 +52,7 @@ NEEDS = {
     "export": (({"view", "export"},), None),
     "statistics": (SEES, None),
 }
-OWN = {deed.name for deed in DEEDS}
+OWN = {action.name for action in ACTIONS}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from django_smska import brakes
+from django_smska import circuit_breaker
 from django_smska.backends import console, dummy, failover, filebased, locmem, smska
 from django_smska.exceptions import (
     AuthenticationFailed,
@@ -355,7 +355,7 @@ class TestFailover(Contract):
         self.queue(1)
         Worker().run_once()
         assert self.first.balances == 0 and len(self.second.taken) == 2
-        ProviderState.objects.update(look_at=timezone.now())
+        ProviderState.objects.update(probe_at=timezone.now())
         self.queue(3)
         Worker().run_once()
         assert self.first.balances == 1 and len(self.first.taken) == 3
@@ -370,13 +370,13 @@ class TestFailover(Contract):
         assert self.reasons() == {"first": "hanging"}
 
     def test_a_success_of_one_member_says_nothing_of_another(self, transactional_db):
-        brakes.note_error("first", AuthenticationFailed())
+        circuit_breaker.note_error("first", AuthenticationFailed())
         send = self.make(alias="both")
-        brakes.note("both", send.send_message(sms()))
-        brakes.note("both", Receipt(alias="second"))
+        circuit_breaker.note("both", send.send_message(sms()))
+        circuit_breaker.note("both", Receipt(alias="second"))
         assert self.reasons() == {}
-        brakes.note_error("first", AuthenticationFailed())
-        brakes.note("both", Receipt(alias="second"))
+        circuit_breaker.note_error("first", AuthenticationFailed())
+        circuit_breaker.note("both", Receipt(alias="second"))
         assert self.reasons() == {"first": "account"}
 
     @pytest.mark.parametrize("place", ["__init__", "open", "rate", "send_message", "close"])
@@ -459,7 +459,7 @@ SENDERS = [
     ("900", True),
     ("MyLongShop12", False),
     ("Магазин", False),
-    ("МуShор", False),  # Cyrillic letters that look Latin
+    ("МуShор", False),  # Cyrillic events that look Latin
     ("Café", False),
     ("1234567890123456", False),
     (" Shop", False),

@@ -44,7 +44,7 @@ class Stage:
     def __init__(self, gateway, log):
         self.gateway, self.log = gateway, log
         self.texts = []
-        self.in_the_air = 0
+        self.in_flight = 0
 
     def queue(self):
         self.texts.append(f"text {len(self.texts)}")
@@ -79,10 +79,10 @@ class Stage:
         env = {"SMSKA_PLANT": plant, "SMSKA_DIE_AT": step}
         with Nursery({"SMS_PROVIDERS": providers}, **env) as nursery:
             assert nursery.start("once", 1).wait() == -signal.SIGKILL
-        self.in_the_air += 1
+        self.in_flight += 1
 
     def violations(self):
-        return violations(self.gateway, self.log, self.texts, self.in_the_air)
+        return violations(self.gateway, self.log, self.texts, self.in_flight)
 
 
 def two_people_press_send(stage, bug):
@@ -239,7 +239,7 @@ def test_the_check_sees_a_doubt_that_nothing_explains(stage):
     assert stage.violations() == [
         "1 unknown without a fault of the gateway; at most 0 were in the air, 0 were struck unread"
     ]
-    stage.in_the_air = 1
+    stage.in_flight = 1
     assert stage.violations() == []
 
 

@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from django_smska import brakes
+from django_smska import circuit_breaker
 from django_smska.exceptions import InsufficientCredits, InvalidRequest, SmsError
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import queue_sms, send_mass_sms, send_sms
@@ -154,7 +154,7 @@ class TestWordsOfOthers:
 
     def test_why_a_provider_is_paused_is_kept(self, narrow):
         good, bad = narrow
-        brakes.note("default", InsufficientCredits(gateway_text=f"{good}{bad}{good}"))
+        circuit_breaker.note("default", InsufficientCredits(gateway_text=f"{good}{bad}{good}"))
         assert f"{good}?{good}" in ProviderState.objects.get().detail
 
     def test_what_the_column_is_too_short_for_is_cut(self, narrow):

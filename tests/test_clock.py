@@ -59,7 +59,7 @@ def test_it_is_asked_for_once_in_a_while(real, monkeypatch, django_assert_num_qu
         first = clock.now()
         second = clock.now()
     assert first <= second
-    monkeypatch.setattr(clock, "READ_EVERY", 0)
+    monkeypatch.setattr(clock, "READ_EVERY_SECONDS", 0)
     with django_assert_num_queries(1):
         clock.now()
 
@@ -82,7 +82,7 @@ def test_what_was_just_stored_is_not_in_its_future(real):
 
 def test_while_the_database_is_away_the_last_reading_is_carried_on(real, monkeypatch):
     first = clock.now()
-    monkeypatch.setattr(clock, "READ_EVERY", 0)
+    monkeypatch.setattr(clock, "READ_EVERY_SECONDS", 0)
     with connection.execute_wrapper(away):
         assert clock.now() >= first
 

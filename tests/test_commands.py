@@ -26,14 +26,14 @@ from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_smska import brakes
+from django_smska import circuit_breaker
 from django_smska.exceptions import AuthenticationFailed, InsufficientCredits
 from django_smska.management.commands import sms_prune
 from django_smska.models import ProviderState, SmsMessage
+from django_smska.notify import Listener
 from django_smska.sms import outbox, queue_sms, send_mass_sms
 from django_smska.states import FINAL, Status
 from django_smska.testing.gateway import Fault, StandInGateway, closed_port
-from django_smska.wakeup import Alarm
 from django_smska.worker import Worker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,21 +136,21 @@ class TestBalance:
 
     def test_a_good_answer_opens_a_paused_provider(self, gateway):
         for _ in range(3):
-            brakes.note_error("default", AuthenticationFailed())
+            circuit_breaker.note_error("default", AuthenticationFailed())
         assert run("sms_balance")[0] == "default: 1000 credits; was paused, sends again\n"
-        assert not brakes.state_of("default").is_paused
+        assert not circuit_breaker.state_of("default").is_paused
 
     def test_an_account_that_is_still_empty_stays_paused(self, gateway):
-        brakes.note_error("default", InsufficientCredits())
+        circuit_breaker.note_error("default", InsufficientCredits())
         gateway.balance = 0
         assert "0 credits; still paused, because the account is empty" in run("sms_balance")[0]
-        assert brakes.state_of("default").is_paused
+        assert circuit_breaker.state_of("default").is_paused
         gateway.balance = 1
         run("sms_balance")
-        assert not brakes.state_of("default").is_paused
+        assert not circuit_breaker.state_of("default").is_paused
 
     def test_without_the_database_the_balance_is_told_all_the_same(self, gateway, monkeypatch):
-        monkeypatch.setattr(brakes, "state_of", raises(OperationalError("no such table")))
+        monkeypatch.setattr(circuit_breaker, "state_of", raises(OperationalError("no such table")))
         assert "default: 1000 credits; not stored: OperationalError" in run("sms_balance")[0]
 
 
@@ -271,7 +271,7 @@ class TestWorkerCommand:
 
         def top_up():
             gateway.balance = 10
-            brakes.note_success("default", Decimal(10))
+            circuit_breaker.note_success("default", Decimal(10))
 
         said = during_passes(monkeypatch, None, None, top_up, None, None)
         assert said.count("default is paused") == 1
@@ -294,16 +294,16 @@ class TestWorkerCommand:
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def during_passes(monkeypatch, *deeds):
-    """Let the daemon do a pass after each deed, then stop it; return what it said."""
-    run_once, left = Worker.run_once, list(deeds)
+def during_passes(monkeypatch, *actions):
+    """Let the daemon do a pass after each action, then stop it; return what it said."""
+    run_once, left = Worker.run_once, list(actions)
 
     def after_a_deed(worker):
-        deed = left.pop(0)
+        action = left.pop(0)
         if not left:
             worker.stop()
-        if deed:
-            deed()
+        if action:
+            action()
         return run_once(worker)
 
     monkeypatch.setattr(Worker, "run_once", after_a_deed)
@@ -557,15 +557,15 @@ def test_what_is_stored_between_a_look_and_the_wait_wakes(between):
         queue_sms(NUMBER, "text")
         connection.close()
 
-    alarm, never = Alarm(), Event()
-    alarm.listen()
+    listener, never = Listener(), Event()
+    listener.listen()
     between()
     with ThreadPoolExecutor(1) as other:
         other.submit(store).result()
     limit = Timer(60, never.set)
     limit.start()
     SmsMessage.objects.exists()  # a query that the driver reads the notification with
-    alarm.wait(3600, never)
+    listener.wait(3600, never)
     limit.cancel()
     assert not never.is_set()
 

@@ -6,7 +6,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from django_smska import brakes, delivery
+from django_smska import circuit_breaker, delivery
 from django_smska.exceptions import AuthenticationFailed, QueryFailed
 from django_smska.models import SmsMessage
 from django_smska.sms import queue_sms, send_sms
@@ -126,7 +126,7 @@ def test_a_wrong_login_at_a_question_pauses_the_provider(provider):
     for _ in range(2):
         delivery.ask_due(limit=2)
     assert provider.queries == 1
-    assert brakes.state_of("default").reason == "account"
+    assert circuit_breaker.state_of("default").reason == "account"
 
 
 class TestDue:

@@ -18,8 +18,8 @@ from django.core.management import get_commands
 from django.urls import reverse
 from django.utils import timezone, translation
 
-from django_smska import brakes, exceptions, sending, states
-from django_smska.admin import deeds
+from django_smska import circuit_breaker, exceptions, sending, states
+from django_smska.admin import actions
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.numbers import normalize
 from django_smska.states import Status
@@ -212,9 +212,9 @@ def test_no_page_has_a_word_of_english(russian, name, args):
         assert response.status_code < 500
 
 
-@pytest.mark.parametrize("name", [deed.name for deed in deeds.DEEDS])
+@pytest.mark.parametrize("name", [action.name for action in actions.ACTIONS])
 def test_no_page_that_asks_has_a_word_of_english(russian, name):
-    (deed,) = (deed for deed in deeds.DEEDS if deed.name == name)
+    (action,) = (action for action in actions.ACTIONS if action.name == name)
     pks = [make(status).pk for status in Status if status not in ("claimed", "sending")]
     response = russian.get(f"{LIST}{name}/?pks={','.join(map(str, pks))}")
     assert left_in_english(words(response)) == []
@@ -260,7 +260,7 @@ def test_what_became_of_messages_is_counted_too(russian):
             "Шлюз не отправляет на этот номер. Исправьте номер. Ответ шлюза: -6|Invalid MSISDN",
         ),
         (
-            f"{sending.LATE}{sending.TAKEN}",
+            f"{sending.LATE}{sending.ACCEPTED}",
             "Ответ пришёл с опозданием: сообщение принято.",
         ),
         (
@@ -271,9 +271,9 @@ def test_what_became_of_messages_is_counted_too(russian):
     ],
 )
 def test_a_stored_error_is_shown_in_the_readers_language(stored, shown):
-    assert deeds.error_words(stored) == stored
+    assert actions.error_words(stored) == stored
     with translation.override("ru"):
-        assert deeds.error_words(stored) == shown
+        assert actions.error_words(stored) == shown
 
 
 def test_the_page_of_a_message_shows_its_error_in_russian(russian):
@@ -292,11 +292,13 @@ def test_a_refused_number_says_so_in_russian():
 
 @pytest.mark.django_db
 def test_a_pause_keeps_the_words_without_the_name_of_a_setting():
-    brakes.note("default", exceptions.InsufficientCredits(alias="default", gateway_text="-5|No"))
+    circuit_breaker.note(
+        "default", exceptions.InsufficientCredits(alias="default", gateway_text="-5|No")
+    )
     state = ProviderState.objects.get()
     assert state.is_paused and state.detail.startswith("The account at the gateway has")
     with translation.override("ru"):
-        assert deeds.error_words(state.detail).startswith("На счёте у провайдера")
+        assert actions.error_words(state.detail).startswith("На счёте у провайдера")
 
 
 # --- the administrator's guide
@@ -310,11 +312,11 @@ def test_the_guide_tells_of_each_status_permission_pause_and_button():
     permissions = SmsMessage._meta.permissions
     with translation.override("ru"):
         statuses = [str(status.label) for status in Status]
-    wanted = [*statuses, *(words for _, words in permissions), *states.PAUSES]
+    wanted = [*statuses, *(words for _, words in permissions), *states.PAUSE_SECONDS]
     assert [words for words in wanted if words not in guide] == []
-    for deed in (deeds.CONFIRM_SENT, deeds.RESEND, deeds.REFRESH):
+    for action in (actions.CONFIRM_SENT, actions.RESEND, actions.REFRESH):
         with translation.override("ru"):
-            assert f"«{deed.label}»" in guide
+            assert f"«{action.label}»" in guide
 
 
 def test_the_guide_names_only_commands_and_settings_that_exist():

@@ -9,8 +9,8 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 from django.utils.timezone import now
 
-import django_smska.admin.messages
 from django_smska import sending
+from django_smska.admin import SmsMessageAdmin, actions
 from django_smska.exceptions import SmsError, SmsNotSent
 from django_smska.models import SmsMessage, rows
 from django_smska.signals import sms_sent
@@ -127,13 +127,13 @@ def test_among_those_that_are_handed_over_together_too(
             raise error
         return function(messages)
 
-    deed = next(deed for deed in django_smska.admin.deeds.DEEDS if deed.name == action)
-    object.__setattr__(deed, "hand_over", failing)
+    mended = next(one for one in actions.ACTIONS if one.name == action)
+    object.__setattr__(mended, "hand_over", failing)
     try:
         keys = make(status)
         words = post(boss, action, keys)
     finally:
-        object.__setattr__(deed, "hand_over", function)
+        object.__setattr__(mended, "hand_over", function)
     assert len(words) == 2 and " 3 messages (" in words[0] and " 1 message (" in words[1]
     assert words[1].startswith("Not finished")
     statuses = dict(rows().values_list("pk", "status"))
@@ -175,14 +175,14 @@ def test_a_history_that_cannot_be_written_undoes_nothing(boss, monkeypatch, capl
 def test_what_was_sent_before_the_database_went_away_has_its_word(boss, monkeypatch):
     """The permission is asked between two messages; here a project's own way to do so fails."""
     keys = make("draft")
-    may = django_smska.admin.SmsMessageAdmin._may
+    may = SmsMessageAdmin._may
 
     def failing(self, request, permission, obj=None):
         if obj is not None and obj.pk == keys[2]:
             raise OperationalError("gone")
         return may(self, request, permission, obj)
 
-    monkeypatch.setattr(django_smska.admin.SmsMessageAdmin, "_may", failing)
+    monkeypatch.setattr(SmsMessageAdmin, "_may", failing)
     words = post(boss, "send", keys)
     assert words[0].startswith("Sent: 3 messages") and words[1].startswith("Not finished: 1")
 

@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
-from django_smska.admin import privacy
+from django_smska.admin import permissions
 from django_smska.redact import WITHHELD, withhold
 
 TEXT = "Ваш код 4321. Никому & никогда его не говорите, <пожалуйста>!"
@@ -91,6 +91,6 @@ def test_a_text_of_one_or_two_characters_is_no_secret():
     + ["OTA0MTc2NDk5NQ==", "39303431373634393935"],
 )
 def test_a_user_who_sees_no_numbers_sees_them_in_no_spelling(spelling):
-    shown = privacy.without(f"-6|{spelling} is not valid", number="+79041764995")
+    shown = permissions.without(f"-6|{spelling} is not valid", number="+79041764995")
     assert spelling not in shown
-    assert "is not valid" in privacy.without("-6|5551 is not valid", number="+79041764995")
+    assert "is not valid" in permissions.without("-6|5551 is not valid", number="+79041764995")

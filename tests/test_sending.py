@@ -21,7 +21,7 @@ from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext_lazy
 
-from django_smska import brakes, sending, sms
+from django_smska import circuit_breaker, sending, sms
 from django_smska.exceptions import (
     AuthenticationFailed,
     GatewayUnreachable,
@@ -533,7 +533,7 @@ class TestSendOfAStoredMessage:
 
     def test_no_worker_is_woken_to_snatch_it(self, provider, monkeypatch):
         rung = []
-        monkeypatch.setattr(sending.wakeup, "ring", lambda: rung.append(1))
+        monkeypatch.setattr(sending.notify, "notify_workers", lambda: rung.append(1))
         SmsMessage.objects.create(to=NUMBER, body="text").send()
         with transaction.atomic():
             SmsMessage.objects.create(to=NUMBER, body="text").send()
@@ -656,7 +656,7 @@ class TestNow:
         return work
 
     def test_a_database_that_goes_away_before_the_mark(self, provider, others, monkeypatch):
-        monkeypatch.setattr(sending, "PATIENCE", 0)
+        monkeypatch.setattr(sending, "MAX_PERSIST_SECONDS", 0)
         with connection.execute_wrapper(Away("UPDATE")), pytest.raises(SmsNotSent) as refused:
             send_sms(NUMBER, "text")
         assert refused.value.code == "database" and provider.sends == 0
@@ -712,7 +712,7 @@ class TestNow:
     ):
         """Its claim ends, and then a worker sends it: no error says that it was not sent."""
         settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(provider, rate=rate)}}
-        monkeypatch.setattr(sending, "PATIENCE", 0)
+        monkeypatch.setattr(sending, "MAX_PERSIST_SECONDS", 0)
         with connection.execute_wrapper(Away("UPDATE", first=first)):
             message = send_sms(NUMBER, "text", may_wait=True)
         assert stored(message.pk).status == "claimed" and provider.sends == 0
@@ -737,7 +737,7 @@ class TestNow:
         """On PostgreSQL, the only one that is asked to wake them."""
         with connection.execute_wrapper(Away("SELECT pg_notify")):
             if paused:
-                brakes.note("default", AuthenticationFailed())
+                circuit_breaker.note("default", AuthenticationFailed())
                 message = send_sms(NUMBER, "text", may_wait=True)
             else:
                 message = queue_sms(NUMBER, "text")
@@ -850,7 +850,7 @@ class TestDeletedInFlight:
         first, second, third = sending.claim(SmsMessage.objects.order_by("pk"), timezone.now())
         sending.mark_sending([first])
         SmsMessage.objects.filter(pk=first.pk).delete()
-        marked = sending.turn([sending.Result(first, Receipt("id-1"))], [second, third])
+        marked = sending.record_and_mark([sending.Result(first, Receipt("id-1"))], [second, third])
         assert marked == set(map(sending.claim_of, [second, third]))
         assert f"message {first.pk}: taken as 'id-1', but its row was deleted" in caplog.text
 
@@ -902,7 +902,7 @@ class TestOneClaimOneLeave:
         sending.mark_sending([old])
         SmsMessage.objects.update(status="queued", token="", lease_until=None)
         (new,) = sending.claim(SmsMessage.objects.all(), timezone.now())
-        marked = sending.turn([sending.Result(old, Receipt("id-1"))], [new])
+        marked = sending.record_and_mark([sending.Result(old, Receipt("id-1"))], [new])
         assert marked == {sending.claim_of(new)}
         assert stored(new.pk).gateway_id == ""
 
@@ -967,7 +967,7 @@ class TestTurn:
 
     def test_it_is_one_query(self, six, django_assert_num_queries):
         with django_assert_num_queries(1):
-            marked = sending.turn(self.taken(six[:3]), six[3:])
+            marked = sending.record_and_mark(self.taken(six[:3]), six[3:])
         assert marked == set(map(sending.claim_of, six[3:]))
         sent = ["a sent id-a", "b sent id-b", "c sent id-c"]
         assert self.rows() == [*sent, "d sending", "e sending", "f sending"]
@@ -989,20 +989,20 @@ class TestTurn:
     )
     def test_what_was_lost_meanwhile_stays_as_it_is(self, six, lost, found):
         SmsMessage.objects.filter(pk__in=[six[1].pk, six[4].pk]).update(**lost)
-        marked = sending.turn(self.taken(six[:3]), six[3:])
+        marked = sending.record_and_mark(self.taken(six[:3]), six[3:])
         assert marked == set(map(sending.claim_of, [six[3], six[5]]))
         expected = ["a sent id-a", found["b"], "c sent id-c", "d sending", found["e"], "f sending"]
         assert self.rows() == expected
 
     def test_others_under_the_token_are_left_alone(self, six):
-        assert sending.turn(self.taken(six[:1]), six[3:4]) == {sending.claim_of(six[3])}
+        assert sending.record_and_mark(self.taken(six[:1]), six[3:4]) == {sending.claim_of(six[3])}
         left = ["b sending", "c sending", "d sending", "e claimed", "f claimed"]
         assert self.rows() == ["a sent id-a", *left]
 
     def test_a_commit_whose_answer_was_lost_is_not_mistaken_for_a_lost_race(
         self, six, monkeypatch, caplog
     ):
-        update, fails = sending._turn_rows, iter([True])
+        update, fails = sending._update_rows, iter([True])
 
         def committed_then_lost(*args):
             moved = update(*args)
@@ -1010,9 +1010,9 @@ class TestTurn:
                 raise OperationalError("server closed the connection")
             return moved
 
-        monkeypatch.setattr(sending, "_turn_rows", committed_then_lost)
+        monkeypatch.setattr(sending, "_update_rows", committed_then_lost)
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
-        marked = sending.turn(self.taken(six[:3]), six[3:])
+        marked = sending.record_and_mark(self.taken(six[:3]), six[3:])
         assert marked == set(map(sending.claim_of, six[3:]))
         assert [message.status for message in six] == ["sent"] * 3 + ["sending"] * 3
         assert "CRITICAL" not in caplog.text
@@ -1020,7 +1020,7 @@ class TestTurn:
     def test_ids_and_questions_are_each_rows_own(self, six):
         """Of a message without an id nothing can be asked."""
         results = [sending.Result(six[0], Receipt("id-a")), sending.Result(six[1], Receipt())]
-        sending.turn(results, six[3:])
+        sending.record_and_mark(results, six[3:])
         first, second = stored(six[0].pk), stored(six[1].pk)
         assert (first.gateway_id, second.gateway_id) == ("id-a", "")
         assert second.next_status_at - first.next_status_at > timedelta(hours=1)
@@ -1089,14 +1089,14 @@ class TestRecord:
     def test_a_database_that_comes_back_loses_nothing(self, provider, monkeypatch):
         (message,) = self.claimed("a")
         fails = iter([True, True])
-        update = sending._turn_rows
+        update = sending._update_rows
 
         def flaky(*args, **kwargs):
             if next(fails, False):
                 raise OperationalError("server closed the connection")
             return update(*args, **kwargs)
 
-        monkeypatch.setattr(sending, "_turn_rows", flaky)
+        monkeypatch.setattr(sending, "_update_rows", flaky)
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
         sending.record([sending.Result(message, Receipt("id-1"))])
         assert stored(message.pk).gateway_id == "id-1"
@@ -1106,7 +1106,7 @@ class TestRecord:
     ):
         (message,) = self.claimed("a")
         fails = iter([True])
-        update = sending._turn_rows
+        update = sending._update_rows
 
         def committed_then_lost(*args, **kwargs):
             moved = update(*args, **kwargs)
@@ -1114,7 +1114,7 @@ class TestRecord:
                 raise OperationalError("server closed the connection")
             return moved
 
-        monkeypatch.setattr(sending, "_turn_rows", committed_then_lost)
+        monkeypatch.setattr(sending, "_update_rows", committed_then_lost)
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
         sending.record([sending.Result(message, Receipt("id-1"))])
         assert (message.status, message.gateway_id) == ("sent", "id-1")
@@ -1127,7 +1127,7 @@ class TestRecord:
         def away(*args, **kwargs):
             raise OperationalError("gone")
 
-        monkeypatch.setattr(sending, "_turn_rows", away)
+        monkeypatch.setattr(sending, "_update_rows", away)
         with pytest.raises(OperationalError):
             sending.record([sending.Result(message, Receipt("id-1"))])
         (cry,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
@@ -1442,7 +1442,7 @@ class TestModel:
             SmsMessage.objects.filter(pk=message.pk).update(**wrong)
 
 
-PAUSES = {
+PAUSE_SECONDS = {
     "account": AuthenticationFailed,
     "funds": InsufficientCredits,
     "unreachable": GatewayUnreachable,
@@ -1456,20 +1456,20 @@ LATER = datetime(2031, 5, 4, 14, 30, 15, tzinfo=ZoneInfo("Europe/Moscow"))
 class TestPaused:
     """A caller who waits is answered at once while the provider is paused."""
 
-    def pause(self, reason, look_at=LATER, alias="default"):
-        marks = {"reason": reason, "strikes": 3, "paused_at": timezone.now(), "look_at": look_at}
+    def pause(self, reason, probe_at=LATER, alias="default"):
+        marks = {"reason": reason, "failures": 3, "paused_at": timezone.now(), "probe_at": probe_at}
         ProviderState.objects.update_or_create(alias=alias, defaults=marks)
 
-    @pytest.mark.parametrize("reason, error", PAUSES.items())
+    @pytest.mark.parametrize("reason, error", PAUSE_SECONDS.items())
     def test_nothing_is_asked_and_nothing_is_stored(self, provider, reason, error):
         self.pause(reason)
         with pytest.raises(error, match="paused.* Nothing was sent.* 14:30:15") as refused:
             send_sms(NUMBER, "text")
         assert (refused.value.code, refused.value.sms) == ("paused", None)
         assert provider.requests == [] and not SmsMessage.objects.exists()
-        assert brakes.state_of("default").strikes == 3
+        assert circuit_breaker.state_of("default").failures == 3
 
-    @pytest.mark.parametrize("reason, error", PAUSES.items())
+    @pytest.mark.parametrize("reason, error", PAUSE_SECONDS.items())
     def test_a_stored_message_stays_as_it_is(self, provider, reason, error):
         self.pause(reason)
         draft, queued = SmsMessage(to=NUMBER, body="text"), queue_sms(NUMBER, "text")
@@ -1494,21 +1494,21 @@ class TestPaused:
         refused = []
         for n in range(12):
             if n in (6, 9):
-                ProviderState.objects.update(look_at=timezone.now())
+                ProviderState.objects.update(probe_at=timezone.now())
             with pytest.raises(SmsError) as error:
                 send_sms(NUMBER, "text")
             refused.append(error.value.code == "paused")
         assert refused == [n not in (0, 1, 2, 6, 9) for n in range(12)]
         assert provider.sends == 5 and SmsMessage.objects.count() == 5
 
-    @pytest.mark.parametrize("reason", PAUSES)
+    @pytest.mark.parametrize("reason", PAUSE_SECONDS)
     def test_without_a_worker_it_opens_again(self, provider, reason):
         self.pause(reason, timezone.now())
         assert send_sms(NUMBER, "text").status == "sent"
         assert provider.balances == 1
         assert send_sms(NUMBER, "text").status == "sent"
         assert provider.balances == 1
-        assert not brakes.state_of("default").is_paused
+        assert not circuit_breaker.state_of("default").is_paused
 
     def test_a_look_that_finds_it_failing_names_the_next(self, provider):
         self.pause("account", timezone.now())
@@ -1517,7 +1517,7 @@ class TestPaused:
             with pytest.raises(AuthenticationFailed, match="paused"):
                 send_sms(NUMBER, "text")
         assert (provider.balances, provider.sends) == (1, 0)
-        assert brakes.state_of("default").look_at > timezone.now()
+        assert circuit_breaker.state_of("default").probe_at > timezone.now()
 
     def test_of_many_callers_one_looks(self, provider):
         self.pause("hanging", timezone.now())
@@ -1547,7 +1547,7 @@ class TestPaused:
         }
         self.pause("hanging", timezone.now())
         assert send_sms(NUMBER, "text").status == "sent"
-        assert not brakes.state_of("default").is_paused
+        assert not circuit_breaker.state_of("default").is_paused
 
     def test_inside_a_transaction_it_is_refused_where_it_is_known(self, provider):
         self.pause("hanging")
@@ -1612,7 +1612,7 @@ class TestPaused:
         self.pause("hanging", timezone.now())
         assert send_sms(NUMBER, "text", using="both").using == "default"
         assert (provider.balances, both.requests) == (1, [])
-        assert not brakes.state_of("default").is_paused
+        assert not circuit_breaker.state_of("default").is_paused
 
 
 class TestBalances:
@@ -1622,9 +1622,9 @@ class TestBalances:
         provider.script(1, answer(f"_0|Balance status|{balance}".encode()), on="balance")
         send_sms(NUMBER, "text")
         with suppress(QueryFailed):
-            brakes.note_balance("default", providers["default"].get_balance())
+            circuit_breaker.note_balance("default", providers["default"].get_balance())
         send_sms(NUMBER, "text")
-        assert brakes.state_of("default").balance is not None
+        assert circuit_breaker.state_of("default").balance is not None
         assert set(SmsMessage.objects.values_list("status", flat=True)) == {"sent"}
 
     def test_the_balance_that_an_answer_told_is_kept_for_people(self, provider):

@@ -144,7 +144,7 @@ class TestProtocol:
             assert gateway.taken == []
 
     def test_texts_are_the_documented_ones(self) -> None:
-        """The error texts are the provider's, letter by letter."""
+        """The error texts are the provider's, event by event."""
         assert faults.ERRORS[-3] == b"-3|Sent Error"
         assert faults.ERRORS[-6].endswith(b"is not valid or can not be reached via the API")
         assert faults.ERRORS[-7] == b"-7|Your SenderID is not valid."
@@ -384,14 +384,14 @@ class TestConnections:
 
 class TestScript:
     def test_numbered(self, gateway: StandInGateway) -> None:
-        """`script(3, …)` strikes the third send; other requests are not counted."""
+        """`script(3, …)` failures the third send; other requests are not counted."""
         gateway.script(3, Fault("sent_error"))
         post(gateway, LOGIN, Action="balance")
         codes = [post(gateway)[:2] for _ in range(4)]
         assert codes == [b"0|", b"0|", b"-3", b"0|"]
 
     def test_next(self, gateway: StandInGateway) -> None:
-        """`script_next` strikes the next send that nothing is scripted for."""
+        """`script_next` failures the next send that nothing is scripted for."""
         post(gateway)
         gateway.script(3, Fault("bad_number"))
         gateway.script_next(Fault("sent_error"))
@@ -399,7 +399,7 @@ class TestScript:
         assert [post(gateway)[:2] for _ in range(4)] == [b"-3", b"-6", b"-7", b"0|"]
 
     def test_all(self, gateway: StandInGateway) -> None:
-        """`script_all` strikes every send, but for those scripted one by one."""
+        """`script_all` failures every send, but for those scripted one by one."""
         gateway.script_all(Fault("sent_error"))
         gateway.script(2, None)
         assert [post(gateway)[:2] for _ in range(3)] == [b"-3", b"0|", b"-3"]

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 import trustme
 
-from django_smska.client import BODY_LIMIT, Gateway
+from django_smska.client import BODY_LIMIT_BYTES, Gateway
 from django_smska.exceptions import (
     AuthenticationFailed,
     GatewayUnreachable,
@@ -447,7 +447,7 @@ def test_a_redirect_is_not_followed_and_its_body_not_read(gateway):
 
 
 def test_an_answer_beyond_the_limit_is_unknown(gateway):
-    padding = b" " * BODY_LIMIT
+    padding = b" " * BODY_LIMIT_BYTES
     gateway.script(1, answer(b"{line}" + padding))
     gateway.script(2, answer(b"{line}\n" + padding[:1000]))
     wire = client(gateway)

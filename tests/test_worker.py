@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from django_smska import brakes, clock, pace, sending, worker
+from django_smska import circuit_breaker, clock, rate_limit, sending, worker
 from django_smska.backends.base import parse_rate
 from django_smska.exceptions import GatewayUnreachable, TemporaryFailure
 from django_smska.models import ProviderState, SmsMessage
@@ -168,7 +168,7 @@ def test_a_database_that_goes_away_in_the_middle_hangs_nobody(provider, monkeypa
 @pytest.mark.parametrize("after", [False, True])
 def test_a_connection_that_is_cut_at_any_query_costs_no_lease(provider, after, monkeypatch):
     """Before the database has done the query, or after, so that only its answer is lost."""
-    monkeypatch.setattr(sending, "PATIENCE", 0)
+    monkeypatch.setattr(sending, "MAX_PERSIST_SECONDS", 0)
     for number in range(1, 40):
         queue(3)
         cut = Cut(number, after)
@@ -208,7 +208,9 @@ def test_a_provider_with_a_long_queue_does_not_hold_up_another(provider, setting
     settings.SMS_PROVIDERS["second"] = settings.SMS_PROVIDERS["default"]
     queue(30)
     queue_sms(NUMBER, "second", using="second")
-    monkeypatch.setattr(worker, "SHIFT", 0)  # over at once: each slice sends one all the same
+    monkeypatch.setattr(
+        worker, "TIME_SLICE_SECONDS", 0
+    )  # over at once: each slice sends one all the same
     Worker(concurrency=1).run_once()
     assert statuses() == {"sent": 31}
     assert [taken.text for taken in provider.taken].index("second") == 1
@@ -275,7 +277,7 @@ def test_asleep_it_costs_one_query(provider, django_assert_num_queries):
 
 def test_it_is_seen(provider):
     Worker().run_once()
-    assert brakes.state_of("default").worker_seen_at <= timezone.now()
+    assert circuit_breaker.state_of("default").worker_seen_at <= timezone.now()
 
 
 def test_only_the_given_messages_are_sent(provider):
@@ -331,8 +333,8 @@ class Clock:
     def __init__(self, monkeypatch):
         self.time = 1000.0
         self.ahead = 0.0  # of the database's clock
-        monkeypatch.setattr(pace.time, "monotonic", lambda: self.time)
-        monkeypatch.setattr(pace.time, "sleep", self.sleep)
+        monkeypatch.setattr(rate_limit.time, "monotonic", lambda: self.time)
+        monkeypatch.setattr(rate_limit.time, "sleep", self.sleep)
         monkeypatch.setattr(clock, "now", self.now)
 
     def sleep(self, seconds):
@@ -372,12 +374,12 @@ class TestPace:
     )  # fmt: skip
     def test_nearly_all_of_it_is_used_and_never_more(self, db, clock, rate, window, seconds):
         number = parse_rate(rate)
-        left = sent_at(pace.Times("default", number), clock, seconds)
+        left = sent_at(rate_limit.RateSlots("default", number), clock, seconds)
         assert len(left) >= 0.95 * number * seconds
         assert most_within(left, window) <= round(number * window)
 
     def test_several_workers_share_it(self, db, clock):
-        workers = [pace.Times("default", 10) for _ in range(3)]
+        workers = [rate_limit.RateSlots("default", 10) for _ in range(3)]
         end, left = clock.time + 60, []
         while clock.time < end:
             for times in workers:
@@ -387,13 +389,13 @@ class TestPace:
         assert most_within(left, 1) <= 10
 
     def test_unused_time_is_lost_so_that_there_is_no_burst(self, db, clock):
-        times = pace.Times("default", 10)
+        times = rate_limit.RateSlots("default", 10)
         assert times.take(4) == 1
         clock.sleep(60)
         assert times.take(4) == 1
 
     def test_a_worker_that_stood_still_makes_no_burst(self, db, clock):
-        times = pace.Times("default", 10)
+        times = rate_limit.RateSlots("default", 10)
         times.take(10)
         clock.sleep(0.45)  # four booked times pass
         assert times.take(10) <= 1
@@ -401,37 +403,37 @@ class TestPace:
     @pytest.mark.parametrize(("rate", "window"), [("20/s", 1), ("5/m", 60), ("100/h", 3600)])
     def test_a_time_used_late_is_not_too_near_to_another_workers(self, db, clock, rate, window):
         number = parse_rate(rate)
-        slow = pace.Times("default", number)
+        slow = rate_limit.RateSlots("default", number)
         assert slow.take(2) == 1
         while not slow._booked:
             clock.sleep(slow.until_next())
             slow.take(1)
-        clock.sleep(slow.until_next() + 0.99 * pace.LATE * window)
+        clock.sleep(slow.until_next() + 0.99 * rate_limit.LATE_SHARE * window)
         left = [clock.time] * slow.take(1)
         slow.give_back()
-        left += sent_at(pace.Times("default", number), clock, 1.1 * window)
+        left += sent_at(rate_limit.RateSlots("default", number), clock, 1.1 * window)
         assert most_within(left, window) <= round(number * window)
 
     def test_a_caller_whose_connection_took_long_waits_for_another_time(
         self, provider, settings, monkeypatch
     ):
         self.at_rate(settings, "50/s")
-        waited, wait = [], pace.wait
-        monkeypatch.setattr(pace, "wait", lambda *args: waited.append(wait(*args)) or 0.0)
+        waited, wait = [], rate_limit.wait
+        monkeypatch.setattr(rate_limit, "wait", lambda *args: waited.append(wait(*args)) or 0.0)
         send_sms(NUMBER, "text")
         draft = SmsMessage.objects.create(to=NUMBER, body="text")
         draft.send()
         assert len(waited) == 4 and len(provider.taken) == 2
 
     def test_what_is_booked_and_not_used_is_given_back(self, db, clock):
-        first, second = pace.Times("default", 10), pace.Times("default", 10)
+        first, second = rate_limit.RateSlots("default", 10), rate_limit.RateSlots("default", 10)
         assert first.take(5) == 1
         first.give_back()
         clock.sleep(0.11)
         assert second.take(1) == 1
 
     def test_what_others_booked_behind_it_is_left_to_them(self, db, clock):
-        first, second = pace.Times("default", 10), pace.Times("default", 10)
+        first, second = rate_limit.RateSlots("default", 10), rate_limit.RateSlots("default", 10)
         first.take(3)
         second.take(3)
         ends = ProviderState.objects.get().next_send_at
@@ -442,20 +444,20 @@ class TestPace:
     def test_a_row_from_a_clock_that_stood_ahead_heals(self, db, clock, rate):
         far = clock.now() + timedelta(hours=1)
         ProviderState.objects.create(alias="default", next_send_at=far)
-        times = pace.Times("default", rate)
+        times = rate_limit.RateSlots("default", rate)
         assert times.near() and times.take(1) == 1
-        pace.wait("default", 50)
+        rate_limit.wait("default", 50)
 
     def test_a_caller_who_waits_goes_before_the_queue(self, db, clock):
         """The worker books half a second ahead, the caller ten."""
         rate = parse_rate("20/m")
-        queue = pace.Times("default", rate)
+        queue = rate_limit.RateSlots("default", rate)
         assert queue.take(4) == 1
         start = clock.time
-        pace.wait("default", rate)
+        rate_limit.wait("default", rate)
         assert clock.time - start == pytest.approx(3, rel=0.05)
         assert queue.take(4) == 0
-        assert queue.until_next() == pytest.approx(3 - pace.AHEAD, rel=0.05)
+        assert queue.until_next() == pytest.approx(3 - rate_limit.BOOK_AHEAD_SECONDS, rel=0.05)
 
     def test_of_two_who_book_at_once_one_goes_after_the_other(self, db, clock):
         """Another books between the look and the UPDATE."""
@@ -463,12 +465,12 @@ class TestPace:
 
         def race(execute, sql, *args):
             if sql.startswith("UPDATE") and not others:
-                others.append(pace.Times("default", 10))
+                others.append(rate_limit.RateSlots("default", 10))
                 others[0].take(1)
             return execute(sql, *args)
 
         ProviderState.objects.create(alias="default")
-        mine = pace.Times("default", 10)
+        mine = rate_limit.RateSlots("default", 10)
         with connection.execute_wrapper(race):
             assert mine.take(1) == 0
         assert mine.until_next() == pytest.approx(0.1, rel=0.5)
@@ -480,7 +482,7 @@ class TestPace:
         assert statuses() == {"sent": 10}
         left = ProviderState.objects.get().next_send_at
         first = SmsMessage.objects.order_by("sending_at").first()
-        assert left - first.sending_at >= 9 * pace.step_of(50)
+        assert left - first.sending_at >= 9 * rate_limit.step_of(50)
 
     def test_a_pass_sends_what_may_leave_and_says_when_the_next_may(self, provider, settings):
         self.at_rate(settings, "5/m")
@@ -589,7 +591,7 @@ class TestBrakes:
         Worker(concurrency=1).run_once()
         assert provider.sends == 1
         assert statuses() == {"queued": 20}
-        assert brakes.state_of("default").is_paused
+        assert circuit_breaker.state_of("default").is_paused
         Worker().run_once()
         assert provider.sends == 1 and provider.balances == 0
 
@@ -600,14 +602,14 @@ class TestBrakes:
             settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(provider) | {"url": url}}}
             Worker(concurrency=1).run_once()
         assert statuses() == {"queued": 20}
-        assert brakes.state_of("default").reason == "unreachable"
+        assert circuit_breaker.state_of("default").reason == "unreachable"
 
     def test_a_gateway_that_hangs_costs_a_few_unknowns_and_not_the_queue(self, provider):
         provider.script_all(Fault("close_without_answer"))
         queue(20)
         Worker(concurrency=1).run_once()
         assert statuses() == {"unknown": 3, "queued": 17}
-        assert brakes.state_of("default").reason == "hanging"
+        assert circuit_breaker.state_of("default").reason == "hanging"
 
     def test_a_good_answer_in_between_forgives(self, provider):
         for number in (1, 2, 4, 5):
@@ -615,14 +617,14 @@ class TestBrakes:
         queue(7)
         Worker(concurrency=1).run_once()
         assert statuses() == {"unknown": 4, "sent": 3}
-        assert not brakes.state_of("default").is_paused
+        assert not circuit_breaker.state_of("default").is_paused
 
     def paused(self, provider, name, number=2):
         provider.script_all(Fault(name))
         queue(number)
         Worker(concurrency=1).run_once()
         provider.unscript()
-        ProviderState.objects.update(look_at=timezone.now())
+        ProviderState.objects.update(probe_at=timezone.now())
 
     def test_it_opens_again_by_a_balance_question(self, provider):
         self.paused(provider, "no_credit")
@@ -633,8 +635,8 @@ class TestBrakes:
         SmsMessage.objects.update(send_after=timezone.now())
         Worker(concurrency=1).run_once()
         assert statuses() == {"sent": 2}
-        state = brakes.state_of("default")
-        assert (state.is_paused, state.reason, state.strikes) == (False, "", 0)
+        state = circuit_breaker.state_of("default")
+        assert (state.is_paused, state.reason, state.failures) == (False, "", 0)
 
     def test_an_empty_account_stays_paused_and_is_looked_at_less_and_less(self, provider):
         self.paused(provider, "no_credit")
@@ -642,9 +644,9 @@ class TestBrakes:
         waits = []
         for _ in range(3):
             Worker().run_once()
-            look_at = brakes.state_of("default").look_at
-            waits.append(round((look_at - timezone.now()).total_seconds() / 300))
-            ProviderState.objects.update(look_at=timezone.now())
+            probe_at = circuit_breaker.state_of("default").probe_at
+            waits.append(round((probe_at - timezone.now()).total_seconds() / 300))
+            ProviderState.objects.update(probe_at=timezone.now())
         assert waits == [2, 4, 8]  # times five minutes
         assert provider.balances == 3 and provider.sends == 1
         assert statuses() == {"queued": 2}
@@ -654,22 +656,24 @@ class TestBrakes:
         queue(1)
         now = timezone.now()
         ProviderState.objects.create(
-            alias="default", reason=reason, strikes=3, looks=2, paused_at=now, look_at=now
+            alias="default", reason=reason, failures=3, probes=2, paused_at=now, probe_at=now
         )
         provider.api_password = "changed"
         Worker().run_once()
-        state = brakes.state_of("default")
-        assert (state.is_paused, state.reason, state.strikes) == (True, "account", 1)
-        assert state.look_at > now + timedelta(seconds=500)
-        brakes.note_error("default", GatewayUnreachable())  # of a request that was in flight
-        assert brakes.state_of("default").reason == "account"
+        state = circuit_breaker.state_of("default")
+        assert (state.is_paused, state.reason, state.failures) == (True, "account", 1)
+        assert state.probe_at > now + timedelta(seconds=500)
+        circuit_breaker.note_error(
+            "default", GatewayUnreachable()
+        )  # of a request that was in flight
+        assert circuit_breaker.state_of("default").reason == "account"
         assert (provider.balances, provider.sends) == (1, 0)
 
     def test_of_two_workers_one_looks(self, provider):
         self.paused(provider, "wrong_login")
-        state = brakes.state_of("default")
-        assert brakes._my_turn_to_look(state)
-        assert not brakes._my_turn_to_look(state)
+        state = circuit_breaker.state_of("default")
+        assert circuit_breaker._may_probe(state)
+        assert not circuit_breaker._may_probe(state)
 
     def test_a_provider_without_a_balance_opens_by_a_message_when_its_time_has_come(
         self, settings, transactional_db
@@ -677,11 +681,11 @@ class TestBrakes:
         settings.SMSKA_LOCMEM_IN_TESTS = False
         settings.SMS_PROVIDERS = {"default": {"BACKEND": "tests.backends.Minimal"}}
         now = timezone.now()
-        ProviderState.objects.create(alias="default", reason="funds", paused_at=now, look_at=now)
+        ProviderState.objects.create(alias="default", reason="funds", paused_at=now, probe_at=now)
         queue(3)
         Worker().run_once()
         assert statuses() == {"sent": 3}
-        assert not brakes.state_of("default").is_paused
+        assert not circuit_breaker.state_of("default").is_paused
 
     def test_after_hanging_one_message_goes_alone(self, provider):
         """A balance question that is answered does not show that a message will be."""
@@ -690,24 +694,24 @@ class TestBrakes:
         provider.script_all(Fault("close_without_answer"), on="send")
         Worker().run_once()
         assert statuses() == {"unknown": 4, "queued": 6}
-        state = brakes.state_of("default")
-        assert state.is_paused and state.look_at > timezone.now()
+        state = circuit_breaker.state_of("default")
+        assert state.is_paused and state.probe_at > timezone.now()
         provider.unscript()
-        ProviderState.objects.update(look_at=timezone.now())
+        ProviderState.objects.update(probe_at=timezone.now())
         Worker().run_once()
         assert statuses() == {"unknown": 4, "sent": 6}
-        assert not brakes.state_of("default").is_paused
+        assert not circuit_breaker.state_of("default").is_paused
 
     def test_a_success_that_comes_between_leaves_no_pause_without_a_reason(self, db, monkeypatch):
-        pause = brakes._pause
+        pause = circuit_breaker._pause
 
         def raced(*args):
-            brakes.note_success("default")  # another worker, right here
+            circuit_breaker.note_success("default")  # another worker, right here
             pause(*args)
 
-        monkeypatch.setattr(brakes, "_pause", raced)
-        brakes.note_error("default", GatewayUnreachable())
-        state = brakes.state_of("default")
+        monkeypatch.setattr(circuit_breaker, "_pause", raced)
+        circuit_breaker.note_error("default", GatewayUnreachable())
+        state = circuit_breaker.state_of("default")
         assert (state.is_paused, state.reason) == (False, "")
 
     def test_one_provider_paused_does_not_hold_up_another(self, provider, settings):

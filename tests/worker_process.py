@@ -20,7 +20,7 @@ def die(*steps):
 def plant(sending):
     """Put the death at its step, around the real functions."""
 
-    claim, turn, record_error = sending.claim, sending._turn, sending._record_error
+    claim, turn, record_error = sending.claim, sending._record_and_mark, sending._record_error
 
     def dying_claim(*args, **kwargs):
         claimed = claim(*args, **kwargs)
@@ -38,7 +38,11 @@ def plant(sending):
         record_error(*args)
         die("recorded")
 
-    sending.claim, sending._turn, sending._record_error = dying_claim, dying_turn, dying_record
+    sending.claim, sending._record_and_mark, sending._record_error = (
+        dying_claim,
+        dying_turn,
+        dying_record,
+    )
 
 
 def configure():

@@ -25,15 +25,15 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import brakes, clock, conf, times
+from .. import circuit_breaker, clock, conf, times
 from ..models import SmsMessage, rows, write_db
 from ..numbers import is_russian_mobile, mask
 from ..sms import send_mass_sms
 from ..states import Status
 from . import recipients
-from .deeds import LISTED, QUEUED, SEND, Outcome, balance_words, log, paused_words, worker_away
+from .actions import LISTED, QUEUED, SEND, Outcome, balance_words, has_no_worker, log, paused_words
 from .forms import SmsMessageForm
-from .privacy import Unlogged
+from .permissions import Unlogged
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ def _fieldsets(form: ComposeForm) -> list[Any]:
 def _check_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
     found = form.recipients
     left_out = sorted(found.bad + found.doubled, key=lambda one: one.line)
-    state = brakes.state_of(form.cleaned_data["using"])
+    state = circuit_breaker.state_of(form.cleaned_data["using"])
     return _page(
         request,
         model_admin,
@@ -266,7 +266,7 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
             "name": state.alias,
             "why": paused_words(state),
         }
-    if not form.send_at_once and worker_away(state):
+    if not form.send_at_once and has_no_worker(state):
         words = gettext(
             "No worker has been seen for “%(name)s” lately, so this would lie in the queue: tell "
             "your administrator that sms_worker must run."

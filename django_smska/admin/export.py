@@ -37,9 +37,9 @@ from ..numbers import is_invisible, mask
 from ..redact import withhold
 from ..states import Status
 from . import xlsx
-from .deeds import error_words, read_keys
+from .actions import error_words, read_keys
 from .guard import not_understood
-from .privacy import may_see_number, may_see_text, without
+from .permissions import may_see_number, may_see_text, without
 
 if TYPE_CHECKING:
     from . import SmsMessageAdmin

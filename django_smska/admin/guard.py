@@ -31,7 +31,7 @@ from django.utils.translation import gettext
 from django.views.debug import SafeExceptionReporterFilter
 
 from .. import times
-from . import privacy
+from . import permissions
 
 if TYPE_CHECKING:
     AdminBase = admin.ModelAdmin[Any]
@@ -209,7 +209,7 @@ class GuardedAdmin(AdminBase):
         response = super().history_view(request, object_id, extra_context)
         context = getattr(response, "context_data", None) or {}
         for entry in context.get("action_list", ()):
-            entry.get_change_message = privacy.words_for(
+            entry.get_change_message = permissions.words_for(
                 request.user, context["object"], _message_of(entry)
             )
         return response

@@ -1,7 +1,7 @@
-"""The admin: watch messages, and do with them what ``sending`` and ``delivery`` offer.
+"""The admin of messages: list, search, form and actions.
 
-A deed is chosen by a button or an action, shown on a page that says what would follow, and done by
-that page's POST. No GET changes or sends anything. What a deed did to a message is in its history.
+Every action has a confirmation page, and only the POST of that page changes or sends anything. The
+outcome is written into the message's history.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from ..models import SmsMessage, rows, write_db
 from ..numbers import mask, normalize
 from ..providers import providers
 from ..states import Status
-from . import desk, life, privacy
-from .deeds import (
+from . import alerts, permissions, timeline
+from .actions import (
+    ACTIONS,
     CANCEL,
     CONFIRM_SENT,
-    DEEDS,
     LISTED,
-    PASSED_OVER,
     REFRESH,
     RESEND,
     SEND,
-    Deed,
+    SKIPPED,
+    Action,
     Outcome,
     Plan,
     crashed,
@@ -56,17 +56,17 @@ from .deeds import (
     keys_among,
     log,
     read_keys,
-    try_deed,
+    run_action,
 )
 from .forms import SmsActionForm, SmsMessageForm, aliases
 from .guard import GuardedAdmin, moment, one_of
 
 logger = logging.getLogger(__name__)
 
-BATCH = 1000  # rows a transaction
-COUNTED = 10_000  # rows that the list goes back
-PARTS_AMONG = 50_000  # newest rows, among which a part of a number is looked for
-ID_LENGTH = 64  # characters of a gateway id
+BATCH = 1000  # rows per transaction
+MAX_LISTED = 10_000  # rows that the list goes back
+SEARCHED_FOR_PARTS = 50_000  # newest rows, among which a part of a number is looked for
+MAX_ID_CHARACTERS = 64  # characters of a gateway id
 
 if TYPE_CHECKING:
     PaginatorBase = Paginator[Any]
@@ -84,7 +84,7 @@ class RecentPaginator(PaginatorBase):
     @cached_property
     def count(self) -> int:
         rows: Any = self.object_list
-        return int(rows.order_by()[:COUNTED].count())
+        return int(rows.order_by()[:MAX_LISTED].count())
 
 
 class UsingFilter(admin.SimpleListFilter):
@@ -110,14 +110,14 @@ class NeedsFilter(admin.SimpleListFilter):
         return [("person", _("needs a person"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> QuerySet[Any]:
-        return desk.needing_a_person(queryset) if self.value() == "person" else queryset
+        return alerts.needing_attention(queryset) if self.value() == "person" else queryset
 
 
 def _matches(term: str, *, numbers: bool) -> Q:
     """A whole gateway id, or with ``numbers`` a number in any spelling, or four or more digits of a
     number of a newer message."""
     found = Q(pk__in=())
-    if term.isascii() and term.isprintable() and len(term) <= ID_LENGTH:
+    if term.isascii() and term.isprintable() and len(term) <= MAX_ID_CHARACTERS:
         found = Q(gateway_id=term)
     if not numbers:  # or the digits that a mask hides could be found by a thousand searches
         return found & ~Q(gateway_id__contains=Substr("to", 3))  # where a gateway repeats it
@@ -132,7 +132,7 @@ def _matches(term: str, *, numbers: bool) -> Q:
             part |= Q(to__startswith=f"+7{digits[1:]}")
         # No index helps to find a part: a table of millions would be read as a whole.
         newest = SmsMessage.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-        found |= part & Q(pk__gt=newest - PARTS_AMONG)
+        found |= part & Q(pk__gt=newest - SEARCHED_FOR_PARTS)
     return found
 
 
@@ -163,7 +163,7 @@ def _has(obj: SmsMessage, name: Any) -> bool:
 
 @admin.register(SmsMessage)
 class SmsMessageAdmin(GuardedAdmin):
-    """Drafts can be edited; from then on a message is only read, and changed by deeds."""
+    """Drafts can be edited; from then on a message is only read, and changed by actions."""
 
     form = SmsMessageForm
     action_form = SmsActionForm
@@ -233,7 +233,7 @@ class SmsMessageAdmin(GuardedAdmin):
         if not super().has_change_permission(request, obj):
             return False
         user = request.user
-        seen = privacy.may_see_text(user) and privacy.may_see_number(user)
+        seen = permissions.may_see_text(user) and permissions.may_see_number(user)
         return obj is None or (obj.status == Status.DRAFT and seen)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -249,9 +249,9 @@ class SmsMessageAdmin(GuardedAdmin):
     def get_list_display(self, request: HttpRequest) -> Any:
         """Those who may not see a number see its mask, and no column of texts."""
         columns = list(self.list_display)
-        if not privacy.may_see_number(request.user):
+        if not permissions.may_see_number(request.user):
             columns[columns.index("to")] = "masked_number"
-        if not privacy.may_see_text(request.user):
+        if not permissions.may_see_text(request.user):
             columns.remove("text_start")
         return columns
 
@@ -264,13 +264,13 @@ class SmsMessageAdmin(GuardedAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        numbers = privacy.may_see_number(request.user)
+        numbers = permissions.may_see_number(request.user)
         return queryset.filter(_matches(term, numbers=numbers)), False
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> Any:
-        context = {"desk": desk.lines(), "counted": COUNTED, **(extra_context or {})}
+        context = {"alerts": alerts.alerts(), "counted": MAX_LISTED, **(extra_context or {})}
         context["links"] = list(self._links(request))
         return super().changelist_view(request, context)
 
@@ -284,7 +284,7 @@ class SmsMessageAdmin(GuardedAdmin):
 
     @admin.display(description=_("status"))
     def status_badge(self, obj: SmsMessage) -> str:
-        return life.badge(obj)
+        return timeline.badge(obj)
 
     @admin.display(description=_("number"))
     def masked_number(self, obj: SmsMessage) -> str:
@@ -297,7 +297,7 @@ class SmsMessageAdmin(GuardedAdmin):
 
     @admin.display(description=pgettext_lazy("SMS list", "when"))
     def times(self, obj: SmsMessage) -> str:
-        return life.times(obj)
+        return timeline.times(obj)
 
     @admin.action(description=_("Send…"), permissions=["send"])
     def send_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
@@ -349,7 +349,7 @@ class SmsMessageAdmin(GuardedAdmin):
         """A message to show. What others wrote about it may repeat what a user may not see."""
         message = super().get_object(request, object_id, from_field)
         for name in _RAW if message is not None else ():
-            words = privacy.words_for(request.user, message, getattr(message, name))
+            words = permissions.words_for(request.user, message, getattr(message, name))
             setattr(message, name, words)
         return message
 
@@ -361,14 +361,14 @@ class SmsMessageAdmin(GuardedAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None or self.has_change_permission(request, obj):
             return [(None, {"fields": _WRITTEN}), (_("When"), {"fields": _WHEN})]
-        number = "to" if privacy.may_see_number(request.user) else "masked_number"
-        text = "body" if privacy.may_see_text(request.user) else "hidden_text"
+        number = "to" if permissions.may_see_number(request.user) else "masked_number"
+        text = "body" if permissions.may_see_text(request.user) else "hidden_text"
         more = [name for name in ("sender", "using", _SIZE, "expires_at") if _has(obj, name)]
         raw = [name for name in (*_RAW, "attempts") if _has(obj, name)]
         raw = ["error" if name == "error_text" else name for name in raw]
         linked = ["resend_of"] if obj.resend_of_id else []
         linked += ["resent_as_link"] if hasattr(obj, "resent_as") else []
-        what_to_do = life.advice(obj, may_decide=self._may(request, "resend", obj))
+        what_to_do = timeline.advice(obj, may_decide=self._may(request, "resend", obj))
         return [
             (None, {"fields": ("status_badge", *linked), "description": what_to_do}),
             (_("Message"), {"fields": (number, text, *more)}),
@@ -378,7 +378,7 @@ class SmsMessageAdmin(GuardedAdmin):
 
     @admin.display(description=_("steps"))
     def timeline(self, obj: SmsMessage) -> str:
-        return life.timeline(obj)
+        return timeline.timeline(obj)
 
     @admin.display(description=_("text"))
     def hidden_text(self, obj: SmsMessage) -> str:
@@ -397,21 +397,21 @@ class SmsMessageAdmin(GuardedAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         obj = kwargs.get("obj")
-        context["deeds"] = self._buttons(request, obj) if obj is not None else []
+        context["actions"] = self._buttons(request, obj) if obj is not None else []
         context["may_send"] = self.has_send_permission(request)
         context["show_save_and_add_another"] = context["show_save_and_continue"] = False
         return super().render_change_form(request, context, *args, **kwargs)
 
     def _buttons(self, request: HttpRequest, obj: SmsMessage) -> list[dict[str, Any]]:
-        fit = [deed for deed in DEEDS if obj.status in deed.statuses]
+        fit = [action for action in ACTIONS if obj.status in action.statuses]
         if RESEND in fit and hasattr(obj, "resent_as"):
             fit.remove(RESEND)
         if SEND in fit and self.has_change_permission(request, obj):
             fit.remove(SEND)  # it would send what is stored, not what stands in the form
         return [
-            {"label": deed.label, "url": f"{self._url(deed.name)}?pks={obj.pk}"}
-            for deed in fit
-            if self._may(request, deed.permission, obj)
+            {"label": action.label, "url": f"{self._url(action.name)}?pks={obj.pk}"}
+            for action in fit
+            if self._may(request, action.permission, obj)
         ]
 
     def changeform_view(
@@ -466,7 +466,7 @@ class SmsMessageAdmin(GuardedAdmin):
             raise PermissionDenied
         super().delete_model(request, obj)
 
-    # --- deeds
+    # --- actions
 
     def _url(self, name: str, *args: Any) -> str:
         site = self.admin_site.name
@@ -483,8 +483,10 @@ class SmsMessageAdmin(GuardedAdmin):
 
     def own_urls(self) -> list[URLPattern]:
         own = [
-            path(f"{deed.name}/", self._view(deed), name=f"django_smska_smsmessage_{deed.name}")
-            for deed in DEEDS
+            path(
+                f"{action.name}/", self._view(action), name=f"django_smska_smsmessage_{action.name}"
+            )
+            for action in ACTIONS
         ]
         write = self._wrap(lambda request: _page("compose").compose(request, model_admin=self))
         own.append(path("compose/", write, name="django_smska_smsmessage_compose"))
@@ -494,8 +496,8 @@ class SmsMessageAdmin(GuardedAdmin):
         own.append(path("statistics/", tell, name="django_smska_smsmessage_statistics"))
         return own
 
-    def _view(self, deed: Deed) -> Callable[..., Any]:
-        return self._wrap(partial(self.deed_view, deed=deed))
+    def _view(self, action: Action) -> Callable[..., Any]:
+        return self._wrap(partial(self.action_view, action=action))
 
     def _wrap(self, view: Callable[..., Any]) -> Callable[..., Any]:
         view = self.admin_site.admin_view(view)
@@ -511,16 +513,16 @@ class SmsMessageAdmin(GuardedAdmin):
         shown = _page("statistics").page(request.GET)
         return self.page(request, "statistics", title, list_url=self._url("changelist"), **shown)
 
-    def deed_view(self, request: HttpRequest, deed: Deed) -> HttpResponse:
+    def action_view(self, request: HttpRequest, action: Action) -> HttpResponse:
         """GET shows what would be done with the messages ``pks``; POST does it."""
-        if not self._may(request, deed.permission):
+        if not self._may(request, action.permission):
             raise PermissionDenied
         if request.method != "POST":
             return self._ask(
-                request, deed, self._chosen(request, read_keys(request.GET.get("pks", "")))
+                request, action, self._chosen(request, read_keys(request.GET.get("pks", "")))
             )
         keys = read_keys(request.POST.get("pks", ""))
-        self._carry_out(request, deed, keys)
+        self._carry_out(request, action, keys)
         if len(keys) == 1:
             return HttpResponseRedirect(self._back(request, self._url("change", keys[0])))
         return HttpResponseRedirect(self._back(request, self._url("changelist")))
@@ -532,42 +534,46 @@ class SmsMessageAdmin(GuardedAdmin):
         filters = self.get_preserved_filters(request)
         return str(add_preserved_filters({"preserved_filters": filters, "opts": self.opts}, url))
 
-    def _ask(self, request: HttpRequest, deed: Deed, chosen: QuerySet[SmsMessage]) -> HttpResponse:
-        plan = Plan(deed, chosen)
+    def _ask(
+        self, request: HttpRequest, action: Action, chosen: QuerySet[SmsMessage]
+    ) -> HttpResponse:
+        plan = Plan(action, chosen)
         if plan.too_many:
             words = gettext("Choose at most %s messages, for example by a filter.") % plan.limit
             self.message_user(request, words, messages.ERROR)
             return HttpResponseRedirect(self._back(request, self._url("changelist")))
         listed = list(chosen.filter(pk__in=plan.first))
-        if not all(self._may(request, deed.permission, message) for message in listed):
+        if not all(self._may(request, action.permission, message) for message in listed):
             raise PermissionDenied
         one = len(plan.chosen) == 1
         back = self._url("change", plan.chosen[0]) if one else self._url("changelist")
         return self.page(
             request,
             "confirm",
-            deed.label,
-            deed=deed,
+            action.label,
+            action=action,
             plan=plan,
             listed=[
                 (
-                    privacy.Unlogged(privacy.number_for(request.user, message)),
-                    privacy.Unlogged(Truncator(privacy.text_for(request.user, message)).chars(60)),
+                    permissions.Unlogged(permissions.number_for(request.user, message)),
+                    permissions.Unlogged(
+                        Truncator(permissions.text_for(request.user, message)).chars(60)
+                    ),
                     message.segments,
                 )
                 for message in listed
             ],
-            action_url=self._back(request, self._url(deed.name)),
+            action_url=self._back(request, self._url(action.name)),
             back_url=self._back(request, back),
         )
 
-    def _carry_out(self, request: HttpRequest, deed: Deed, keys: list[int]) -> None:
-        """Do the deed, note it in each message's history, and tell what became of how many."""
-        at_once = deed.hand_over is None or len(keys) <= conf.send_at_once()
+    def _carry_out(self, request: HttpRequest, action: Action, keys: list[int]) -> None:
+        """Do the action, note it in each message's history, and tell what became of how many."""
+        at_once = action.hand_over is None or len(keys) <= conf.send_at_once()
         work = self._one_by_one if at_once else self._in_bulk
         groups: dict[Outcome, list[int]] = defaultdict(list)
         for start in range(0, len(keys), BATCH):
-            for key, outcome in self._outcomes(work, request, deed, keys[start : start + BATCH]):
+            for key, outcome in self._outcomes(work, request, action, keys[start : start + BATCH]):
                 groups[outcome].append(key)
         for outcome, done in groups.items():
             self.message_user(request, self._summary(outcome, done), outcome.level)
@@ -575,13 +581,13 @@ class SmsMessageAdmin(GuardedAdmin):
             self.message_user(request, _("There was nothing to do."), messages.WARNING)
 
     def _outcomes(
-        self, work: Callable[..., Any], request: HttpRequest, deed: Deed, keys: list[int]
+        self, work: Callable[..., Any], request: HttpRequest, action: Action, keys: list[int]
     ) -> Iterator[tuple[int, Outcome]]:
         """One for each message, also where the database goes away among them: what was sent and is
         paid for must be reported."""
         left = dict.fromkeys(keys)
         try:
-            for key, outcome in work(request, deed, keys):
+            for key, outcome in work(request, action, keys):
                 del left[key]
                 yield key, outcome
         except Exception as error:
@@ -589,39 +595,39 @@ class SmsMessageAdmin(GuardedAdmin):
             yield from ((key, outcome) for key in left)
 
     def _one_by_one(
-        self, request: HttpRequest, deed: Deed, keys: list[int]
+        self, request: HttpRequest, action: Action, keys: list[int]
     ) -> Iterator[tuple[int, Outcome]]:
         failing: set[str] = set()
         for message in self._chosen(request, keys).order_by("pk"):
-            may = partial(self._may, request, deed.permission, message)
-            outcome = try_deed(deed, message, request.user, may, failing)
-            if outcome is not PASSED_OVER:
+            may = partial(self._may, request, action.permission, message)
+            outcome = run_action(action, message, request.user, may, failing)
+            if outcome is not SKIPPED:
                 log(request.user, [message], str(outcome))
             yield message.pk, outcome
 
     def _in_bulk(
-        self, request: HttpRequest, deed: Deed, keys: list[int]
+        self, request: HttpRequest, action: Action, keys: list[int]
     ) -> Iterator[tuple[int, Outcome]]:
         try:
-            moved = self._hand_over_all(request, deed, keys)
+            moved = self._hand_over_all(request, action, keys)
         except Exception as error:  # one of them ended the query of all
             logger.error("handing over %s messages: %s", len(keys), type(error).__name__)
-            yield from self._one_by_one(request, hand_over_one(deed), keys)
+            yield from self._one_by_one(request, hand_over_one(action), keys)
             return
         for key in keys:
-            yield key, deed.handed_over if key in moved else PASSED_OVER
+            yield key, action.handed_over if key in moved else SKIPPED
 
-    def _hand_over_all(self, request: HttpRequest, deed: Deed, keys: list[int]) -> set[Any]:
+    def _hand_over_all(self, request: HttpRequest, action: Action, keys: list[int]) -> set[Any]:
         """Hand over those that fit, in one transaction; return their keys."""
-        assert deed.hand_over is not None
+        assert action.hand_over is not None
         with transaction.atomic(using=write_db()):
-            chosen = self._chosen(request, keys).filter(status__in=deed.handed_from)
+            chosen = self._chosen(request, keys).filter(status__in=action.handed_from)
             fit = [
                 message
                 for message in chosen.select_for_update().only("pk", "to", "status")
-                if self._may(request, deed.permission, message)
+                if self._may(request, action.permission, message)
             ]
             moved = {message.pk for message in fit}
-            deed.hand_over(rows(moved))
-            log(request.user, fit, str(deed.handed_over))
+            action.hand_over(rows(moved))
+            log(request.user, fit, str(action.handed_over))
         return moved

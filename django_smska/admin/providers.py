@@ -12,8 +12,8 @@ from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import SAID
 from ..models import ProviderState
-from . import privacy
-from .deeds import balance_words, error_words, paused_words
+from . import permissions
+from .actions import balance_words, error_words, paused_words
 from .guard import GuardedAdmin
 
 
@@ -21,19 +21,19 @@ from .guard import GuardedAdmin
 class ProviderStateAdmin(GuardedAdmin):
     """What the workers know of each provider, to read."""
 
-    list_display = ("alias", "state", "paused_at", "credits", "strikes", "worker_seen_at")
+    list_display = ("alias", "state", "paused_at", "credits", "failures", "worker_seen_at")
     sortable_by = ()
-    fields = (*list_display, "look_at", "details")
+    fields = (*list_display, "probe_at", "details")
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
         """A provider to show. Its gateway's own words may repeat what was sent."""
         state = super().get_object(request, object_id, from_field)
-        if state is not None and not privacy.may_see_text(request.user):
+        if state is not None and not permissions.may_see_text(request.user):
             state.detail = state.detail.partition(SAID)[0]
         if state is not None:
-            state.detail = privacy.words_for(request.user, state, state.detail)
+            state.detail = permissions.words_for(request.user, state, state.detail)
         return state
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from ..numbers import NO_EXTENSION, find, is_russian_mobile, normalize, plain
 from . import tables
 from .phone_words import Kind, has_extension, is_head, kind
-from .tables import LARGEST, Table, letter
+from .tables import LARGEST, Table, event
 
 __all__ = ["LARGEST", "MOST", "Column", "Recipients", "UnclearColumn", "column", "read"]
 
@@ -44,7 +44,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Column:
-    """``title``: the head, or the letter. ``lines``: a cell each, so that a cell's line is its row
+    """``title``: the head, or the event. ``lines``: a cell each, so that a cell's line is its row
     in the file. ``notes``: what else is in the file and was left out, in sentences."""
 
     title: str
@@ -67,7 +67,7 @@ class Recipients:
 
 
 class UnclearColumn(ValidationError):
-    """Several columns may be meant. ``columns``: their letters, and how to name them."""
+    """Several columns may be meant. ``columns``: their events, and how to name them."""
 
     def __init__(self, columns: list[tuple[str, str]]) -> None:
         self.columns = columns
@@ -81,7 +81,7 @@ class UnclearColumn(ValidationError):
 
 def read(text: str, asked: str = "") -> Recipients:
     """Read numbers that stand on lines of their own, or between commas, semicolons or tabs, or in a
-    column of a table with heads; ``asked``: the letter of this column, where it is not clear.
+    column of a table with heads; ``asked``: the event of this column, where it is not clear.
 
     Raises ``ValidationError`` if there are more than ``MOST``, ``UnclearColumn`` for such a table.
     """
@@ -185,7 +185,7 @@ class _Candidate:
 
     @property
     def name(self) -> str:
-        return f"{letter(self.at)}: {self.head}" if self.head else letter(self.at)
+        return f"{event(self.at)}: {self.head}" if self.head else event(self.at)
 
     def look_at(self, cell: str) -> None:
         self.filled += 1
@@ -207,7 +207,7 @@ class _Candidate:
 def column(data: bytes, asked: str = "") -> Column:
     """Take the column with the phone numbers out of a file that :func:`tables.read` reads.
 
-    ``asked``: its letter. Without it, it is the one whose head speaks of phones and that has some,
+    ``asked``: its event. Without it, it is the one whose head speaks of phones and that has some,
     otherwise the one in which most cells are phone numbers; never one that is headed as numbers of
     orders, cards or documents. Raises ``UnclearColumn`` where more than one may be meant, and
     ``ValidationError`` with the way out for what cannot be read or is too large.
@@ -249,7 +249,7 @@ def _column_of(table: Table, asked: str) -> Column:
     if others:
         words = gettext("Left out: other columns with phone numbers, %s.")
         notes.append(words % ", ".join(others[:NAMED]))
-    return Column(chosen.head or letter(chosen.at), _lines(table, line, [chosen]), notes)
+    return Column(chosen.head or event(chosen.at), _lines(table, line, [chosen]), notes)
 
 
 def _title(table: Table, line: int, heads: list[str]) -> str:
@@ -309,7 +309,7 @@ def _strength(cell: str) -> int:
 
 def _asked(candidates: list[_Candidate], asked: str) -> _Candidate:
     for candidate in candidates:
-        if letter(candidate.at) == asked:
+        if event(candidate.at) == asked:
             return candidate
     raise ValidationError(_("The table has no column %s.") % asked)
 
@@ -330,7 +330,7 @@ def _choose(candidates: list[_Candidate], table: Table) -> _Candidate:
     is_doubtful = best.head and len(candidates) > 1 and best.kind == Kind.UNKNOWN
     if rivals or (is_doubtful and not best.certain):
         meant = sorted([best, *rivals], key=lambda one: one.at)
-        raise UnclearColumn([(letter(one.at), one.name) for one in meant])
+        raise UnclearColumn([(event(one.at), one.name) for one in meant])
     return best
 
 
@@ -370,7 +370,7 @@ def _hidden(table: Table) -> list[str]:
         words = ngettext("Left out: %s hidden row.", "Left out: %s hidden rows.", table.hidden_rows)
         notes.append(words % table.hidden_rows)
     for words, names in (
-        (gettext("Left out: hidden columns %s."), map(letter, sorted(table.hidden_columns))),
+        (gettext("Left out: hidden columns %s."), map(event, sorted(table.hidden_columns))),
         (gettext("Left out: hidden sheets %s."), map(_quoted, table.hidden_sheets)),
         (gettext("Left out: other sheets %s."), map(_quoted, table.other_sheets)),
     ):

@@ -1,4 +1,4 @@
-"""What the statistics page tells, from the counted days of ``tally``: no number or text of a
+"""What the statistics page tells, from the counted days of ``daily_counts``: no number or text of a
 person is among them."""
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext, ngettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import tally
+from .. import daily_counts
+from ..daily_counts import FAILURES, Numbers
 from ..states import Status
-from ..tally import FAILURES, Numbers
 from .charts import Chart, Layer, Table, round_top, stack
 from .forms import aliases
-from .life import by_code, lasting
+from .timeline import by_code, lasting
 
-PATIENCE = 0.1  # seconds of counting before a page is shown
+COUNTING_BUDGET_SECONDS = 0.1  # seconds of counting before a page is shown
 LISTED = 50  # lines of a table that could grow with what people type
 
 RANGES = {
@@ -160,15 +160,15 @@ def share(statuses: Counter[str]) -> float | None:
 def page(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the template shows; ``asked``: the query of the URL. Days that are due are counted
     first, for a moment."""
-    today = tally.day_of(timezone.now())
+    today = daily_counts.day_of(timezone.now())
     length = asked.get("days", "30")
     first = today - timedelta(days=int(length) - 1 if length in RANGES else 29)
     by_week = asked.get("by") == "week"
     if by_week:
         first = _monday(first)
-    uncounted = tally.catch_up(first, patience=PATIENCE)
-    kept = tally.days().filter(day__gte=first, day__lte=today).values_list("day", "numbers")
-    counted = {day: tally.read(numbers) for day, numbers in kept}
+    uncounted = daily_counts.catch_up(first, budget=COUNTING_BUDGET_SECONDS)
+    kept = daily_counts.days().filter(day__gte=first, day__lte=today).values_list("day", "numbers")
+    counted = {day: daily_counts.read(numbers) for day, numbers in kept}
     form = RangeForm(asked, {words[1] for numbers in counted.values() for words in numbers})
     if form.is_valid() and (alias := form.cleaned_data["using"]):
         counted = {day: _only(alias, numbers) for day, numbers in counted.items()}
@@ -374,9 +374,9 @@ def _step(bound: int | None) -> int:
     """The place of a bound among all: 1 for the first, 0 for none."""
     if bound is None:
         return 0
-    if bound in tally.BOUNDS:
-        return tally.BOUNDS.index(bound) + 1
-    return len(tally.BOUNDS) + bound // tally.DAY - 1
+    if bound in daily_counts.BOUNDS:
+        return daily_counts.BOUNDS.index(bound) + 1
+    return len(daily_counts.BOUNDS) + bound // daily_counts.DAY - 1
 
 
 def _top_step(step: int) -> int:
@@ -385,8 +385,8 @@ def _top_step(step: int) -> int:
 
 def _bound(step: int) -> int:
     """The bound at that place."""
-    most = len(tally.BOUNDS)
-    return tally.BOUNDS[step - 1] if step <= most else (step - most + 1) * tally.DAY
+    most = len(daily_counts.BOUNDS)
+    return daily_counts.BOUNDS[step - 1] if step <= most else (step - most + 1) * daily_counts.DAY
 
 
 def _segments(periods: list[Period], whole: Period, head: str, dates: list[str]) -> Chart:

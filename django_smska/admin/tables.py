@@ -109,7 +109,7 @@ def read(data: bytes) -> Table:
     return read_csv(data)
 
 
-def letter(column: int) -> str:
+def event(column: int) -> str:
     """The name that spreadsheets give to a column, counted from 0: ``A``, …, ``Z``, ``AA``."""
     name = ""
     column += 1
@@ -220,8 +220,8 @@ def _encoding(data: bytes) -> str:
     text = data.decode("utf-8", "replace")
     wrong = text.count("\ufffd")
     # A file put together from several has a few wrong bytes; in another encoding most are.
-    letters = len(data) - len(text) - wrong
-    return "utf-8" if wrong * 10 <= letters else "windows-1251"
+    events = len(data) - len(text) - wrong
+    return "utf-8" if wrong * 10 <= events else "windows-1251"
 
 
 # What is quoted, and commas within a number: 7,90418E+10; 79041764995,00.

@@ -14,7 +14,7 @@ from ..states import STOPPING_KINDS, WAITING_KINDS
 from .base import BaseSmsBackend
 
 if TYPE_CHECKING:
-    from ..fence import Fenced
+    from ..checked_backend import CheckedBackend
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +84,11 @@ class SmsBackend(BaseSmsBackend):
         error.refused = tuple(one for one in refused if one is not error)
         raise error.with_traceback(None)
 
-    def _open_members(self) -> list[Fenced]:
+    def _open_members(self) -> list[CheckedBackend]:
         return [member for member in self.members if member.alias not in self.skipped]
 
 
-def _send(member: Fenced, message: Any) -> Receipt | SmsError:
+def _send(member: CheckedBackend, message: Any) -> Receipt | SmsError:
     try:
         member.open()
         return member.send_message(message)
@@ -110,15 +110,15 @@ def _refuse_unknown(alias: str | None, names: Sequence[str]) -> None:
         )
 
 
-def _member(alias: str) -> Fenced:
+def _member(alias: str) -> CheckedBackend:
     # The handler makes backends, and this one makes some of its own.
-    from ..fence import Fenced, unusable
+    from ..checked_backend import CheckedBackend, unusable
     from ..providers import providers
 
     if _backend_of(providers.settings.get(alias)) == f"{__name__}.SmsBackend":
         raise InvalidProvider("A failover cannot be one of another's 'providers'.", alias=alias)
     try:
-        return Fenced(alias, providers.configured(alias))
+        return CheckedBackend(alias, providers.configured(alias))
     except InvalidProvider as error:  # the system check names it; the others can still send
         return unusable(alias, error)
 

@@ -295,8 +295,7 @@ def _problem_of_address(url: Any, schemes: tuple[str, ...]) -> str:
         return "must be an address whose port, after the host, is a number from 1 to 65535"
     if not _is_host(parts.hostname):
         return (
-            "has no valid host name: its parts between dots have 1 to 63 letters, digits and "
-            "hyphens"
+            "has no valid host name: its parts between dots have 1 to 63 events, digits and hyphens"
         )
     return ""
 

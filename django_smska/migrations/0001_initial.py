@@ -26,15 +26,15 @@ class Migration(migrations.Migration):
                 ("reason", models.CharField(blank=True, max_length=16, verbose_name="reason")),
                 ("detail", django_smska.fields.WordsField(blank=True, verbose_name="details")),
                 (
-                    "strikes",
+                    "failures",
                     models.PositiveIntegerField(default=0, verbose_name="failures in a row"),
                 ),
                 (
-                    "looks",
-                    models.PositiveIntegerField(default=0, verbose_name="looks since the pause"),
+                    "probes",
+                    models.PositiveIntegerField(default=0, verbose_name="probes since the pause"),
                 ),
                 ("paused_at", models.DateTimeField(null=True, verbose_name="paused since")),
-                ("look_at", models.DateTimeField(null=True, verbose_name="next look")),
+                ("probe_at", models.DateTimeField(null=True, verbose_name="next probe")),
                 (
                     "balance",
                     models.DecimalField(

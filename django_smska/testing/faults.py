@@ -177,7 +177,7 @@ class Kind:
     play -- spoils the honest line; returns the answer to write on a connection that goes on, or
         None: the connection is at its end
     truths -- the values that `taken` can have, the usual one first
-    stage -- "accept" strikes before TLS, "head" before the request is read, "request" after it.
+    stage -- "accept" failures before TLS, "head" before the request is read, "request" after it.
         The first two strike the connection that is opened next, whatever is asked over it.
     on -- "send", "query" or "balance": the requests that it is meant for
     drawn -- may be drawn by chance when no names were chosen
@@ -540,7 +540,7 @@ class Script:
         return self.planned(on, self.counts[on])
 
     def begin_early(self, stage: str) -> Fault | None:
-        """Return what the next request meets if that strikes at this stage, and count it then."""
+        """Return what the next request meets if that failures at this stage, and count it then."""
         for on in ("send", "query", "balance"):
             fault = self.planned(on, self.counts[on] + 1)
             if fault and fault.kind.stage == stage:

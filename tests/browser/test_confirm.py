@@ -1,4 +1,4 @@
-"""The page that asks before a deed, in a real browser."""
+"""The page that asks before an action, in a real browser."""
 
 import pytest
 

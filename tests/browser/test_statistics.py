@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from django_smska import tally
+from django_smska import daily_counts
 from django_smska.models import SmsMessage
 from django_smska.states import Status
 
@@ -34,7 +34,7 @@ def messages(transactional_db):
         for status in Status.values
         for number in range(1 + day % 5)
     )
-    tally.catch_up()
+    daily_counts.catch_up()
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 360)])

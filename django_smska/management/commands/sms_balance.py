@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from django_smska import brakes, fence
+from django_smska import checked_backend, circuit_breaker
 from django_smska.exceptions import InvalidProvider, SmsError
 from django_smska.sms import providers
 
@@ -66,7 +66,7 @@ def _aliases(using: str | None) -> list[str]:
     """The providers to ask. One that cannot even be made is asked, so that it says why."""
     if using is not None:
         try:
-            backend = fence.provider(using)
+            backend = checked_backend.provider(using)
         except InvalidProvider as error:
             raise CommandError(str(error)) from None
         if not backend.has_balance:
@@ -80,7 +80,7 @@ def _aliases(using: str | None) -> list[str]:
 
 def _may_have_balance(alias: str) -> bool:
     try:
-        return fence.provider(alias).has_balance
+        return checked_backend.provider(alias).has_balance
     except InvalidProvider:
         return True
 
@@ -88,7 +88,7 @@ def _may_have_balance(alias: str) -> bool:
 def _ask(alias: str, least: Decimal | None) -> dict[str, Any]:
     """Return ``balance`` or ``error``, and what follows from it."""
     try:
-        balance = fence.provider(alias).get_balance()
+        balance = checked_backend.provider(alias).get_balance()
     except (SmsError, InvalidProvider) as error:
         return {"error": str(error)}
     answer: dict[str, Any] = {"balance": f"{balance:f}"}
@@ -100,11 +100,11 @@ def _ask(alias: str, least: Decimal | None) -> dict[str, Any]:
 def _keep(alias: str, balance: Decimal) -> dict[str, Any]:
     """Store the balance, and open a paused provider unless its account is still empty."""
     try:
-        before = brakes.state_of(alias)
+        before = circuit_breaker.state_of(alias)
         if before.reason == "funds" and balance <= 0:
-            brakes.note_balance(alias, balance)
+            circuit_breaker.note_balance(alias, balance)
             return {"paused": "funds"}
-        brakes.note_success(alias, balance)
+        circuit_breaker.note_success(alias, balance)
     except DatabaseError as error:
         cure = "Run 'manage.py migrate', or look whether the database is there."
         return {"not_stored": f"{type(error).__name__}. {cure}"}

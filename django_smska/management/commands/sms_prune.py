@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import ProtectedError, RestrictedError
 from django.utils import timezone
 
-from django_smska import conf, tally
+from django_smska import conf, daily_counts
 from django_smska.management.tables import require_tables
 from django_smska.models import SmsMessage, rows, write_db
 from django_smska.states import FINAL
@@ -53,7 +53,7 @@ class Command(BaseCommand):
         if kept:
             self.stdout.write(f"Kept {kept} that other rows point to.")
         if not options["dry_run"]:
-            tally.catch_up()
+            daily_counts.catch_up()
 
 
 def _time_before(days: float | None) -> datetime:
@@ -120,7 +120,7 @@ def _delete(keys: list[Any]) -> int:
 
 def _delete_together(keys: list[Any]) -> int:
     with transaction.atomic(using=write_db()):
-        tally.keep(keys)
+        daily_counts.keep(keys)
         # MariaDB checks row by row: no message may point to another one of the same DELETE.
         rows(keys).exclude(resend_of=None).update(resend_of=None)
         return rows(keys).delete()[1].get(SmsMessage._meta.label, 0)

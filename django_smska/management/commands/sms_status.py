@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from django_smska import brakes, clock
+from django_smska import circuit_breaker, clock
 from django_smska.management.tables import require_tables
 from django_smska.models import rows
 from django_smska.sms import providers
@@ -58,7 +58,7 @@ def _aliases_in_use() -> list[str]:
 
 
 def _facts(alias: str, now: datetime) -> dict[str, Any]:
-    mine, state = rows().filter(using=alias), brakes.state_of(alias)
+    mine, state = rows().filter(using=alias), circuit_breaker.state_of(alias)
     due = mine.due(now)
     oldest = due.order_by("send_after").values_list("send_after", flat=True).first()
     return {

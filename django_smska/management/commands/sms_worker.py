@@ -21,13 +21,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 from django.utils import timezone
 
-from django_smska import brakes, clock, conf
+from django_smska import circuit_breaker, clock, conf
 from django_smska.exceptions import InvalidProvider
 from django_smska.management.tables import require_tables
 from django_smska.models import rows, write_db
+from django_smska.notify import Listener
 from django_smska.sms import providers
-from django_smska.wakeup import Alarm
-from django_smska.worker import PATIENCE_FOR_RATE, REPORTS_A_PASS, Worker
+from django_smska.worker import MAX_RATE_WAIT_SECONDS, REPORTS_PER_PASS, Worker
 
 try:
     from tqdm import tqdm
@@ -36,7 +36,7 @@ except ImportError:  # it is no requirement of the app
 
 logger = logging.getLogger(__name__)
 
-AWAY = (OperationalError, InterfaceError)
+UNAVAILABLE = (OperationalError, InterfaceError)
 WORDS = {
     "sent": "sent",
     "queued": "back in the queue",
@@ -78,7 +78,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         _refuse_wrong(options)
-        with suppress(*AWAY):  # a daemon waits for its database
+        with suppress(*UNAVAILABLE):  # a daemon waits for its database
             require_tables()
         self.json = options["json"]
         self.bar: Any = None
@@ -95,40 +95,40 @@ class Command(BaseCommand):
                 self._for_ever(options["interval"])
 
     def _once(self) -> None:
-        end = time.monotonic() + PATIENCE_FOR_RATE
+        end = time.monotonic() + MAX_RATE_WAIT_SECONDS
         try:
             done = self._pass()
             while self.worker.wait_for_next(end):
                 self._pass()
-        except AWAY as error:
+        except UNAVAILABLE as error:
             raise CommandError(f"{_away(error)} Nothing is lost: run this again.") from error
         if not +done and not self.worker.stopping.is_set():
             self._say("Nothing was due.")
 
     def _for_ever(self, interval: float) -> None:
         self._say("Waiting for messages. Ctrl-C ends.")
-        alarm = Alarm()
+        listener = Listener()
         while not self.worker.stopping.is_set():
-            if self._guarded_pass(alarm)["reports"] < REPORTS_A_PASS:
+            if self._guarded_pass(listener)["reports"] < REPORTS_PER_PASS:
                 next_in = self.worker.next_in
-                self._rest(alarm, interval if next_in is None else min(interval, next_in))
+                self._rest(listener, interval if next_in is None else min(interval, next_in))
         self._say("Stopped.")
 
-    def _rest(self, alarm: Alarm, interval: float) -> None:
+    def _rest(self, listener: Listener, interval: float) -> None:
         try:
             # The driver is waited on directly: its errors are made Django's here.
             with connections[write_db()].wrap_database_errors:
-                alarm.wait(interval, self.worker.stopping)
-        except AWAY:
+                listener.wait(interval, self.worker.stopping)
+        except UNAVAILABLE:
             self.worker.stopping.wait(interval)  # the next pass tells of it
 
-    def _guarded_pass(self, alarm: Alarm) -> Counter[str]:
+    def _guarded_pass(self, listener: Listener) -> Counter[str]:
         """A pass that outlives a database which is away for a while."""
         close_old_connections()
         try:
-            alarm.listen()
+            listener.listen()
             return self._pass()
-        except AWAY as error:
+        except UNAVAILABLE as error:
             logger.error("%s Trying again.", _away(error))
             connections.close_all()
             return Counter()
@@ -166,10 +166,10 @@ class Command(BaseCommand):
         """Say once that a provider is paused, and once that it is open again."""
         using = self.worker.using
         for alias in providers if using is None else [using]:
-            state = brakes.state_of(alias)
+            state = circuit_breaker.state_of(alias)
             if state.is_paused and self.paused.get(alias) != state.reason:
                 self.paused[alias] = state.reason
-                again = f"; next look at {_clock(state.look_at)}" if state.look_at else ""
+                again = f"; next probe at {_clock(state.probe_at)}" if state.probe_at else ""
                 self._say(f"{alias} is paused ({state.reason}{again}): {state.detail}")
             elif not state.is_paused and self.paused.pop(alias, ""):
                 self._say(f"{alias} is open again.")

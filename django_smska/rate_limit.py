@@ -14,36 +14,34 @@ import time
 from collections import deque
 from datetime import datetime, timedelta
 
-from django.db.models import QuerySet
-
 from . import clock
 from .exceptions import TemporaryFailure, gettext_noop
-from .models import ProviderState, write_db
+from .models import ProviderState, provider_states
 
-AHEAD = 0.5  # seconds that a worker books ahead
-PATIENCE = 10.0  # seconds that a caller waits for a time
+BOOK_AHEAD_SECONDS = 0.5  # seconds that a worker books ahead
+MAX_WAIT_SECONDS = 10.0  # seconds that a caller waits for a time
 #: Times are a little further apart than the rate asks, so that delays on the way to the gateway do
 #: not put one message too many into a second (minute, hour).
-SLOWER = 1.02
+SPACING_FACTOR = 1.02
 #: Share of that second (minute, hour) by which a time may be used late: less than they are further
 #: apart, since the next ones may be other workers', and these be on time.
-LATE = 0.015
+LATE_SHARE = 0.015
 
 
 def step_of(rate: float) -> timedelta:
     """The time between two messages. ``rate``: messages a second."""
-    return timedelta(seconds=SLOWER / rate)
+    return timedelta(seconds=SPACING_FACTOR / rate)
 
 
 def wait(alias: str, rate: float | None) -> float:
     """Wait until one message may leave; return until when (monotonic) that permission counts. With
     no limit it is at once, and for ever.
 
-    Raises ``TemporaryFailure`` where that would take longer than ``PATIENCE``.
+    Raises ``TemporaryFailure`` where that would take longer than ``MAX_WAIT_SECONDS``.
     """
     if rate is None:
         return math.inf
-    times, _ = _book(alias, rate, 1, PATIENCE)
+    times, _ = _book(alias, rate, 1, MAX_WAIT_SECONDS)
     if not times:
         raise TemporaryFailure(
             gettext_noop("More messages wait than the provider's rate allows. Queue this one."),
@@ -51,10 +49,10 @@ def wait(alias: str, rate: float | None) -> float:
             code="rate",
         )
     time.sleep(times[0])
-    return time.monotonic() + LATE * _window(rate)
+    return time.monotonic() + LATE_SHARE * _window(rate)
 
 
-class Times:
+class RateSlots:
     """The times at which a worker may send through a provider. ``rate``: messages a second, or
     ``None`` for no limit."""
 
@@ -63,7 +61,7 @@ class Times:
         self._booked: deque[float] = deque()  # monotonic
         self._last = 0  # of them, those of the last booking
         self._end: datetime | None = None  # what the last booking left in the row
-        self._look_at: float | None = None  # monotonic; before it there is nothing to book
+        self._book_from: float | None = None  # monotonic; before it there is nothing to book
         # Until when each of the last ones counts: as many as may leave in a second (minute, hour).
         self._counts = 1.005 * _window(rate) if rate else 0.0
         self._left: deque[float] = deque(maxlen=round(rate * _window(rate)) if rate else 1)
@@ -92,7 +90,7 @@ class Times:
     def _usable_at(self, rate: float) -> float:
         """When the next message may leave, or when there may be a time to book."""
         if not self._booked:
-            return self._looked_at(rate)
+            return self._bookable_at(rate)
         full = len(self._left) == self._left.maxlen
         return max(self._booked[0], self._left[0]) if full else self._booked[0]
 
@@ -103,7 +101,7 @@ class Times:
         """True where a worker should have a message ready: a time is booked, or can be."""
         if self.rate is None or self._booked:
             return True
-        return time.monotonic() >= self._looked_at(self.rate)
+        return time.monotonic() >= self._bookable_at(self.rate)
 
     def give_back(self) -> None:
         """Let others have what was booked and has not come, where they booked nothing behind it."""
@@ -113,30 +111,32 @@ class Times:
         unused = min(sum(at > now for at in self._booked), self._last)
         self._booked.clear()
         if unused and self._end is not None:
-            row = _states().filter(alias=self.alias, next_send_at=self._end)
+            row = provider_states().filter(alias=self.alias, next_send_at=self._end)
             row.update(next_send_at=self._end - unused * step_of(self.rate))
 
     def _book(self, rate: float, number: int) -> None:
         now = time.monotonic()
-        times, free = _book(self.alias, rate, number, AHEAD)
+        times, free = _book(self.alias, rate, number, BOOK_AHEAD_SECONDS)
         self._booked.extend(now + after for after in times)
         if times:
             self._last, self._end = len(times), free
         self._expect(free)
 
-    def _looked_at(self, rate: float) -> float:
-        if self._look_at is None:
-            state = _states().filter(alias=self.alias).first()
+    def _bookable_at(self, rate: float) -> float:
+        if self._book_from is None:
+            state = provider_states().filter(alias=self.alias).first()
             self._expect(_free_from(state, clock.now(), rate))
-        assert self._look_at is not None
-        return self._look_at
+        assert self._book_from is not None
+        return self._book_from
 
     def _expect(self, free: datetime) -> None:
-        self._look_at = time.monotonic() + (free - clock.now()).total_seconds() - AHEAD
+        self._book_from = (
+            time.monotonic() + (free - clock.now()).total_seconds() - BOOK_AHEAD_SECONDS
+        )
 
     def _drop_late(self) -> None:
         assert self.rate is not None
-        oldest = time.monotonic() - LATE * _window(self.rate)
+        oldest = time.monotonic() - LATE_SHARE * _window(self.rate)
         while self._booked and self._booked[0] < oldest:
             self._booked.popleft()
 
@@ -151,13 +151,13 @@ def _book(alias: str, rate: float, number: int, ahead: float) -> tuple[list[floa
     now, and the time from which on the next is free."""
     step = step_of(rate)
     while True:
-        state, _ = _states().get_or_create(alias=alias)
+        state, _ = provider_states().get_or_create(alias=alias)
         now = clock.now()
         start = _free_from(state, now, rate)
         room = (now + timedelta(seconds=ahead) - start) // step + 1
         number = min(number, max(room, 0))
         end = start + number * step
-        unchanged = _states().filter(alias=alias, next_send_at=state.next_send_at)
+        unchanged = provider_states().filter(alias=alias, next_send_at=state.next_send_at)
         if not number or unchanged.update(next_send_at=end):
             return [(start - now + n * step).total_seconds() for n in range(number)], end
         time.sleep(random.uniform(0, 0.01))  # lost the race: retry with jitter
@@ -167,9 +167,5 @@ def _free_from(state: ProviderState | None, now: datetime, rate: float) -> datet
     """When the next time begins. Further ahead than anybody books, the row is wrong: it was
     written under a slower rate, or by a clock that stood ahead."""
     at = state.next_send_at if state is not None else None
-    furthest = now + step_of(rate) + timedelta(seconds=PATIENCE + 1)
+    furthest = now + step_of(rate) + timedelta(seconds=MAX_WAIT_SECONDS + 1)
     return at if at is not None and now < at <= furthest else now
-
-
-def _states() -> QuerySet[ProviderState]:
-    return ProviderState.objects.using(write_db())

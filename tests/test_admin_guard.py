@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from django.utils.timezone import now
 from django.views.debug import ExceptionReporter
 
-from django_smska.admin.deeds import DEEDS
+from django_smska.admin.actions import ACTIONS
 from django_smska.admin.messages import _matches
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.sms import outbox
@@ -26,7 +26,7 @@ STATES = "/admin/django_smska/providerstate/"
 #: Of the same mask and size; only these may not be told apart.
 ONE = ("+79041764995", "+79045554995")
 OTHER = ("+79048884995", "+79042224995")
-TEXTS = ("The first text", "Another letter")
+TEXTS = ("The first text", "Another event")
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def addresses(pks):
             yield f"{LIST}{key}/delete/?_to_field={field.name}"
     for pk in pks:
         yield from (f"{LIST}{pk}/{page}/" for page in ("change", "history", "delete"))
-    for deed in DEEDS:
-        yield f"{LIST}{deed.name}/?pks={','.join(map(str, pks))}"
+    for action in ACTIONS:
+        yield f"{LIST}{action.name}/?pks={','.join(map(str, pks))}"
     yield from (LIST, f"{LIST}statistics/", f"{LIST}export/", f"{LIST}compose/", "/admin/")
     for name in ("detail", "alias", "reason"):
         yield from (f"{STATES}?{name}__contains={value}" for value in (ONE[0][:7], "T"))
@@ -287,9 +287,9 @@ def test_no_junk_in_a_key_ends_a_page(boss, junk):
     for start in (LIST, STATES):
         for page in ("change", "history", "delete"):
             assert boss.get(f"{start}{key}/{page}/").status_code in (302, 403, 404)
-    for deed in DEEDS:
-        assert boss.get(f"{LIST}{deed.name}/?pks={junk}").status_code == 200
-        assert boss.post(f"{LIST}{deed.name}/", {"pks": junk}).status_code == 302
+    for action in ACTIONS:
+        assert boss.get(f"{LIST}{action.name}/?pks={junk}").status_code == 200
+        assert boss.post(f"{LIST}{action.name}/", {"pks": junk}).status_code == 302
     self = "app_label=django_smska&model_name=smsmessage&field_name=resend_of"
     assert boss.get(f"/admin/autocomplete/?term={junk}&{self}").status_code == 200
 
@@ -356,8 +356,8 @@ def test_no_report_of_a_crash_shows_a_number_or_a_text(boss, monkeypatch, debug)
                 ("django.db.models.query.QuerySet._insert", f"{LIST}add/", data),
                 ("django_smska.models.SmsMessage.save", f"{LIST}{message.pk}/change/", data),
                 ("django_smska.admin.compose.balance_words", f"{LIST}compose/", typed_numbers),
-                ("django_smska.admin.life.timeline", f"{LIST}{make().pk}/change/", None),
-                ("django_smska.admin.life.badge", LIST, None),
+                ("django_smska.admin.timeline.timeline", f"{LIST}{make().pk}/change/", None),
+                ("django_smska.admin.timeline.badge", LIST, None),
                 ("django_smska.admin.messages.Truncator", f"{LIST}send/?pks={message.pk}", None),
                 ("django_smska.admin.export._lines", f"{LIST}export/", {"pks": message.pk}),
             ):

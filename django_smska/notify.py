@@ -1,5 +1,5 @@
 """Wake sleeping workers when there is something to send: by NOTIFY, on PostgreSQL with psycopg 3
-(from 3.2.4 on, which keeps what rings during a query).
+(from 3.2.4 on, which keeps what arrives during a query).
 
 On other databases a worker looks every ``--interval`` seconds; so it does here, too, if a
 notification is lost.
@@ -19,10 +19,10 @@ from .models import write_db
 logger = logging.getLogger(__name__)
 
 CHANNEL = "django_smska"
-LOOK_AGAIN_IN = 1.0  # seconds, where it may have rung unheard
+LOOK_AGAIN_SECONDS = 1.0  # seconds, where a notification may have been missed
 
 
-def ring() -> None:
+def notify_workers() -> None:
     """Wake the workers once the open transaction is committed.
 
     Outside of one, what they are woken for is stored: a failure of this is none of that.
@@ -39,17 +39,17 @@ def ring() -> None:
         logger.warning("no worker was woken: %s", type(error).__name__)
 
 
-class Alarm:
-    """Waits for :func:`ring`, for a time to pass, or for an event.
+class Listener:
+    """Waits for :func:`notify_workers`, for a time to pass, or for an event.
 
-    A worker listens, then looks for work, then waits: so what is stored after its look rings.
+    A worker listens, then looks for work, then waits: so what is stored after its look is notified.
     """
 
     def __init__(self) -> None:
         self._listening: Any = None
 
     def wait(self, seconds: float, stopping: threading.Event) -> None:
-        """Return after ``seconds``, or as soon as it rang since :meth:`listen` or ``stopping`` is
+        """Return after ``seconds``, on a notification since :meth:`listen`, or when ``stopping`` is
         set."""
         listened = self._listening
         raw = self.listen()
@@ -57,7 +57,7 @@ class Alarm:
             stopping.wait(seconds)
             return
         if raw is not listened:  # connected anew since the look
-            seconds = min(seconds, LOOK_AGAIN_IN)
+            seconds = min(seconds, LOOK_AGAIN_SECONDS)
         end = time.monotonic() + seconds
         while not stopping.is_set() and (left := end - time.monotonic()) > 0:
             # In short turns: a signal that comes right before the wait does not end it.

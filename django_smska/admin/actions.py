@@ -1,7 +1,7 @@
-"""What people may do with messages in the admin: the deeds, and what would follow from each.
+"""The admin's actions on messages, with their consequences and outcomes.
 
-The deeds themselves are those of ``sending`` and ``delivery``; here stand their names, permissions,
-questions, and what became of them in words.
+``sending`` and ``delivery`` do the work. This module adds names, permissions, questions for the
+confirmation page, and texts for the outcomes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import brakes, clock, conf, delivery, sending
+from .. import circuit_breaker, clock, conf, delivery, sending
 from ..exceptions import (
     AGAIN,
     AT,
@@ -41,8 +41,8 @@ from ..states import WAITING_KINDS, Status
 
 logger = logging.getLogger(__name__)
 
-MOST = 100_000  # messages a deed: their keys must fit into one POST
-MOST_BY_HAND = 500  # where each is done by itself, while a person waits
+MAX_KEYS = 100_000  # messages per action: their keys must fit into one POST
+MAX_ONE_BY_ONE = 500  # where each is done by itself, while a person waits
 LISTED = 10  # messages that a page names one by one
 
 
@@ -59,7 +59,7 @@ class Outcome:
         return str(self.history or (f"{self.what}: {self.why}" if self.why else f"{self.what}."))
 
 
-PASSED_OVER = Outcome(
+SKIPPED = Outcome(
     _("Passed over"),
     _("It is queued, being sent or finished, or somebody was faster."),
     messages.WARNING,
@@ -70,7 +70,7 @@ QUEUED = Outcome(
 
 
 @dataclass(frozen=True)
-class Deed:
+class Action:
     """Something that a person may do with messages of certain statuses.
 
     ``do``: does it with one message, while the person waits. ``hand_over``: does it with many, or
@@ -85,7 +85,7 @@ class Deed:
     statuses: frozenset[Status]
     do: Callable[[SmsMessage, Any], Outcome]
     hand_over: Callable[[SmsMessageQuerySet], int] | None = None
-    handed_over: Outcome = PASSED_OVER
+    handed_over: Outcome = SKIPPED
     handed_from: frozenset[Status] = frozenset()
     costs: bool = False
 
@@ -98,7 +98,7 @@ def _send(message: SmsMessage, user: Any) -> Outcome:
     message.send()
     if message.status == Status.SENT:
         return Outcome(_("Sent"))
-    return QUEUED if message.status == Status.QUEUED else PASSED_OVER
+    return QUEUED if message.status == Status.QUEUED else SKIPPED
 
 
 def _refresh(message: SmsMessage, user: Any) -> Outcome:
@@ -131,21 +131,21 @@ def _resend(message: SmsMessage, user: Any) -> Outcome:
     )
 
 
-def hand_over_one(deed: Deed) -> Deed:
-    """Return the deed that hands one message over, as this one hands many over."""
+def hand_over_one(action: Action) -> Action:
+    """Return the action that hands one message over, as this one hands many over."""
     return replace(
-        deed, do=lambda message, user: _hand_over(deed, message), statuses=deed.handed_from
+        action, do=lambda message, user: _hand_over(action, message), statuses=action.handed_from
     )
 
 
-def _hand_over(deed: Deed, message: SmsMessage) -> Outcome:
-    assert deed.hand_over is not None
-    moved = deed.hand_over(rows([message.pk]))
+def _hand_over(action: Action, message: SmsMessage) -> Outcome:
+    assert action.hand_over is not None
+    moved = action.hand_over(rows([message.pk]))
     message.refresh_from_db(using=write_db())
-    return deed.handed_over if moved or message.status == Status.QUEUED else PASSED_OVER
+    return action.handed_over if moved or message.status == Status.QUEUED else SKIPPED
 
 
-SEND = Deed(
+SEND = Action(
     "send",
     "send",
     _("Send"),
@@ -157,7 +157,7 @@ SEND = Deed(
     frozenset({Status.DRAFT}),
     costs=True,
 )
-REFRESH = Deed(
+REFRESH = Action(
     "refresh",
     "refresh",
     _("Refresh status"),
@@ -168,7 +168,7 @@ REFRESH = Deed(
     Outcome(_("Left to the worker"), _("It asks for the status on its next pass.")),
     frozenset({Status.SENT}),
 )
-CONFIRM_SENT = Deed(
+CONFIRM_SENT = Action(
     "confirm_sent",
     "resend",
     _("It was sent"),
@@ -176,7 +176,7 @@ CONFIRM_SENT = Deed(
     frozenset({Status.UNKNOWN}),
     _confirm_sent,
 )
-RESEND = Deed(
+RESEND = Action(
     "resend",
     "resend",
     _("Send again"),
@@ -185,7 +185,7 @@ RESEND = Deed(
     _resend,
     costs=True,
 )
-CANCEL = Deed(
+CANCEL = Action(
     "cancel",
     "change",
     _("Cancel sending"),
@@ -196,11 +196,11 @@ CANCEL = Deed(
     Outcome(_("Cancelled")),
     frozenset({Status.DRAFT, Status.QUEUED}),
 )
-DEEDS = (SEND, REFRESH, CONFIRM_SENT, RESEND, CANCEL)
+ACTIONS = (SEND, REFRESH, CONFIRM_SENT, RESEND, CANCEL)
 
 
-def try_deed(
-    deed: Deed, message: SmsMessage, user: Any, may: Callable[[], bool], failing: set[str]
+def run_action(
+    action: Action, message: SmsMessage, user: Any, may: Callable[[], bool], failing: set[str]
 ) -> Outcome:
     """Do it with one of many messages and return what became of it, whatever the error.
 
@@ -208,11 +208,11 @@ def try_deed(
     concerns them; their other messages are not waited for.
     """
     try:
-        if message.status not in deed.statuses or not may():
-            return PASSED_OVER
-        if message.using in failing and deed.hand_over is not None:
-            return _apart(lambda: _hand_over(deed, message))
-        return _apart(lambda: deed.do(message, user))
+        if message.status not in action.statuses or not may():
+            return SKIPPED
+        if message.using in failing and action.hand_over is not None:
+            return _apart(lambda: _hand_over(action, message))
+        return _apart(lambda: action.do(message, user))
     except Exception as error:
         concerns_it = getattr(error, "kind", "") in (*WAITING_KINDS, "unknown", "query")
         if concerns_it and getattr(error, "code", "") != "paused":
@@ -245,7 +245,7 @@ def crashed(keys: Any, error: Exception) -> Outcome:
 
 def _failure(message: SmsMessage, error: Exception) -> Outcome:
     if isinstance(error, (WrongStatus, SmsMessage.DoesNotExist)):
-        return PASSED_OVER
+        return SKIPPED
     if isinstance(error, ValidationError):
         return Outcome(_("Not done"), " ".join(error.messages), messages.ERROR)
     if isinstance(error, InvalidProvider):
@@ -296,7 +296,7 @@ def log(user: Any, affected: Sequence[SmsMessage], words: str) -> None:
 
 def read_keys(text: str) -> list[int]:
     """Read ``"17,18"``; what cannot be a key is left out."""
-    return keys_among(text.split(","))[:MOST]
+    return keys_among(text.split(","))[:MAX_KEYS]
 
 
 def keys_among(words: Iterable[str]) -> list[int]:
@@ -305,24 +305,24 @@ def keys_among(words: Iterable[str]) -> list[int]:
 
 
 class Plan:
-    """What a deed would do with the chosen messages, for people to read before they agree."""
+    """What an action would do with the chosen messages, for people to read before they agree."""
 
-    def __init__(self, deed: Deed, chosen: QuerySet[SmsMessage]) -> None:
+    def __init__(self, action: Action, chosen: QuerySet[SmsMessage]) -> None:
         wanted = ("pk", "status", "using", "segments", "send_after")
-        self.limit = MOST if deed.hand_over is not None else MOST_BY_HAND
+        self.limit = MAX_KEYS if action.hand_over is not None else MAX_ONE_BY_ONE
         found = list(chosen.order_by("pk").values_list(*wanted)[: self.limit + 1])
         self.too_many = len(found) > self.limit
         self.chosen = [row[0] for row in found]
         self.most = conf.send_at_once()
-        fit = [row for row in found if row[1] in deed.statuses]
-        if deed.hand_over is not None and len(fit) > self.most:
-            fit = [row for row in fit if row[1] in deed.handed_from]
+        fit = [row for row in found if row[1] in action.statuses]
+        if action.hand_over is not None and len(fit) > self.most:
+            fit = [row for row in fit if row[1] in action.handed_from]
         others = Counter(Status(row[1]).label for row in set(found).difference(fit))
-        self.passed_over = sorted(others.items())
+        self.skipped = sorted(others.items())
         self.number, self.segments = len(fit), sum(row[3] for row in fit)
         self.first = [row[0] for row in fit[:LISTED]]
         self.pks = ",".join(str(row[0]) for row in fit)
-        self.handed_over = deed.hand_over is not None and self.number > self.most
+        self.handed_over = action.hand_over is not None and self.number > self.most
         self.later = sum(row[4] > timezone.now() for row in fit)
         self.providers = [
             _of_provider(alias, [row for row in fit if row[2] == alias])
@@ -331,14 +331,14 @@ class Plan:
 
 
 def _of_provider(alias: str, found: list[Any]) -> dict[str, Any]:
-    state = brakes.state_of(alias)
+    state = circuit_breaker.state_of(alias)
     return {
         "state": state,
         "number": len(found),
         "segments": sum(row[3] for row in found),
         "balance": balance_words(state),
         "paused": paused_words(state),
-        "worker_away": worker_away(state),
+        "has_no_worker": has_no_worker(state),
     }
 
 
@@ -354,9 +354,12 @@ def paused_words(state: ProviderState) -> Any:
     return _REASONS.get(state.reason, state.reason) if state.is_paused else ""
 
 
-def worker_away(state: ProviderState) -> bool:
+def has_no_worker(state: ProviderState) -> bool:
     """True where no worker has been seen for a while: what is queued would lie there."""
-    return not state.worker_seen_at or state.worker_seen_at < timezone.now() - 5 * brakes.SEEN_EVERY
+    return (
+        not state.worker_seen_at
+        or state.worker_seen_at < timezone.now() - 5 * circuit_breaker.HEARTBEAT_INTERVAL
+    )
 
 
 _REASONS = {

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from . import clock, states
 from .backends.failover import NONE_OPEN
+from .checked_backend import CheckedBackend
 from .exceptions import (
     AGAIN,
     AuthenticationFailed,
@@ -28,39 +29,38 @@ from .exceptions import (
     TemporaryFailure,
     gettext_noop,
 )
-from .fence import Fenced
-from .models import ProviderState, write_db
+from .models import ProviderState, provider_states
 from .receipts import Receipt
 
 logger = logging.getLogger(__name__)
 
 
-SEEN_EVERY = timedelta(minutes=1)
+HEARTBEAT_INTERVAL = timedelta(minutes=1)
 #: Pauses after failures that a balance question does not have: only a message shows that they end.
-SHOWN_BY_A_SEND = ("hanging", "broken")
+PROBED_BY_A_SEND = ("hanging", "broken")
 
 
 def states_of(aliases: Iterable[str]) -> QuerySet[ProviderState]:
     """What is known of these providers; those that are well may have no row."""
-    return _states().filter(alias__in=list(aliases))
+    return provider_states().filter(alias__in=list(aliases))
 
 
 def paused() -> list[str]:
     """The aliases of the providers that are paused."""
-    return list(_states().exclude(paused_at=None).values_list("alias", flat=True))
+    return list(provider_states().exclude(paused_at=None).values_list("alias", flat=True))
 
 
-def be_seen(aliases: Iterable[str]) -> None:
+def heartbeat(aliases: Iterable[str]) -> None:
     """Note that a worker is at work for these providers."""
     now = clock.now()
     for alias in aliases:
-        if not _states().filter(alias=alias).update(worker_seen_at=now):
-            _states().get_or_create(alias=alias, defaults={"worker_seen_at": now})
+        if not provider_states().filter(alias=alias).update(worker_seen_at=now):
+            provider_states().get_or_create(alias=alias, defaults={"worker_seen_at": now})
 
 
 def state_of(alias: str) -> ProviderState:
     """What is known of this provider; a provider without a row is well."""
-    return _states().filter(alias=alias).first() or ProviderState(alias=alias)
+    return provider_states().filter(alias=alias).first() or ProviderState(alias=alias)
 
 
 def note(alias: str, outcome: Receipt | SmsError) -> None:
@@ -82,23 +82,23 @@ def note_error(alias: str, error: SmsError) -> None:
     if error.code == "paused":
         return
     kind = "hanging" if error.kind == "unknown" else error.kind
-    if kind not in states.PAUSES:
+    if kind not in states.PAUSE_SECONDS:
         if error.code.startswith("-"):  # it answered, and with the login all was well
             note_success(alias)
         return
-    _states().get_or_create(alias=alias)
-    same = _states().filter(alias=alias, reason=kind).update(strikes=F("strikes") + 1)
+    provider_states().get_or_create(alias=alias)
+    same = provider_states().filter(alias=alias, reason=kind).update(failures=F("failures") + 1)
     if not same:
         free = Q(paused_at=None) | Q(reason__in=states.milder(kind))
-        _states().filter(free, alias=alias).update(reason=kind, strikes=1, looks=0)
-    if kind in states.STOPPING_KINDS or state_of(alias).strikes >= states.STRIKES:
+        provider_states().filter(free, alias=alias).update(reason=kind, failures=1, probes=0)
+    if kind in states.STOPPING_KINDS or state_of(alias).failures >= states.FAILURES_BEFORE_PAUSE:
         _pause(alias, kind, error)
 
 
 def note_success(alias: str, balance: Decimal | None = None) -> None:
-    """The provider answered as it should: forget the strikes, keep the balance it told."""
-    failing = _states().filter(alias=alias).exclude(reason="")
-    if failing.update(reason="", detail="", strikes=0, looks=0, paused_at=None, look_at=None):
+    """The provider answered as it should: forget the failures, keep the balance it told."""
+    failing = provider_states().filter(alias=alias).exclude(reason="")
+    if failing.update(reason="", detail="", failures=0, probes=0, paused_at=None, probe_at=None):
         logger.warning("provider %s answers again", alias)
     if balance is not None:
         note_balance(alias, balance)
@@ -107,11 +107,11 @@ def note_success(alias: str, balance: Decimal | None = None) -> None:
 def note_balance(alias: str, balance: Decimal) -> None:
     """Keep a balance for people to see; nothing is computed from it."""
     told = {"balance": balance, "balance_at": clock.now()}
-    if not _states().filter(alias=alias).update(**told):
-        _states().get_or_create(alias=alias, defaults=told)
+    if not provider_states().filter(alias=alias).update(**told):
+        provider_states().get_or_create(alias=alias, defaults=told)
 
 
-def may_send(backend: Fenced) -> bool:
+def may_send(backend: CheckedBackend) -> bool:
     """Tell whether messages may leave; look at a paused provider when it is time to.
 
     Asks for the balance, so it must not be called inside a transaction. Of a failover each member
@@ -124,10 +124,10 @@ def may_send(backend: Fenced) -> bool:
     state = state_of(backend.alias)
     if not state.is_paused:
         return True
-    return _my_turn_to_look(state) and look(backend)
+    return _may_probe(state) and probe(backend)
 
 
-def may_go_on(backend: Fenced) -> bool:
+def may_go_on(backend: CheckedBackend) -> bool:
     """Return whether more messages may leave after an error was noted. Asks no provider."""
     aliases = _aliases(backend)
     closed = set(states_of(aliases).exclude(paused_at=None).values_list("alias", flat=True))
@@ -135,7 +135,7 @@ def may_go_on(backend: Fenced) -> bool:
     return closed < aliases
 
 
-def look(backend: Fenced) -> bool:
+def probe(backend: CheckedBackend) -> bool:
     """Ask for the balance; return whether a message may be tried.
 
     A good answer opens the provider for all where it shows that what paused it is over. Where it
@@ -158,55 +158,55 @@ def look(backend: Fenced) -> bool:
     reason = state_of(alias).reason
     if reason == "funds" and balance <= 0:
         return False
-    return True if reason in SHOWN_BY_A_SEND else _open(alias)
+    return True if reason in PROBED_BY_A_SEND else _open(alias)
 
 
 def _open(alias: str) -> bool:
-    _states().filter(alias=alias).update(paused_at=None, look_at=None)
+    provider_states().filter(alias=alias).update(paused_at=None, probe_at=None)
     logger.warning("provider %s is open again", alias)
     return True
 
 
-def admit(backend: Fenced, *, may_ask: bool = True) -> None:
+def admit(backend: CheckedBackend, *, may_ask: bool = True) -> None:
     """Raise ``SmsNotSent`` at once, for a caller who waits, while the provider is paused.
 
     When the time of the next look has come, one caller looks and goes on, and the others are still
     refused: so a provider opens again where no worker runs. ``may_ask``: False inside a
     transaction, where no network may be waited for; the look is left for after the commit.
     """
-    if not (may_send(backend) if may_ask else _may_be_looked_at(backend)):
+    if not (may_send(backend) if may_ask else _is_probe_due(backend)):
         refusal = _refusal(backend)
         if refusal is not None:
             raise refusal
 
 
-def _may_be_looked_at(backend: Fenced) -> bool:
+def _is_probe_due(backend: CheckedBackend) -> bool:
     now, aliases = clock.now(), _aliases(backend)
-    resting = states_of(aliases).filter(look_at__gt=now).exclude(paused_at=None).count()
+    resting = states_of(aliases).filter(probe_at__gt=now).exclude(paused_at=None).count()
     return resting < len(aliases)
 
 
-def _refusal(backend: Fenced) -> SmsNotSent | None:
+def _refusal(backend: CheckedBackend) -> SmsNotSent | None:
     """Say why and until when; None if it was opened in the meantime."""
     paused = [state for state in states_of(_aliases(backend)) if state.is_paused]
     if len(paused) < len(_aliases(backend)):
         return None
     reason = "none" if backend.members else paused[0].reason
     cls, why = REFUSALS.get(reason, REFUSALS["none"])
-    looks = [state.look_at for state in paused if state.look_at is not None]
-    again = f"{AGAIN}{_clock(min(looks))}." if looks else ""
+    probes = [state.probe_at for state in paused if state.probe_at is not None]
+    again = f"{AGAIN}{_time_of_day(min(probes))}." if probes else ""
     error = cls(f"{why}{again}", alias=backend.alias, code="paused")
     if reason == "busy":
         error.kind = reason  # all are asked to wait, not only this message
     return error
 
 
-def _aliases(backend: Fenced) -> set[str]:
+def _aliases(backend: CheckedBackend) -> set[str]:
     """The providers that answer for a message: those of a failover, or the one itself."""
     return {member.alias for member in backend.members} or {backend.alias}
 
 
-def _clock(moment: datetime) -> str:
+def _time_of_day(moment: datetime) -> str:
     return f"{timezone.localtime(moment) if timezone.is_aware(moment) else moment:%H:%M:%S}"
 
 
@@ -258,31 +258,27 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
 
 
 def _pause(alias: str, kind: str, error: SmsError) -> None:
-    now, looks = clock.now(), state_of(alias).looks
+    now, probes = clock.now(), state_of(alias).probes
     marks = {
         "paused_at": now,
-        "look_at": now + timedelta(seconds=states.pause_for(kind, looks)),
-        "looks": looks + 1,
+        "probe_at": now + timedelta(seconds=states.pause_for(kind, probes)),
+        "probes": probes + 1,
         "detail": error.words,
     }
     # Only for the reason just noted: another worker's success may have cleared it meanwhile.
-    new = Q(paused_at=None) | Q(looks=0)  # also where the reason of a pause has just changed
-    if _states().filter(new, alias=alias, reason=kind).update(**marks):
+    new = Q(paused_at=None) | Q(probes=0)  # also where the reason of a pause has just changed
+    if provider_states().filter(new, alias=alias, reason=kind).update(**marks):
         logger.error("provider %s is paused (%s): %s", alias, kind, error)
 
 
-def _my_turn_to_look(state: ProviderState) -> bool:
+def _may_probe(state: ProviderState) -> bool:
     """Of all workers one looks: the one whose conditional UPDATE finds the time unchanged."""
     now = clock.now()
-    if state.look_at is None or state.look_at > now:
+    if state.probe_at is None or state.probe_at > now:
         return False
-    later = now + timedelta(seconds=states.pause_for(state.reason, state.looks))
+    later = now + timedelta(seconds=states.pause_for(state.reason, state.probes))
     return bool(
-        _states()
-        .filter(alias=state.alias, look_at=state.look_at)
-        .update(look_at=later, looks=F("looks") + 1)
+        provider_states()
+        .filter(alias=state.alias, probe_at=state.probe_at)
+        .update(probe_at=later, probes=F("probes") + 1)
     )
-
-
-def _states() -> QuerySet[ProviderState]:
-    return ProviderState.objects.using(write_db())

@@ -7,8 +7,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from django_smska import brakes, states
-from django_smska.admin import desk, life
+from django_smska import circuit_breaker, states
+from django_smska.admin import alerts, timeline
 from django_smska.exceptions import AuthenticationFailed
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import queue_sms
@@ -27,12 +27,12 @@ def make(status, number=1, **values):
 
 
 def words():
-    return [line.words for line in desk.lines()]
+    return [line.words for line in alerts.alerts()]
 
 
 class TestNeedsAPerson:
     def test_an_idle_app_says_nothing(self):
-        assert desk.lines() == []
+        assert alerts.alerts() == []
 
     def test_unknown_and_freshly_failed_ones_are_counted(self):
         old = timezone.now() - timedelta(days=8)
@@ -41,15 +41,15 @@ class TestNeedsAPerson:
         make("failed", 3)
         make("failed", finished_at=old)
         make("delivered")
-        [line] = desk.lines()
+        [line] = alerts.alerts()
         assert (line.words, line.warns) == ("6 messages need a person", True)
-        assert desk.needing_a_person(SmsMessage.objects.all()).count() == 6
+        assert alerts.needing_attention(SmsMessage.objects.all()).count() == 6
 
     def test_what_was_sent_again_needs_nobody(self):
         [done, left] = make("failed", 2)
         make("queued", resend_of=done, send_after=timezone.now() + timedelta(days=1))
         assert words() == ["1 message needs a person"]
-        assert list(desk.needing_a_person(SmsMessage.objects.all())) == [left]
+        assert list(alerts.needing_attention(SmsMessage.objects.all())) == [left]
 
     def test_of_many_it_does_not_count_all(self, django_assert_max_num_queries):
         make("failed", 120)
@@ -57,9 +57,9 @@ class TestNeedsAPerson:
             assert words() == ["more than 99 messages need a person"]
 
     def test_of_each_kind_the_newest_are_listed(self, monkeypatch):
-        monkeypatch.setattr(desk, "LOOKED_AT", 2)
+        monkeypatch.setattr(alerts, "MAX_EXAMINED", 2)
         unknown, failed = make("unknown", 3), make("failed", 3)
-        listed = desk.needing_a_person(SmsMessage.objects.order_by("pk"))
+        listed = alerts.needing_attention(SmsMessage.objects.order_by("pk"))
         assert list(listed) == [*unknown[1:], *failed[1:]]
 
     def test_its_link_shows_just_these(self, admin_client):
@@ -77,19 +77,19 @@ class TestProviders:
         at = timezone.now() - timedelta(minutes=5)
         ProviderState.objects.create(alias="default", balance=Decimal("7464"), balance_at=at)
         assert words() == ["Balance of “default”: 7464, told 5\xa0minutes ago"]
-        assert not desk.lines()[0].warns
+        assert not alerts.alerts()[0].warns
 
     @pytest.mark.parametrize(("low", "warns"), [(100, True), (99, False), (0, False)])
     def test_a_low_balance_warns(self, settings, low, warns):
         settings.SMSKA_LOW_BALANCE = low
         state = {"balance": Decimal(99), "balance_at": timezone.now()}
         ProviderState.objects.create(alias="default", **state)
-        [line] = desk.lines()
+        [line] = alerts.alerts()
         assert line.warns is warns and ("top up the account" in line.words) is warns
 
     def test_a_pause_and_its_reason(self):
-        brakes.note_error("default", AuthenticationFailed(alias="default"))
-        [line] = desk.lines()
+        circuit_breaker.note_error("default", AuthenticationFailed(alias="default"))
+        [line] = alerts.alerts()
         assert line.words == "“default” is paused. The gateway refuses the login."
         assert line.warns
 
@@ -97,15 +97,15 @@ class TestProviders:
         queue_sms(NUMBER, "just queued")
         assert words() == []
         SmsMessage.objects.update(send_after=timezone.now() - timedelta(minutes=3))
-        [line] = desk.lines()
+        [line] = alerts.alerts()
         assert "nothing sends them" in line.words and line.query == "status__exact=queued"
-        brakes.be_seen(["default"])
+        circuit_breaker.heartbeat(["default"])
         assert words() == []
 
     def test_a_provider_that_is_no_longer_in_the_settings_is_not_spoken_of(self):
         state = {"balance": Decimal(1), "balance_at": timezone.now()}
         ProviderState.objects.create(alias="gone", **state)
-        assert desk.lines() == []
+        assert alerts.alerts() == []
 
 
 class TestTimeline:
@@ -120,18 +120,18 @@ class TestTimeline:
             finished_at=start + timedelta(seconds=128),
             created_by=User.objects.create_user("anna"),
         )
-        assert [(step.what, step.after) for step in life.steps(message)] == [
+        assert [(step.what, step.after) for step in timeline.steps(message)] == [
             ("Written by anna", ""),
             ("Handed to the gateway", ""),
             ("Taken by the gateway", "after 1 s"),
             ("Delivered", "after 2 min 5 s"),
         ]
-        assert life.timeline(message).count("<li>") == 4
+        assert timeline.timeline(message).count("<li>") == 4
 
     def test_one_for_later_that_took_three_attempts(self):
         later = timezone.now() + timedelta(hours=2)
         [message] = make("sending", send_after=later, sending_at=later, attempts=3)
-        whats = [(step.what, step.after) for step in life.steps(message)]
+        whats = [(step.what, step.after) for step in timeline.steps(message)]
         assert whats[1:] == [
             ("To be sent from this time on", ""),
             ("Handed to the gateway", "3 attempts"),
@@ -141,18 +141,18 @@ class TestTimeline:
         now = timezone.now()
         asked = {"sent_at": now, "next_status_at": now, "status_questions": 2, "gateway_id": "g"}
         [message] = make("sent", finished_at=None, **asked)
-        page = life.timeline(message)
+        page = timeline.timeline(message)
         assert "Asked 2 times whether it arrived" in page and "next: " in page
 
     def test_one_without_an_id_promises_no_answer(self):
         now = timezone.now()
         [message] = make("sent", finished_at=None, sent_at=now, next_status_at=now)
-        assert "Asked" not in life.timeline(message)
-        assert "there is no id" in life.advice(message)
+        assert "Asked" not in timeline.timeline(message)
+        assert "there is no id" in timeline.advice(message)
 
     def test_names_are_escaped(self):
         [message] = make("draft", created_by=User.objects.create_user("<b>x"))
-        assert "<b>" not in life.timeline(message)
+        assert "<b>" not in timeline.timeline(message)
 
     @pytest.mark.parametrize(
         ("seconds", "told"),
@@ -166,30 +166,32 @@ class TestTimeline:
         ],
     )
     def test_a_duration_is_told_by_its_two_largest_parts(self, seconds, told):
-        assert life.lasting(timedelta(seconds=seconds)) == told
+        assert timeline.lasting(timedelta(seconds=seconds)) == told
 
 
 class TestAdvice:
     @pytest.mark.parametrize("status", Status)
     def test_every_status_has_its_words_and_its_mark(self, status, admin_client):
         [message] = make(status)
-        assert life.advice(message)
+        assert timeline.advice(message)
         page = admin_client.get(f"/admin/django_smska/smsmessage/{message.pk}/change/")
-        badge = f'<span class="smska-status smska-{life.MARKS.get(status, "bad")}">{status.label}<'
+        badge = (
+            f'<span class="smska-status smska-{timeline.MARKS.get(status, "bad")}">{status.label}<'
+        )
         if status != "draft":
             assert badge in page.content.decode()
-            assert str(life.advice(message)) in page.content.decode()
+            assert str(timeline.advice(message)) in page.content.decode()
 
     @pytest.mark.parametrize("code", ["-1", "-2", "-3", "-4", "-5", "-6", "-7", "expired"])
     def test_every_failure_of_the_gateway_has_its_own(self, code):
         [message] = make("failed", error_code=code)
         [other] = make("failed", error_code="connect-X")
-        assert life.advice(message) == str(life.FAILURES[code]) != life.advice(other)
+        assert timeline.advice(message) == str(timeline.FAILURES[code]) != timeline.advice(other)
 
     def test_who_may_not_decide_is_not_told_to(self):
         [message] = make("unknown")
-        assert "“Send again”" in life.advice(message)
-        assert "Somebody who may decide" in life.advice(message, may_decide=False)
+        assert "“Send again”" in timeline.advice(message)
+        assert "Somebody who may decide" in timeline.advice(message, may_decide=False)
 
     def test_marks_are_for_statuses(self):
-        assert set(life.MARKS) < set(states.Status)
+        assert set(timeline.MARKS) < set(states.Status)

@@ -1,7 +1,7 @@
 """Call backends without trusting them: a third party's class may raise and return anything.
 
-The engine, the commands and the checks reach every backend through :class:`Fenced`. Its methods
-raise ``SmsError`` and no other error, and return values that any database can store. What a
+The engine, the commands and the checks reach every backend through :class:`CheckedBackend`. Its
+methods raise ``SmsError`` and no other error, and return values that any database can store. What a
 provider's program does wrong is logged with the exception's class alone: its text may hold the
 request.
 """
@@ -46,16 +46,16 @@ NO_RECEIPT = gettext_noop("The provider's program did not say whether the messag
 _T = TypeVar("_T")
 
 
-def provider(alias: str) -> Fenced:
+def provider(alias: str) -> CheckedBackend:
     """Make the backend of this alias. Raises ``InvalidProvider`` where it cannot be made."""
-    return Fenced(alias, providers[alias])
+    return CheckedBackend(alias, providers[alias])
 
 
-def unusable(alias: str, error: InvalidProvider) -> Fenced:
+def unusable(alias: str, error: InvalidProvider) -> CheckedBackend:
     """Return what stands for a backend that cannot be made: its calls raise ``ProviderFailed``."""
-    fenced = Fenced(alias, None)
-    fenced.unusable = str(error).removeprefix(f"SMS_PROVIDERS[{alias!r}]: ")
-    return fenced
+    checked = CheckedBackend(alias, None)
+    checked.unusable = str(error).removeprefix(f"SMS_PROVIDERS[{alias!r}]: ")
+    return checked
 
 
 def gives_reports(alias: str) -> bool:
@@ -67,7 +67,7 @@ def gives_reports(alias: str) -> bool:
         return True
 
 
-class Fenced:
+class CheckedBackend:
     """A backend, and the only way to it. Attributes are read once, when it is made."""
 
     def __init__(self, alias: str, backend: Any) -> None:
@@ -86,7 +86,7 @@ class Fenced:
         self.deadline = self._deadline()
         self.rate = self._rate()
 
-    def __enter__(self) -> Fenced:
+    def __enter__(self) -> CheckedBackend:
         try:
             self.open()
         except SmsError:
@@ -263,12 +263,12 @@ class Fenced:
             self._log(name, error)
             return None
 
-    def _members(self) -> list[Fenced]:
-        """The providers that a failover tries in turn, each behind a fence of its own."""
+    def _members(self) -> list[CheckedBackend]:
+        """The providers that a failover tries in turn, each behind a checked_backend of its own."""
         members = self._attribute("members", None)
         if not isinstance(members, list):
             return []
-        return [member for member in members if isinstance(member, Fenced)]
+        return [member for member in members if isinstance(member, CheckedBackend)]
 
     def _deadline(self) -> float:
         value = self._attribute("deadline", BaseSmsBackend.deadline)
@@ -337,7 +337,7 @@ def storable(text: str, most: int) -> str:
     return "".join(kept)[:most]
 
 
-def _tidy(error: Any, raised_by: Fenced) -> None:
+def _tidy(error: Any, raised_by: CheckedBackend) -> None:
     doubt = isinstance(error, SmsOutcomeUnknown)
     if error.kind not in KINDS or (error.kind == "unknown") != doubt:
         raise ValueError("a kind that the engine does not know")

@@ -210,7 +210,7 @@ def test_no_bytes_break_the_reader_and_none_make_a_sent_message(body, status, fr
 def test_foreign_text_is_cleaned_for_every_database(text):
     assert "\0" not in wire.clean(text)
     assert wire.clean(text).isprintable()
-    assert len(wire.clean(text * 100)) <= wire.TEXT_LIMIT
+    assert len(wire.clean(text * 100)) <= wire.TEXT_LIMIT_CHARACTERS
 
 
 @pytest.mark.parametrize(

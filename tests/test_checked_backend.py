@@ -9,7 +9,7 @@ from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from django_smska import brakes
+from django_smska import circuit_breaker
 from django_smska.exceptions import (
     GatewayUnreachable,
     InvalidProvider,
@@ -105,7 +105,7 @@ def test_whatever_raises_the_next_provider_goes_on(use, caplog, place, error):
         queue("zz", 2)
         Worker(concurrency=2).run_once()
         due()
-        ProviderState.objects.exclude(look_at=None).update(look_at=timezone.now())
+        ProviderState.objects.exclude(probe_at=None).update(probe_at=timezone.now())
     assert set(statuses("zz")) == {"sent"}
     # The text of these two is written for people.
     ours = [("get_status", QueryFailed), ("__init__", InvalidProvider)]
@@ -122,7 +122,7 @@ def test_what_cannot_be_opened_keeps_its_queue_whole_and_is_paused(use, caplog):
     assert statuses("bad") == ["queued"] * 3
     assert set(SmsMessage.objects.values_list("attempts", flat=True)) == {0}
     assert Hostile.calls["open"] == 3 and Hostile.calls["send_message"] == 0
-    state = brakes.state_of("bad")
+    state = circuit_breaker.state_of("bad")
     assert (state.is_paused, state.reason) == (True, "broken")
     assert "provider bad: open failed (RuntimeError)" in caplog.text
     assert "paused (broken)" in run("sms_status")[0]
@@ -136,10 +136,10 @@ def test_and_sends_again_when_it_is_mended(use):
     use()
     Worker().run_once()
     assert statuses("bad") == ["queued"] * 3
-    ProviderState.objects.update(look_at=timezone.now())
+    ProviderState.objects.update(probe_at=timezone.now())
     Worker().run_once()
     assert statuses("bad") == ["sent"] * 3
-    assert not brakes.state_of("bad").is_paused
+    assert not circuit_breaker.state_of("bad").is_paused
 
 
 def test_a_backend_that_cannot_be_made_is_paused_like_any_other(use):
@@ -148,7 +148,7 @@ def test_a_backend_that_cannot_be_made_is_paused_like_any_other(use):
     for _ in range(3):
         Worker().run_once()
     assert statuses("bad") == ["queued"]
-    state = brakes.state_of("bad")
+    state = circuit_breaker.state_of("bad")
     assert state.reason == "broken" and "it raised RuntimeError" in state.detail
 
 
@@ -156,7 +156,7 @@ def test_our_own_error_of_an_open_counts_as_what_it_is(use):
     use(raises={"open": GatewayUnreachable()})
     queue("bad")
     Worker().run_once()
-    assert brakes.state_of("bad").reason == "unreachable"
+    assert circuit_breaker.state_of("bad").reason == "unreachable"
     assert statuses("bad") == ["queued"]
 
 
@@ -174,7 +174,7 @@ def test_a_program_that_fails_before_the_first_byte_costs_no_message(use):
     Worker(concurrency=1).run_once()
     assert statuses("bad") == ["queued"] * 5
     assert Hostile.calls["send_message"] == 3
-    assert brakes.state_of("bad").reason == "broken"
+    assert circuit_breaker.state_of("bad").reason == "broken"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_an_accepted_message_stays_so_whatever_the_receipt_holds(use, wrong):
     queue("bad", 2)
     Worker().run_once()
     assert statuses("bad") == ["sent"] * 3
-    assert brakes.state_of("bad").balance is None
+    assert circuit_breaker.state_of("bad").balance is None
 
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
@@ -289,7 +289,9 @@ def test_an_error_that_names_another_provider_is_counted_against_its_own(use):
     use(raises={"send_message": GatewayUnreachable(alias="zz")})
     with pytest.raises(GatewayUnreachable):
         send_sms(NUMBER, "text", using="bad")
-    assert brakes.state_of("bad").is_paused and not brakes.state_of("zz").is_paused
+    assert (
+        circuit_breaker.state_of("bad").is_paused and not circuit_breaker.state_of("zz").is_paused
+    )
 
 
 @pytest.mark.parametrize("abort", [KeyboardInterrupt, SystemExit])
@@ -311,7 +313,7 @@ def test_an_abort_in_a_workers_thread_counts_as_a_crash(use, abort, announces, e
     queue("zz", 2)
     Worker(concurrency=3).run_once()
     assert statuses("bad") == [ends] * 3 + ["queued"] * 5 and statuses("zz") == ["sent"] * 2
-    assert brakes.state_of("bad").is_paused
+    assert circuit_breaker.state_of("bad").is_paused
 
 
 @pytest.mark.parametrize("abort", ABORTS)
@@ -369,7 +371,7 @@ def test_a_report_of_no_sense_changes_no_status(use, report):
     else:
         with pytest.raises(QueryFailed, match="no usable answer"):
             message.refresh_status()
-    assert not brakes.state_of("bad").is_paused
+    assert not circuit_breaker.state_of("bad").is_paused
 
 
 def test_a_known_status_is_kept_with_words_made_to_fit(use):
@@ -439,8 +441,8 @@ def test_a_check_that_returns_no_messages_is_one_warning(use, settings, returned
 def test_a_paused_provider_that_cannot_ask_for_its_balance_is_tried(use):
     use(raises={"get_balance": CRASH})
     now = timezone.now()
-    ProviderState.objects.create(alias="bad", reason="unreachable", paused_at=now, look_at=now)
+    ProviderState.objects.create(alias="bad", reason="unreachable", paused_at=now, probe_at=now)
     queue("bad", 2)
     Worker().run_once()
     assert statuses("bad") == ["sent", "sent"]
-    assert not brakes.state_of("bad").is_paused
+    assert not circuit_breaker.state_of("bad").is_paused

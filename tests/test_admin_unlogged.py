@@ -10,8 +10,8 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils.timezone import now
 
 from django_smska.admin import recipients
+from django_smska.admin.actions import ACTIONS
 from django_smska.admin.compose import ComposeForm
-from django_smska.admin.deeds import DEEDS
 from django_smska.admin.forms import SmsMessageForm
 from django_smska.models import ProviderState, SmsMessage, rows
 
@@ -65,7 +65,7 @@ def pages(client):
         yield from ((f"{LIST}{key}/{page}/", None) for page in ("change", "history"))
     yield f"{LIST}{keys[0]}/delete/", None
     joined = ",".join(map(str, keys))
-    for name in (*(deed.name for deed in DEEDS), "export"):
+    for name in (*(action.name for action in ACTIONS), "export"):
         yield from ((f"{LIST}{name}/?pks={chosen}", None) for chosen in (joined, keys[0], ""))
     for action in ("send", "resend", "export"):
         chosen = {"action": f"{action}_selected", "_selected_action": keys}

@@ -118,7 +118,7 @@ def timeline(message: SmsMessage) -> str:
     )
     asked = _asked(message)
     more = format_html("<li><strong>{}</strong> <span>{}</span></li>", *asked) if asked else ""
-    return format_html('<ol class="smska-life">{}{}</ol>', items, more)
+    return format_html('<ol class="smska-timeline">{}{}</ol>', items, more)
 
 
 def _asked(message: SmsMessage) -> tuple[str, str] | None:

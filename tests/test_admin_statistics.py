@@ -11,11 +11,11 @@ from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_smska import tally, unreachable
-from django_smska.admin import charts, life, statistics
+from django_smska import daily_counts, unreachable
+from django_smska.admin import charts, statistics, timeline
 from django_smska.models import SmsMessage
 from django_smska.states import Status
-from tests.test_tally import NOW, clock, make  # noqa: F401 - the clock stands still
+from tests.test_daily_counts import NOW, clock, make  # noqa: F401 - the clock stands still
 
 #: With these a message becomes *failed*.
 CODES = [f"-{number}" for number in range(1, 8)] + ["http-401", "http-404", "http-429", "number"]
@@ -26,7 +26,7 @@ PAGE = "/admin/django_smska/smsmessage/statistics/"
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
-    monkeypatch.setattr(statistics, "PATIENCE", math.inf)
+    monkeypatch.setattr(statistics, "COUNTING_BUDGET_SECONDS", math.inf)
 
 
 @pytest.fixture
@@ -133,20 +133,20 @@ class TestPage:
         ]
         assert table.lines[0][0] == "The gateway does not take the number"
 
-    @pytest.mark.parametrize("status", sorted(tally.FAILURES))
+    @pytest.mark.parametrize("status", sorted(daily_counts.FAILURES))
     @pytest.mark.parametrize("code", ["", "-1", "-12", "http-429", "connect-refused", "\u2603"])
     def test_every_failure_has_words(self, status, code):
         assert str(statistics.kind_of(status, code))
 
     @pytest.mark.parametrize("code", CODES)
     def test_every_code_of_ours_has_words_of_its_own(self, code):
-        for words in (statistics.KINDS["failed"], life.FAILURES):
-            assert life.by_code(words, code) != words[""]
+        for words in (statistics.KINDS["failed"], timeline.FAILURES):
+            assert timeline.by_code(words, code) != words[""]
 
     @pytest.mark.parametrize("code", ["http-401", "http-403"])
     def test_a_login_that_http_refuses_is_a_login(self, code):
-        for words in (statistics.KINDS["failed"], life.FAILURES):
-            assert life.by_code(words, code) == words["-1"]
+        for words in (statistics.KINDS["failed"], timeline.FAILURES):
+            assert timeline.by_code(words, code) == words["-1"]
 
     def test_a_code_that_only_begins_alike_is_another_reason(self):
         assert statistics.kind_of("failed", "-12") == statistics.kind_of("failed", "")
@@ -167,7 +167,7 @@ class TestPage:
 
     def test_days_that_wait_are_told(self, boss, monkeypatch):
         make(at=NOW - timedelta(days=9), after=1)
-        monkeypatch.setattr(statistics, "PATIENCE", 0)
+        monkeypatch.setattr(statistics, "COUNTING_BUDGET_SECONDS", 0)
         for left in ("9 days are", "8 days are"):
             assert f"{left} not counted yet" in boss.get(PAGE).content.decode()
 
@@ -195,7 +195,7 @@ class TestPage:
     def test_the_queries_are_as_few_for_a_year_as_for_a_week(self, boss):
         make(at=NOW - timedelta(days=400), after=1)
         make(after=1)
-        tally.catch_up()
+        daily_counts.catch_up()
 
         def queries(days):
             with CaptureQueriesContext(connection) as context:
@@ -214,6 +214,6 @@ def test_the_scale_ends_on_a_round_number(highest, top):
 
 
 def test_each_step_of_the_scale_is_a_bound_and_back():
-    bounds = [*tally.BOUNDS, 2 * tally.DAY, 3 * tally.DAY]
+    bounds = [*daily_counts.BOUNDS, 2 * daily_counts.DAY, 3 * daily_counts.DAY]
     assert [statistics._step(bound) for bound in bounds] == list(range(1, len(bounds) + 1))
     assert [statistics._bound(step) for step in range(1, len(bounds) + 1)] == bounds

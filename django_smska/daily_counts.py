@@ -27,7 +27,7 @@ from .times import FIRST, Readable, as_stored
 #: ``("failure", provider, status, error code)``, ``("time", provider, at most so many seconds)``.
 Numbers = Counter[tuple[str, ...]]
 
-FRESH = timedelta(minutes=1)  # that numbers count as new
+FRESH_FOR = timedelta(minutes=1)  # that numbers count as new
 FRESH_SHARE = 50  # and those of older days for this part of their age
 SLACK = timedelta(hours=1)  # by which some host's clock may be wrong
 
@@ -39,7 +39,7 @@ BOUNDS = (
 DAY = 86400
 
 #: The gateway took these, and wants to be paid.
-TAKEN = frozenset(
+ACCEPTED = frozenset(
     {
         *(Status.SENT, Status.DELIVERED, Status.REJECTED, Status.EXPIRED),
         *(Status.DELETED, Status.UNCONFIRMED),
@@ -79,7 +79,7 @@ def count_up(groups: Iterable[Group]) -> Numbers:
     for group in groups:
         using, sender, status = group.using, group.sender, group.status
         found["messages", using, sender, status] += group.number
-        if status in TAKEN:
+        if status in ACCEPTED:
             found["segments", using, sender] += group.segments
         if status in FAILURES:
             code = group.error_code if status == Status.FAILED else ""
@@ -120,10 +120,10 @@ def days() -> models.QuerySet[SmsDay]:
     return SmsDay.objects.using(write_db())
 
 
-def catch_up(first: date = date.min, *, patience: float = inf) -> int:
-    """Count the days from ``first`` on that are due, the newest first, for about ``patience``
+def catch_up(first: date = date.min, *, budget: float = inf) -> int:
+    """Count the days from ``first`` on that are due, the newest first, for about ``budget``
     seconds, but one at least; return how many are left that were never counted."""
-    end, now = clock.monotonic() + patience, timezone.now()
+    end, now = clock.monotonic() + budget, timezone.now()
     _make(_missing(first, now))
     kept = days().filter(day__range=(first, day_of(now)), settled=False).order_by("-day")
     due = [
@@ -161,7 +161,7 @@ def _is_due(day: date, seen: datetime | None, now: datetime) -> bool:
     if seen is None:
         return True
     age = now - start_of(day + timedelta(1))
-    return now - seen > max(FRESH, age / FRESH_SHARE)
+    return now - seen > max(FRESH_FOR, age / FRESH_SHARE)
 
 
 def count(day: date, seen: datetime | None) -> None:

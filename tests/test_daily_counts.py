@@ -13,7 +13,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_smska import tally
+from django_smska import daily_counts
 from django_smska.models import SmsDay, SmsMessage
 from django_smska.states import FINAL, Status
 
@@ -47,7 +47,7 @@ def make(status="delivered", number=1, *, at=NOW, after=None, **fields):
 
 
 def numbers(day=TODAY):
-    return tally.read(SmsDay.objects.get(day=day).numbers)
+    return daily_counts.read(SmsDay.objects.get(day=day).numbers)
 
 
 def messages(day=TODAY):
@@ -70,7 +70,7 @@ class TestCount:
         make("rejected", after=60)
         make("unknown")
         make("draft")
-        tally.catch_up()
+        daily_counts.catch_up()
         assert numbers() == {
             ("messages", "default", "Shop", "delivered"): 3,
             ("messages", "bulk", "", "delivered"): 1,
@@ -94,14 +94,16 @@ class TestCount:
     )
     def test_no_time_is_longer_than_its_bound(self, after, bound):
         make(after=after)
-        tally.catch_up()
+        daily_counts.catch_up()
         assert numbers()["time", "default", str(bound)] == 1
 
     def test_a_day_is_one_of_the_projects_time_zone(self):
         for hour, day in ((20, 18), (21, 19)):  # midnight in Moscow is 21:00 in UTC
             make(at=datetime(2026, 5, 18, hour, tzinfo=zones.utc), after=1)
-            assert tally.day_of(SmsMessage.objects.latest("id").created_at) == date(2026, 5, day)
-        tally.catch_up()
+            assert daily_counts.day_of(SmsMessage.objects.latest("id").created_at) == date(
+                2026, 5, day
+            )
+        daily_counts.catch_up()
         assert messages(date(2026, 5, 18)) == messages(date(2026, 5, 19)) == {"delivered": 1}
 
     def test_without_time_zones(self, settings, monkeypatch):
@@ -109,23 +111,23 @@ class TestCount:
         monkeypatch.setattr(timezone, "now", lambda: datetime(2026, 5, 20, 12))
         make(at=datetime(2026, 5, 20, 0, 0), after=1)
         make(at=datetime(2026, 5, 19, 23, 59), after=1)
-        tally.catch_up()
+        daily_counts.catch_up()
         assert messages() == messages(date(2026, 5, 19)) == {"delivered": 1}
 
     def test_a_day_without_messages_is_counted_too(self):
         make(at=NOW - timedelta(days=2), after=1)
-        tally.catch_up()
+        daily_counts.catch_up()
         assert SmsDay.objects.filter(counted_at=NOW).count() == 3
 
     def test_without_a_message_there_is_nothing_to_count(self):
-        assert tally.catch_up() == 0
+        assert daily_counts.catch_up() == 0
         assert not SmsDay.objects.exists()
 
     def test_one_query_counts_a_day(self):
         make(at=NOW, after=1)
         SmsDay.objects.create(day=TODAY)
         with CaptureQueriesContext(connection) as queries:
-            tally.count(TODAY, None)
+            daily_counts.count(TODAY, None)
         assert sum("GROUP BY" in query["sql"] for query in queries) == 1
 
 
@@ -134,7 +136,7 @@ class TestAgain:
     """When a day is counted anew."""
 
     def counted(self, day=TODAY):
-        tally.catch_up()
+        daily_counts.catch_up()
         return SmsDay.objects.get(day=day).counted_at
 
     def test_today_after_a_minute(self, clock):
@@ -180,17 +182,17 @@ class TestAgain:
     def test_patience_counts_the_newest_first_and_tells_what_is_left(self, monkeypatch):
         make(at=NOW - timedelta(days=9), after=1)
         ticks = iter(range(100))
-        monkeypatch.setattr(tally.clock, "monotonic", lambda: next(ticks))
-        assert tally.catch_up(patience=3) == 7
+        monkeypatch.setattr(daily_counts.clock, "monotonic", lambda: next(ticks))
+        assert daily_counts.catch_up(patience=3) == 7
         done = SmsDay.objects.exclude(counted_at=None).values_list("day", flat=True)
         assert sorted(day.day for day in done) == [18, 19, 20]
 
     def test_of_two_that_count_a_day_one_does(self):
         make(after=1)
         SmsDay.objects.create(day=TODAY)
-        tally.count(TODAY, None)
+        daily_counts.count(TODAY, None)
         with CaptureQueriesContext(connection) as queries:
-            tally.count(TODAY, None)
+            daily_counts.count(TODAY, None)
         assert not any("GROUP BY" in query["sql"] for query in queries)
 
 
@@ -202,7 +204,7 @@ def test_many_at_once_double_nothing():
 
     def count():
         try:
-            tally.catch_up()
+            daily_counts.catch_up()
         except Exception as error:
             errors.append(error)
         finally:
@@ -224,7 +226,7 @@ def test_many_at_once_double_nothing():
 def test_nobody_prunes_while_a_day_is_counted(monkeypatch):
     """Or a message counts once as it is there, and once more as it is gone."""
     make("delivered", 3, at=NOW - timedelta(days=200), after=7)
-    day = tally.day_of(NOW - timedelta(days=200))
+    day = daily_counts.day_of(NOW - timedelta(days=200))
     SmsDay.objects.create(day=day)
 
     def prune():
@@ -232,7 +234,7 @@ def test_nobody_prunes_while_a_day_is_counted(monkeypatch):
         connection.close()
 
     pruner = threading.Thread(target=prune)
-    find = tally._groups
+    find = daily_counts._groups
 
     def find_and_let_prune(day):
         found = find(day)
@@ -242,11 +244,11 @@ def test_nobody_prunes_while_a_day_is_counted(monkeypatch):
             assert pruner.is_alive()
         return found
 
-    monkeypatch.setattr(tally, "_groups", find_and_let_prune)
-    tally.count(day, None)
+    monkeypatch.setattr(daily_counts, "_groups", find_and_let_prune)
+    daily_counts.count(day, None)
     pruner.join()
     assert not SmsMessage.objects.exists()
-    tally.catch_up()
+    daily_counts.catch_up()
     assert messages(day) == {"delivered": 3}
 
 
@@ -265,7 +267,7 @@ class TestPrune:
         make("delivered", 3, at=self.old, after=7, sender="Shop", segments=2)
         make("failed", 2, at=self.old, after=1, error_code="-6")
         make("unknown", at=self.old)
-        tally.catch_up()
+        daily_counts.catch_up()
         before = numbers(self.old.date())
         if not counted_before:
             SmsDay.objects.all().delete()
@@ -274,7 +276,7 @@ class TestPrune:
         assert numbers(self.old.date()) == before
         clock.forward(days=30)
         SmsMessage.objects.update(status="delivered", sent_at=self.old, finished_at=clock.now)
-        tally.catch_up()
+        daily_counts.catch_up()
         assert messages(self.old.date()) == {"delivered": 4, "failed": 2}
         clock.forward(days=200)
         self.prune()
