@@ -127,7 +127,7 @@ def measure(number: int, runs: int) -> dict[str, tuple[float, int]]:
         "admin list": "",
         "admin list, delivered": "status__exact=delivered",
         "admin list, queued": "status__exact=queued",
-        "admin list, needs a person": "needs=person",
+        "admin list, needs attention": "needs=attention",
         "admin search, a number": "q=%2B79000000007",
         "admin search, a gateway id": "q=g7",
         "admin search, part of a number": "q=00000007",

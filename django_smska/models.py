@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -25,6 +25,7 @@ from .providers import DEFAULT_ALIAS
 from .segments import count
 from .states import Status
 
+MAX_NEEDING_ATTENTION = 500  # messages of each status that are examined
 PRIORITY = 32767  # the highest, which every database can store
 
 
@@ -60,6 +61,30 @@ class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
     def awaiting_report(self, now: datetime) -> SmsMessageQuerySet:
         """Sent messages whose next status question is due."""
         return self.filter(status=Status.SENT, next_status_at__lte=now).order_by("next_status_at")
+
+    def needing_attention(self, now: datetime, *, most: int = MAX_NEEDING_ATTENTION) -> list[Any]:
+        """Return the keys of the messages that a person must look at: those that are *unknown*, and
+        those that failed in the last seven days, unless they were sent again.
+
+        Of each status it examines the newest ``most``, so that it is as quick in a long table.
+        """
+        return [
+            *self._not_resent(Status.UNKNOWN, most),
+            *self._not_resent(Status.FAILED, most, since=now - timedelta(days=7)),
+        ]
+
+    def _not_resent(self, status: Status, most: int, since: datetime | None = None) -> list[Any]:
+        # Each condition that no index serves comes after the limit: in one query, PostgreSQL joins
+        # whole tables first.
+        newest = self.filter(status=status).order_by("-id")
+        found = [
+            pk
+            for pk, finished in newest.values_list("pk", "finished_at")[:most]
+            if since is None or (finished is not None and finished >= since)
+        ]
+        again = SmsMessage.objects.using(self.db).filter(resend_of__in=found).order_by()
+        resent = set(again.values_list("resend_of_id", flat=True)) if found else set()
+        return [pk for pk in found if pk not in resent]
 
     def bulk_update(self, *args: Any, **kwargs: Any) -> int:
         """Refuse: ``save()`` checks a draft, and that it still is one."""

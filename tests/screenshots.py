@@ -20,7 +20,7 @@ LIST = "/admin/django_smska/smsmessage/"
 #: Each page: its address, with the keys of messages by their status.
 PAGES = {
     "list": LIST,
-    "needs-a-person": f"{LIST}?needs=person",
+    "needs-a-person": f"{LIST}?needs=attention",
     "delivered": f"{LIST}{{delivered}}/change/",
     "failed": f"{LIST}{{failed}}/change/",
     "unknown": f"{LIST}{{unknown}}/change/",

@@ -358,7 +358,11 @@ def test_no_report_of_a_crash_shows_a_number_or_a_text(boss, monkeypatch, debug)
                 ("django_smska.admin.compose.balance_words", f"{LIST}compose/", typed_numbers),
                 ("django_smska.admin.timeline.timeline", f"{LIST}{make().pk}/change/", None),
                 ("django_smska.admin.timeline.badge", LIST, None),
-                ("django_smska.admin.messages.Truncator", f"{LIST}send/?pks={message.pk}", None),
+                (
+                    "django_smska.admin.action_views.Truncator",
+                    f"{LIST}send/?pks={message.pk}",
+                    None,
+                ),
                 ("django_smska.admin.export._lines", f"{LIST}export/", {"pks": message.pk}),
             ):
                 with monkeypatch.context() as context:

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from django_smska import daily_counts, unreachable
-from django_smska.admin import charts, statistics, timeline
+from django_smska.admin import charts, statistics, wording
 from django_smska.models import SmsMessage
 from django_smska.states import Status
 from tests.test_daily_counts import NOW, clock, make  # noqa: F401 - the clock stands still
@@ -131,25 +131,23 @@ class TestPage:
             ["2", "20.0%"],
             ["1", "10.0%"],
         ]
-        assert table.lines[0][0] == "The gateway does not take the number"
+        assert table.lines[0][0] == "The gateway does not accept the number"
 
     @pytest.mark.parametrize("status", sorted(daily_counts.FAILURES))
     @pytest.mark.parametrize("code", ["", "-1", "-12", "http-429", "connect-refused", "\u2603"])
     def test_every_failure_has_words(self, status, code):
-        assert str(statistics.kind_of(status, code))
+        assert str(wording.undelivered(status, code))
 
     @pytest.mark.parametrize("code", CODES)
     def test_every_code_of_ours_has_words_of_its_own(self, code):
-        for words in (statistics.KINDS["failed"], timeline.FAILURES):
-            assert timeline.by_code(words, code) != words[""]
+        assert wording.failure(code) != wording.failure("")
 
     @pytest.mark.parametrize("code", ["http-401", "http-403"])
     def test_a_login_that_http_refuses_is_a_login(self, code):
-        for words in (statistics.KINDS["failed"], timeline.FAILURES):
-            assert timeline.by_code(words, code) == words["-1"]
+        assert wording.failure(code) == wording.failure("-1")
 
     def test_a_code_that_only_begins_alike_is_another_reason(self):
-        assert statistics.kind_of("failed", "-12") == statistics.kind_of("failed", "")
+        assert wording.undelivered("failed", "-12") == wording.undelivered("failed", "")
 
     def test_by_provider_and_by_sender(self):
         make("delivered", 3, after=1, sender="Shop", segments=2)

@@ -58,7 +58,7 @@ def pages(client):
     LogEntry.objects.log_actions(user, rows(keys), CHANGE, "Sent.")
     state = {"balance": 3, "balance_at": now(), "paused_at": now(), "reason": "funds"}
     ProviderState.objects.create(alias="default", detail="The login.", **state)
-    for query in ("", "?q=79041764995", "?q=nothing", "?o=2", "?needs=person", "?e=1", "?x=1"):
+    for query in ("", "?q=79041764995", "?q=nothing", "?o=2", "?needs=attention", "?e=1", "?x=1"):
         yield f"{LIST}{query}", None
     yield from ((f"{LIST}{page}/", None) for page in ("add", "compose", "statistics", "export"))
     for key in keys:

@@ -19,7 +19,7 @@ from django.urls import reverse
 from django.utils import timezone, translation
 
 from django_smska import circuit_breaker, exceptions, sending, states
-from django_smska.admin import actions
+from django_smska.admin import actions, wording
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.numbers import normalize
 from django_smska.states import Status
@@ -271,9 +271,9 @@ def test_what_became_of_messages_is_counted_too(russian):
     ],
 )
 def test_a_stored_error_is_shown_in_the_readers_language(stored, shown):
-    assert actions.error_words(stored) == stored
+    assert wording.error_words(stored) == stored
     with translation.override("ru"):
-        assert actions.error_words(stored) == shown
+        assert wording.error_words(stored) == shown
 
 
 def test_the_page_of_a_message_shows_its_error_in_russian(russian):
@@ -298,7 +298,7 @@ def test_a_pause_keeps_the_words_without_the_name_of_a_setting():
     state = ProviderState.objects.get()
     assert state.is_paused and state.detail.startswith("The account at the gateway has")
     with translation.override("ru"):
-        assert actions.error_words(state.detail).startswith("На счёте у провайдера")
+        assert wording.error_words(state.detail).startswith("На счёте у провайдера")
 
 
 # --- the administrator's guide

@@ -175,14 +175,14 @@ def test_a_history_that_cannot_be_written_undoes_nothing(boss, monkeypatch, capl
 def test_what_was_sent_before_the_database_went_away_has_its_word(boss, monkeypatch):
     """The permission is asked between two messages; here a project's own way to do so fails."""
     keys = make("draft")
-    may = SmsMessageAdmin._may
+    may = SmsMessageAdmin.may
 
     def failing(self, request, permission, obj=None):
         if obj is not None and obj.pk == keys[2]:
             raise OperationalError("gone")
         return may(self, request, permission, obj)
 
-    monkeypatch.setattr(SmsMessageAdmin, "_may", failing)
+    monkeypatch.setattr(SmsMessageAdmin, "may", failing)
     words = post(boss, "send", keys)
     assert words[0].startswith("Sent: 3 messages") and words[1].startswith("Not finished: 1")
 

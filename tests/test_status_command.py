@@ -27,8 +27,8 @@ def test_where_all_is_well_it_says_so_and_exits_0(db):
     queue_sms(NUMBER, "later", send_after=timezone.now() + timedelta(hours=1))
     out, error = run()
     assert out == (
-        "default: 1 queued; 0 held past their lease; 0 unknown; balance not known; "
-        "worker seen never\n"
+        "default: 1 queued; 0 held past their lease; 0 unknown; 0 need attention; "
+        "balance not known; worker seen never\n"
     )
     assert error == ""
 
@@ -37,7 +37,8 @@ def test_where_all_is_well_it_says_so_and_exits_0(db):
     ("change", "words"),
     [
         ({"send_after": timedelta(minutes=-20)}, "wait too long: does sms_worker run?"),
-        ({"status": "unknown"}, "wait for a person to decide, in the admin"),
+        ({"status": "unknown"}, "messages need attention"),
+        ({"status": "failed", "finished_at": timedelta(0)}, "messages need attention"),
         ({"status": "sending", "lease_until": timedelta(0)}, "are held past their lease"),
         ({"using": "gone"}, "a provider that is not in SMS_PROVIDERS"),
     ],

@@ -85,7 +85,7 @@ def test_a_time_that_cannot_be_read_ends_no_page_and_no_pass(boss, write, names,
         assert boss.get(f"{LIST}{pk}/change/").status_code == 200
         assert boss.get(f"{LIST}{pk}/history/").status_code == 200
     assert boss.get(f"{LIST}statistics/").status_code == 200
-    assert boss.get(f"{LIST}?needs=person").status_code == 200
+    assert boss.get(f"{LIST}?needs=attention").status_code == 200
     joined = ",".join(map(str, pks))
     for action in ("send", "refresh", "resend", "cancel", "confirm_sent", "export"):
         assert boss.get(f"{LIST}{action}/?pks={joined}").status_code == 200

@@ -18,16 +18,12 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, router, transaction
 from django.db.models import QuerySet
-from django.template.defaultfilters import floatformat
 from django.utils import timezone
-from django.utils.timesince import timesince
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import circuit_breaker, clock, conf, delivery, sending
 from ..exceptions import (
-    AGAIN,
-    AT,
     SAID,
     InvalidProvider,
     SmsError,
@@ -35,9 +31,10 @@ from ..exceptions import (
     SmsOutcomeUnknown,
     WrongStatus,
 )
-from ..models import ProviderState, SmsMessage, SmsMessageQuerySet, rows, write_db
+from ..models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from ..redact import withhold
 from ..states import WAITING_KINDS, Status
+from .wording import balance_words, error_words, has_no_worker, paused_words
 
 logger = logging.getLogger(__name__)
 
@@ -264,26 +261,6 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
     return Outcome(what, why, messages.ERROR)
 
 
-def error_words(stored: str) -> str:
-    """A stored error in the reader's language; what the gateway said stays as it is."""
-    if stored.startswith(sending.LATE):
-        late = error_words(stored.removeprefix(sending.LATE))
-        return gettext("A late answer: %s") % late
-    ours, again, time = stored.partition(AGAIN)
-    if again:
-        words = gettext("%(why)s The next attempt is possible at %(time)s")
-        return words % {"why": gettext(ours), "time": time}
-    ours, said, theirs = stored.partition(SAID)
-    ours, at, address = ours.partition(AT)
-    words = gettext(ours)
-    if at:
-        words = gettext("%(ours)s Address: %(address)s") % {"ours": words, "address": address}
-    if not said:
-        return words
-    told = {"ours": words, "theirs": gettext(theirs)}
-    return gettext("%(ours)s The gateway said: %(theirs)s") % told
-
-
 def log(user: Any, affected: Sequence[SmsMessage], words: str) -> None:
     """Write into the histories. What was done stays done where that fails."""
     try:
@@ -340,33 +317,3 @@ def _of_provider(alias: str, found: list[Any]) -> dict[str, Any]:
         "paused": paused_words(state),
         "has_no_worker": has_no_worker(state),
     }
-
-
-def balance_words(state: ProviderState) -> str:
-    """The balance that the gateway told last, and when."""
-    if state.balance is None or state.balance_at is None:
-        return gettext("not known")
-    told = {"balance": floatformat(state.balance, -2), "ago": timesince(state.balance_at)}
-    return gettext("%(balance)s, told %(ago)s ago") % told
-
-
-def paused_words(state: ProviderState) -> Any:
-    return _REASONS.get(state.reason, state.reason) if state.is_paused else ""
-
-
-def has_no_worker(state: ProviderState) -> bool:
-    """True where no worker has been seen for a while: what is queued would lie there."""
-    return (
-        not state.worker_seen_at
-        or state.worker_seen_at < timezone.now() - 5 * circuit_breaker.HEARTBEAT_INTERVAL
-    )
-
-
-_REASONS = {
-    "account": _("The gateway refuses the login."),
-    "funds": _("The account has too few credits."),
-    "unreachable": _("The gateway cannot be reached."),
-    "busy": _("The gateway asks for fewer messages at a time."),
-    "hanging": _("The gateway takes requests and gives no clear answer."),
-    "broken": _("The provider's program fails; tell your administrator."),
-}

@@ -1,4 +1,4 @@
-"""What the admin's list says above the messages: who needs a person, and how the providers are.
+"""What the admin's list says above the messages: who needs attention, and how the providers are.
 
 A handful of queries, each bounded, however long the table is.
 """
@@ -13,14 +13,12 @@ from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
 from .. import circuit_breaker, conf
-from ..models import ProviderState, SmsMessage, SmsMessageQuerySet
+from ..models import ProviderState, SmsMessage
 from ..providers import providers
 from ..states import Status
-from .actions import balance_words, has_no_worker, paused_words
+from .wording import balance_words, has_no_worker, paused_words
 
-RECENT = timedelta(days=7)  # a failure that nobody looked at in a week needs nobody any more
 MAX_COUNT = 99  # people who have a hundred to look at need no exact number
-MAX_EXAMINED = 500  # of each kind, at most
 QUEUED_GRACE = timedelta(minutes=2)  # for which queued messages may wait without a word
 
 
@@ -33,32 +31,6 @@ class Alert:
     query: str = ""
 
 
-def needing_attention(messages: SmsMessageQuerySet) -> SmsMessageQuerySet:
-    """Unknown ones, and those that failed in the last week, unless they were sent again; the
-    newest ``MAX_EXAMINED`` of both kinds, so that the list is as quick in a long table."""
-    return messages.filter(
-        pk__in=[*_keys_needing_attention(Status.UNKNOWN), *_keys_needing_attention(Status.FAILED)]
-    )
-
-
-def _keys_needing_attention(status: Status, most: int | None = None) -> list[Any]:
-    """The keys of those of this status, among the newest ``most``.
-
-    Each condition that an index cannot serve comes after the limit: in one query, PostgreSQL joins
-    whole tables first.
-    """
-    since = timezone.now() - RECENT
-    newest = SmsMessage.objects.filter(status=status).order_by("-id")
-    found = [
-        pk
-        for pk, finished in newest.values_list("pk", "finished_at")[: most or MAX_EXAMINED]
-        if status == Status.UNKNOWN or (finished is not None and finished >= since)
-    ]
-    again = SmsMessage.objects.filter(resend_of__in=found).order_by()
-    resent = set(again.values_list("resend_of_id", flat=True)) if found else set()
-    return [pk for pk in found if pk not in resent]
-
-
 def alerts() -> list[Alert]:
     """All that there is to say now."""
     states = {state.alias: state for state in circuit_breaker.states_of(providers)}
@@ -69,16 +41,14 @@ def alerts() -> list[Alert]:
 
 
 def _needing_line() -> Alert | None:
-    number = sum(
-        len(_keys_needing_attention(s, MAX_COUNT + 1)) for s in (Status.UNKNOWN, Status.FAILED)
-    )
+    number = len(SmsMessage.objects.needing_attention(timezone.now(), most=MAX_COUNT + 1))
     if not number:
         return None
     words = ngettext(
-        "%(number)s message needs a person", "%(number)s messages need a person", number
+        "%(number)s message needs attention", "%(number)s messages need attention", number
     )
     shown: Any = number if number <= MAX_COUNT else gettext("more than %s") % MAX_COUNT
-    return Alert(words % {"number": shown}, warns=True, query="needs=person")
+    return Alert(words % {"number": shown}, warns=True, query="needs=attention")
 
 
 def _of_provider(state: ProviderState) -> list[Alert]:

@@ -31,9 +31,11 @@ from ..numbers import is_russian_mobile, mask
 from ..sms import send_mass_sms
 from ..states import Status
 from . import recipients
-from .actions import LISTED, QUEUED, SEND, Outcome, balance_words, has_no_worker, log, paused_words
+from .action_views import ActionAdmin
+from .actions import LISTED, QUEUED, SEND, Outcome, log
 from .forms import SmsMessageForm
 from .permissions import Unlogged
+from .wording import balance_words, has_no_worker, paused_words
 
 logger = logging.getLogger(__name__)
 
@@ -192,10 +194,10 @@ class ComposeForm(SmsMessageForm):
 
 @sensitive_variables()
 @sensitive_post_parameters()
-def compose(request: HttpRequest, *, model_admin: Any) -> HttpResponse:
+def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
     """GET shows the form; POST checks it and shows what would be sent; POST from there sends."""
     may_add = model_admin.has_add_permission(request)
-    if not (may_add and model_admin.has_send_permission(request)):
+    if not (may_add and model_admin.may(request, "send")):
         raise PermissionDenied
     if request.method != "POST":
         return _write_page(request, model_admin, ComposeForm())
@@ -207,7 +209,7 @@ def compose(request: HttpRequest, *, model_admin: Any) -> HttpResponse:
     return _send(request, model_admin, form)
 
 
-def _write_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
+def _write_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:
     return _page(
         request,
         model_admin,
@@ -216,7 +218,7 @@ def _write_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> Ht
         _("Write a message"),
         errors=form.errors,
         adminform=AdminForm(form, _fieldsets(form), {}, model_admin=model_admin),
-        back_url=model_admin._url("changelist"),
+        back_url=model_admin.url("changelist"),
     )
 
 
@@ -233,7 +235,7 @@ def _fieldsets(form: ComposeForm) -> list[Any]:
     ]
 
 
-def _check_page(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
+def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:
     found = form.recipients
     left_out = sorted(found.bad + found.doubled, key=lambda one: one.line)
     state = circuit_breaker.state_of(form.cleaned_data["using"])
@@ -300,14 +302,14 @@ def _just_sent(form: ComposeForm) -> bool:
 
 def _page(
     request: HttpRequest,
-    model_admin: Any,
+    model_admin: ActionAdmin,
     form: ComposeForm,
     template: str,
     title: Any,
     **context: Any,
 ) -> HttpResponse:
     context |= {"form": form, "media": model_admin.media + form.media}
-    action_url = model_admin._url("compose")
+    action_url = model_admin.url("compose")
     page: HttpResponse = model_admin.page(
         request, template, title, action_url=action_url, **context
     )
@@ -317,12 +319,12 @@ def _page(
 # --- sending --------------------------------------------------------------------------------------
 
 
-def _send(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResponse:
+def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:
     failed: list[str] = []
     if form.send_at_once:
         new = _store_drafts(form, request.user, failed)
         if new:
-            model_admin._carry_out(request, SEND, new)
+            model_admin.carry_out(request, SEND, new)
     else:
         outcome = _queued(form)
         try:
@@ -331,7 +333,7 @@ def _send(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResp
             form.add_error(None, _why_not(error))
             return _write_page(request, model_admin, form)
         if new:
-            model_admin.message_user(request, model_admin._summary(outcome, new), outcome.level)
+            model_admin.message_user(request, model_admin.summary(outcome, new), outcome.level)
     for words in failed:
         model_admin.message_user(request, words, messages.ERROR)
     if known := len(form.recipients.numbers) - len(new) - len(failed):
@@ -342,7 +344,7 @@ def _send(request: HttpRequest, model_admin: Any, form: ComposeForm) -> HttpResp
         )
         model_admin.message_user(request, words % known, messages.WARNING)
     one = len(form.recipients.numbers) == len(new) == 1
-    to = model_admin._url("change", new[0]) if one else model_admin._url("changelist")
+    to = model_admin.url("change", new[0]) if one else model_admin.url("changelist")
     return HttpResponseRedirect(to)
 
 

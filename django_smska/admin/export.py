@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from copy import copy
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 from asgiref.sync import sync_to_async
@@ -37,12 +37,11 @@ from ..numbers import is_invisible, mask
 from ..redact import withhold
 from ..states import Status
 from . import xlsx
-from .actions import error_words, read_keys
+from .action_views import ActionAdmin
+from .actions import read_keys
 from .guard import not_understood
 from .permissions import may_see_number, may_see_text, without
-
-if TYPE_CHECKING:
-    from . import SmsMessageAdmin
+from .wording import error_words
 
 BATCH = 2000  # rows a query, and lines a piece of the file
 EXCEL_ROWS = xlsx.ROWS - 1  # messages that Excel shows of a CSV file
@@ -73,9 +72,7 @@ CONSTANT = re.compile(r"true|false|истина|ложь|#[\w/]+[!?]?", re.IGNOR
 # --- which messages -------------------------------------------------------------------------------
 
 
-def choose(
-    model_admin: SmsMessageAdmin, request: HttpRequest, pks: str
-) -> tuple[QuerySet[Any], str]:
+def choose(model_admin: ActionAdmin, request: HttpRequest, pks: str) -> tuple[QuerySet[Any], str]:
     """The messages ``pks``, or without these all that the filtered list has; and a description."""
     if pks:
         chosen = model_admin.get_queryset(request).filter(pk__in=read_keys(pks))
@@ -231,7 +228,7 @@ def _lines(table: Any) -> bytes:
 # --- the page and the download --------------------------------------------------------------------
 
 
-def ask(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> HttpResponse:
+def ask(model_admin: ActionAdmin, request: HttpRequest, pks: str) -> HttpResponse:
     """The page that says what the file would hold."""
     try:
         chosen, which = choose(model_admin, request, pks)
@@ -250,12 +247,12 @@ def ask(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> HttpRes
         may_see_number=may_see_number(user),
         may_see_text=may_see_text(user),
         zone=timezone.get_current_timezone_name(),
-        action_url=model_admin._back(request, model_admin._url("export")),
-        back_url=model_admin._back(request, model_admin._url("changelist")),
+        action_url=model_admin.with_filters(request, model_admin.url("export")),
+        back_url=model_admin.with_filters(request, model_admin.url("changelist")),
     )
 
 
-def download(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> Any:
+def download(model_admin: ActionAdmin, request: HttpRequest, pks: str) -> Any:
     """The file. That it was asked for is noted before its first byte, how much of it left after its
     last."""
     try:
@@ -273,9 +270,9 @@ def download(model_admin: SmsMessageAdmin, request: HttpRequest, pks: str) -> An
     return response
 
 
-def _not_understood(model_admin: SmsMessageAdmin, request: HttpRequest) -> HttpResponse:
+def _not_understood(model_admin: ActionAdmin, request: HttpRequest) -> HttpResponse:
     model_admin.message_user(request, not_understood(), messages.ERROR)
-    return redirect(model_admin._url("changelist"))
+    return redirect(model_admin.url("changelist"))
 
 
 def _note(user: Any, which: str) -> LogEntry:

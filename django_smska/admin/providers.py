@@ -13,8 +13,8 @@ from django.utils.translation import gettext_lazy as _
 from ..exceptions import SAID
 from ..models import ProviderState
 from . import permissions
-from .actions import balance_words, error_words, paused_words
 from .guard import GuardedAdmin
+from .wording import balance_words, error_words, paused_words
 
 
 @admin.register(ProviderState)

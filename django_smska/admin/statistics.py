@@ -21,7 +21,8 @@ from ..daily_counts import FAILURES, Numbers
 from ..states import Status
 from .charts import Chart, Layer, Table, round_top, stack
 from .forms import aliases
-from .timeline import by_code, lasting
+from .timeline import lasting
+from .wording import undelivered
 
 COUNTING_BUDGET_SECONDS = 0.1  # seconds of counting before a page is shown
 LISTED = 50  # lines of a table that could grow with what people type
@@ -52,41 +53,6 @@ MARKS: dict[str, tuple[Any, tuple[Status, ...]]] = {
     "over": (_("not to be sent"), (Status.DRAFT, Status.CANCELLED)),
 }
 FINISHED = {Status.DELIVERED} | FAILURES
-
-_LOGIN = _("The gateway refuses our login")
-_SENDER = _("The sender name is not allowed")
-_BUSY = _("The gateway was out of order or too busy")
-_NUMBER = _("The gateway does not take the number")
-_AWAY = _("The gateway could not be reached")
-_STOPPED = _("The program stopped or failed before it was sent")
-#: Kinds of failures, by status and by the beginning of the error's code.
-KINDS: dict[str, Mapping[str, Any]] = {
-    Status.FAILED: {
-        "-1": _LOGIN,
-        "-2": _SENDER,
-        "-3": _BUSY,
-        "-4": _("The gateway did not understand the request"),
-        "-5": _("The account had too few credits"),
-        "-6": _NUMBER,
-        "-7": _SENDER,
-        "number": _NUMBER,
-        "http-401": _LOGIN,
-        "http-403": _LOGIN,
-        "http-429": _BUSY,
-        "rate": _BUSY,
-        **dict.fromkeys(("http", "connect", "deadline", "hung-up", "spoke-first"), _AWAY),
-        **dict.fromkeys(("lease", "database", "transaction", "crash", "provider"), _STOPPED),
-        "paused": _("The provider was paused"),
-        "text": _("It has characters that cannot be sent"),
-        "expired": _("It waited for too long and was not sent"),
-        "": _("Not sent for another reason"),
-    },
-    Status.REJECTED: {"": _("The recipient's network refused it")},
-    Status.EXPIRED: {"": _("The phone could not be reached for too long")},
-    Status.DELETED: {"": _("The gateway removed it before it arrived")},
-    Status.UNCONFIRMED: {"": _("The gateway never told whether it arrived")},
-    Status.UNKNOWN: {"": _("The connection broke: nobody knows whether it was sent")},
-}
 
 
 class RangeForm(forms.Form):
@@ -424,16 +390,11 @@ def _tables(whole: Period) -> list[tuple[Any, Table]]:
     ]
 
 
-def kind_of(status: str, code: str) -> Any:
-    """What failed, in plain words."""
-    return by_code(KINDS[status], code)
-
-
 def _failures(whole: Period) -> Table:
     found: Counter[str] = Counter()
     for words, number in whole.numbers.items():
         if words[0] == "failure":
-            found[str(kind_of(words[2], words[3]))] += number
+            found[str(undelivered(words[2], words[3]))] += number
     every = whole.statuses.total()
     return Table(
         [_("What happened"), _("Messages"), _("Share of all")],

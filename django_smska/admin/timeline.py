@@ -1,11 +1,9 @@
-"""One message's life for people who read it: what happened when, and what to do now."""
+"""The timeline of one message: what happened when."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -15,18 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import SmsMessage
 from ..states import FINAL, Status
-
-MARKS = {
-    Status.DRAFT: "waiting",
-    Status.QUEUED: "waiting",
-    Status.CLAIMED: "moving",
-    Status.SENDING: "moving",
-    Status.SENT: "moving",
-    Status.DELIVERED: "good",
-    Status.UNCONFIRMED: "doubt",
-    Status.UNKNOWN: "doubt",
-    Status.CANCELLED: "over",
-}
+from .wording import MARKS
 
 
 def badge(message: SmsMessage) -> str:
@@ -140,107 +127,3 @@ def _time(at: datetime) -> tuple[str, str]:
 
 def _local(at: datetime) -> datetime:
     return timezone.localtime(at) if timezone.is_aware(at) else at
-
-
-# --- what to do now -------------------------------------------------------------------------------
-
-_LOGIN = _("The gateway refuses our login. Tell your administrator; then choose “Send again”.")
-_BUSY = _("The gateway was out of order or too busy. Choose “Send again” a little later.")
-_NUMBER = _("The gateway does not take this number. Check it, and write a new message.")
-_AWAY = _(
-    "The gateway could not be reached. Choose “Send again” later; if that fails, too, tell your "
-    "administrator."
-)
-_STOPPED = _(
-    "The program stopped or failed before it was sent. Choose “Send again”; if this happens often, "
-    "tell your administrator."
-)
-#: By the error's code or its beginning: those of the provider's document, and our own.
-FAILURES: dict[str, Any] = {
-    "-1": _LOGIN,
-    "-2": _("This sender name belongs to somebody else. Write a new message with another one."),
-    "-3": _BUSY,
-    "-4": _("The gateway did not understand the request. Tell your administrator."),
-    "-5": _("The account had too few credits. Top it up, then choose “Send again”."),
-    "-6": _NUMBER,
-    "-7": _("This sender name is not allowed. Have it registered, or write with another one."),
-    "http-401": _LOGIN,
-    "http-403": _LOGIN,
-    "http-429": _BUSY,
-    "rate": _BUSY,
-    "number": _NUMBER,
-    "text": _("It has characters that cannot be sent. Write a new message without them."),
-    **dict.fromkeys(("http", "connect", "deadline", "hung-up", "spoke-first"), _AWAY),
-    **dict.fromkeys(("lease", "database", "transaction", "crash", "provider"), _STOPPED),
-    "paused": _(
-        "The provider was paused. Choose “Send again” when it works again; its page tells why it "
-        "was paused."
-    ),
-    "expired": _(
-        "It waited for too long and was not sent. If it is still wanted, choose “Send again”. If "
-        "this happens often, tell your administrator that sms_worker may not be running."
-    ),
-    "": _(
-        "It was surely not sent. Choose “Send again”; if that fails, too, tell your administrator "
-        "what the gateway said."
-    ),
-}
-_NO_ID = _(
-    "It counts as sent, and there is no id with which the gateway could be asked whether it "
-    "arrived. If it is important, ask the recipient."
-)
-
-
-def by_code(words: Mapping[str, Any], code: str) -> Any:
-    """The words for an error's code, for its beginning (``http`` of ``http-404``), or for all."""
-    return words.get(code) or words.get(code.partition("-")[0]) or words[""]
-
-
-ADVICE: dict[Status, Any] = {
-    Status.DRAFT: _("It is not sent before you choose “Save and send” or “Send”."),
-    Status.QUEUED: _("It waits for its turn. There is nothing to do."),
-    Status.CLAIMED: _("It is being sent right now."),
-    Status.SENDING: _("It is being sent right now."),
-    Status.SENT: _("The gateway has taken it and is delivering it. The status comes by itself."),
-    Status.DELIVERED: _("It has arrived. There is nothing to do."),
-    Status.REJECTED: _(
-        "The recipient's network refused it. Check the number, and reach them some other way."
-    ),
-    Status.EXPIRED: _(
-        "The phone could not be reached for too long. Reach them some other way, or choose “Send "
-        "again”."
-    ),
-    Status.DELETED: _("The gateway removed it before it arrived. Ask the provider why."),
-    Status.UNCONFIRMED: _(
-        "The gateway took it and never told whether it arrived. Most such messages do. If it is "
-        "important, ask the recipient."
-    ),
-    Status.CANCELLED: _("It was cancelled and never sent."),
-    Status.UNKNOWN: _(
-        "The connection broke after the request had begun, so nobody knows whether the gateway "
-        "took this message, and it cannot be asked. Ask the recipient, or look at the list of "
-        "messages in your account at the gateway, at about the time at “Handed to the gateway”. "
-        "Then choose “It was sent” or “Send again”. If it was taken after all, the recipient gets "
-        "a second one, and you pay twice."
-    ),
-}
-
-
-_ANOTHERS = _("Somebody who may decide about messages must look at this one.")
-_SENT_AGAIN = _(
-    "It was sent again as a new message. If you learn that this one was taken, too, choose “It was "
-    "sent”."
-)
-
-
-def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
-    """What a person should do about it now, in plain words; ``may_decide``: about unknown ones."""
-    if message.status == Status.FAILED:
-        return str(by_code(FAILURES, message.error_code))
-    if message.status == Status.UNKNOWN and not may_decide:
-        return str(_ANOTHERS)
-    if message.status == Status.UNKNOWN and hasattr(message, "resent_as"):
-        return str(_SENT_AGAIN)
-    if message.status == Status.SENT and not message.gateway_id:
-        return str(_NO_ID)
-    return str(ADVICE[Status(message.status)])

@@ -22,26 +22,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http.client import responses
 from time import monotonic
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from django_smska.testing.gateway import Account
+from django_smska.testing.account import ERRORS, Account
 
 PATH = "/api/httppost.php"
 MEGABYTE = 1024 * 1024
 HEADERS = (("Content-Type", "text/html; charset=UTF-8"),)
 BOTH, TAKEN, NOT_TAKEN = (True, False), (True,), (False,)
-
-ERRORS = {
-    -1: b"-1|Authentication failed. Your API Key, Password combination is not valid "
-    b"or your account has been locked.",
-    -2: b"-2|Your SenderID does not belong to your account.",
-    -3: b"-3|Sent Error",
-    -4: b"-4|Argument validation failed. One or more of your POST-Vars is invalid or missing.",
-    -5: b"-5|Insufficient Credits. You do not have sufficient credits to send the message.",
-    -6: b"-6|Invalid MSISDN. The mobile number is not valid or can not be reached via the API",
-    -7: b"-7|Your SenderID is not valid.",
-}
 
 
 class Gone(Exception):

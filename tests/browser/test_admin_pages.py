@@ -46,7 +46,7 @@ def test_list_and_messages_are_accessible_and_fit(
 ):
     page = look(superuser, theme=theme, width=width)
     page.goto(LIST)
-    assert page.get_by_text("2 messages need a person").is_visible()
+    assert page.get_by_text("2 messages need attention").is_visible()
     assert fits(page)
     accessible(page)
     for status in ("delivered", "failed", "unknown", "draft"):

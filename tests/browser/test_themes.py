@@ -45,7 +45,7 @@ def test_all_is_there_and_the_buttons_send(themed, gateway):
     page, keys = themed, themed.keys
 
     open_page(page, "")
-    page.get_by_text("2 messages need a person").wait_for()
+    page.get_by_text("2 messages need attention").wait_for()
     assert page.locator(".smska-status", has_text="delivered").count() == 13
     assert page.get_by_role("link", name="Export…").is_visible()
 

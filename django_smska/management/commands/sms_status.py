@@ -1,4 +1,4 @@
-"""`manage.py sms_status`: what waits, what hangs and what ails, for people and for monitoring."""
+"""`manage.py sms_status`: what waits, what hangs and what fails, for people and monitoring."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from django_smska.states import Status
 
 class Command(BaseCommand):
     help = (
-        "Tells for each provider what is queued and for how long, what hangs, what a person must "
-        "decide, whether it is paused, and its last known balance. Asks no gateway. Exits with 1 "
-        "if something needs attention."
+        "Prints for each provider what is queued and for how long, what is held past its lease, "
+        "which messages need attention, whether it is paused, and its last known balance. Asks "
+        "no gateway. Exits with 1 if something needs attention."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -46,9 +46,9 @@ class Command(BaseCommand):
         else:
             for alias, fact in facts.items():
                 self.stdout.write(f"{alias}: {_in_words(fact)}")
-        ailing = [alias for alias, fact in facts.items() if fact["problems"]]
-        if ailing:
-            raise CommandError(f"Needs attention: {', '.join(ailing)}.")
+        failing = [alias for alias, fact in facts.items() if fact["problems"]]
+        if failing:
+            raise CommandError(f"Needs attention: {', '.join(failing)}.")
 
 
 def _aliases_in_use() -> list[str]:
@@ -68,6 +68,7 @@ def _facts(alias: str, now: datetime) -> dict[str, Any]:
         "oldest_due_seconds": round((now - oldest).total_seconds()) if oldest else None,
         "past_lease": mine.stale(now).count(),
         "unknown": mine.filter(status=Status.UNKNOWN, resent_as=None).count(),
+        "needs_attention": len(mine.needing_attention(now)),
         "paused": state.reason if state.is_paused else None,
         "paused_detail": state.detail if state.is_paused else None,
         "balance": None if state.balance is None else f"{state.balance.normalize():f}",
@@ -82,7 +83,7 @@ def _problems(fact: dict[str, Any], max_age: float) -> list[str]:
         f"paused ({fact['paused']}): {fact['paused_detail']}": fact["paused"],
         "messages wait too long: does sms_worker run?": (fact["oldest_due_seconds"] or 0) > max_age,
         "messages are held past their lease: does sms_worker run?": fact["past_lease"],
-        "unknown messages wait for a person to decide, in the admin": fact["unknown"],
+        "messages need attention: see “needs attention” in the admin": fact["needs_attention"],
     }
     return [words for words, holds in found.items() if holds]
 
@@ -94,6 +95,7 @@ def _in_words(fact: dict[str, Any]) -> str:
         + (f", {fact['due']} of them due, the oldest for {oldest} s" if fact["due"] else ""),
         f"{fact['past_lease']} held past their lease",
         f"{fact['unknown']} unknown",
+        f"{fact['needs_attention']} need attention",
         f"balance {fact['balance'] or 'not known'}",
         f"worker seen {fact['worker_seen_at'] or 'never'}",
         *(f"\n  {problem}" for problem in fact["problems"]),

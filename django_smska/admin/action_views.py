@@ -1,0 +1,201 @@
+"""The admin's confirmation pages, and what their POST does."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
+from django.contrib.auth import get_permission_codename
+from django.core.exceptions import PermissionDenied
+from django.db import connections, transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.text import Truncator
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from .. import conf
+from ..models import SmsMessage, rows, write_db
+from . import permissions
+from .actions import (
+    ACTIONS,
+    LISTED,
+    SKIPPED,
+    Action,
+    Outcome,
+    Plan,
+    crashed,
+    hand_over_one,
+    log,
+    read_keys,
+    run_action,
+)
+from .guard import GuardedAdmin
+
+logger = logging.getLogger(__name__)
+
+BATCH = 1000  # messages per transaction
+
+
+class ActionAdmin(GuardedAdmin):
+    """Adds a confirmation page for each action to an admin of messages."""
+
+    def may(self, request: HttpRequest, permission: str, obj: Any = None) -> bool:
+        codename = get_permission_codename(permission, self.opts)
+        return self.has_view_permission(request, obj) and request.user.has_perm(
+            f"{self.opts.app_label}.{codename}"
+        )
+
+    def url(self, name: str, *args: Any) -> str:
+        site = self.admin_site.name
+        return reverse(f"admin:django_smska_smsmessage_{name}", args=args, current_app=site)
+
+    def link_to(self, key: Any, words: Any) -> str:
+        return format_html('<a href="{}">{}</a>', self.url("change", key), words)
+
+    def summary(self, outcome: Outcome, keys: list[int]) -> str:
+        number = ngettext("%s message", "%s messages", len(keys)) % len(keys)
+        links = format_html_join(", ", "{}", ((self.link_to(key, key),) for key in keys[:LISTED]))
+        more = "…" if len(keys) > LISTED else ""
+        return format_html("{}: {} ({}{}). {}", outcome.what, number, links, more, outcome.why)
+
+    def own_urls(self) -> list[URLPattern]:
+        return [
+            path(f"{one.name}/", self._view(one), name=f"django_smska_smsmessage_{one.name}")
+            for one in ACTIONS
+        ]
+
+    def _view(self, action: Action) -> Callable[..., Any]:
+        return self.without_transaction(partial(self.action_view, action=action))
+
+    def without_transaction(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        view = self.admin_site.admin_view(view)
+        for alias in connections:  # no transaction may be open while the network is waited for
+            view = transaction.non_atomic_requests(using=alias)(view)
+        return view
+
+    def action_view(self, request: HttpRequest, action: Action) -> HttpResponse:
+        """GET shows what would be done with the messages ``pks``; POST does it."""
+        if not self.may(request, action.permission):
+            raise PermissionDenied
+        if request.method != "POST":
+            return self.confirm(
+                request, action, self._chosen(request, read_keys(request.GET.get("pks", "")))
+            )
+        keys = read_keys(request.POST.get("pks", ""))
+        self.carry_out(request, action, keys)
+        if len(keys) == 1:
+            return HttpResponseRedirect(self.with_filters(request, self.url("change", keys[0])))
+        return HttpResponseRedirect(self.with_filters(request, self.url("changelist")))
+
+    def _chosen(self, request: HttpRequest, keys: list[int]) -> QuerySet[SmsMessage]:
+        return self.get_queryset(request).using(write_db()).filter(pk__in=keys)
+
+    def with_filters(self, request: HttpRequest, url: str) -> str:
+        filters = self.get_preserved_filters(request)
+        return str(add_preserved_filters({"preserved_filters": filters, "opts": self.opts}, url))
+
+    def confirm(
+        self, request: HttpRequest, action: Action, chosen: QuerySet[SmsMessage]
+    ) -> HttpResponse:
+        plan = Plan(action, chosen)
+        if plan.too_many:
+            words = gettext("Choose at most %s messages, for example by a filter.") % plan.limit
+            self.message_user(request, words, messages.ERROR)
+            return HttpResponseRedirect(self.with_filters(request, self.url("changelist")))
+        listed = list(chosen.filter(pk__in=plan.first))
+        if not all(self.may(request, action.permission, message) for message in listed):
+            raise PermissionDenied
+        one = len(plan.chosen) == 1
+        back = self.url("change", plan.chosen[0]) if one else self.url("changelist")
+        return self.page(
+            request,
+            "confirm",
+            action.label,
+            action=action,
+            plan=plan,
+            listed=[
+                (
+                    permissions.Unlogged(permissions.number_for(request.user, message)),
+                    permissions.Unlogged(
+                        Truncator(permissions.text_for(request.user, message)).chars(60)
+                    ),
+                    message.segments,
+                )
+                for message in listed
+            ],
+            action_url=self.with_filters(request, self.url(action.name)),
+            back_url=self.with_filters(request, back),
+        )
+
+    def carry_out(self, request: HttpRequest, action: Action, keys: list[int]) -> None:
+        """Do the action, note it in each message's history, and tell what became of how many."""
+        at_once = action.hand_over is None or len(keys) <= conf.send_at_once()
+        work = self._one_by_one if at_once else self._in_bulk
+        groups: dict[Outcome, list[int]] = defaultdict(list)
+        for start in range(0, len(keys), BATCH):
+            for key, outcome in self._outcomes(work, request, action, keys[start : start + BATCH]):
+                groups[outcome].append(key)
+        for outcome, done in groups.items():
+            self.message_user(request, self.summary(outcome, done), outcome.level)
+        if not groups:
+            self.message_user(request, _("There was nothing to do."), messages.WARNING)
+
+    def _outcomes(
+        self, work: Callable[..., Any], request: HttpRequest, action: Action, keys: list[int]
+    ) -> Iterator[tuple[int, Outcome]]:
+        """One for each message, also where the database goes away among them: what was sent and is
+        paid for must be reported."""
+        left = dict.fromkeys(keys)
+        try:
+            for key, outcome in work(request, action, keys):
+                del left[key]
+                yield key, outcome
+        except Exception as error:
+            outcome = crashed(list(left), error)
+            yield from ((key, outcome) for key in left)
+
+    def _one_by_one(
+        self, request: HttpRequest, action: Action, keys: list[int]
+    ) -> Iterator[tuple[int, Outcome]]:
+        failing: set[str] = set()
+        for message in self._chosen(request, keys).order_by("pk"):
+            may = partial(self.may, request, action.permission, message)
+            outcome = run_action(action, message, request.user, may, failing)
+            if outcome is not SKIPPED:
+                log(request.user, [message], str(outcome))
+            yield message.pk, outcome
+
+    def _in_bulk(
+        self, request: HttpRequest, action: Action, keys: list[int]
+    ) -> Iterator[tuple[int, Outcome]]:
+        try:
+            moved = self._hand_over_all(request, action, keys)
+        except Exception as error:  # one of them ended the query of all
+            logger.error("handing over %s messages: %s", len(keys), type(error).__name__)
+            yield from self._one_by_one(request, hand_over_one(action), keys)
+            return
+        for key in keys:
+            yield key, action.handed_over if key in moved else SKIPPED
+
+    def _hand_over_all(self, request: HttpRequest, action: Action, keys: list[int]) -> set[Any]:
+        """Hand over those that fit, in one transaction; return their keys."""
+        assert action.hand_over is not None
+        with transaction.atomic(using=write_db()):
+            chosen = self._chosen(request, keys).filter(status__in=action.handed_from)
+            fit = [
+                message
+                for message in chosen.select_for_update().only("pk", "to", "status")
+                if self.may(request, action.permission, message)
+            ]
+            moved = {message.pk for message in fit}
+            action.hand_over(rows(moved))
+            log(request.user, fit, str(action.handed_over))
+        return moved

@@ -1,0 +1,255 @@
+"""What the admin says of statuses, errors and providers: one table for each."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from django.template.defaultfilters import floatformat
+from django.utils import timezone
+from django.utils.timesince import timesince
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from .. import circuit_breaker, sending
+from ..exceptions import AGAIN, AT, SAID
+from ..models import ProviderState, SmsMessage
+from ..states import Status
+
+# --- statuses -------------------------------------------------------------------------------------
+
+MARKS = {
+    Status.DRAFT: "waiting",
+    Status.QUEUED: "waiting",
+    Status.CLAIMED: "moving",
+    Status.SENDING: "moving",
+    Status.SENT: "moving",
+    Status.DELIVERED: "good",
+    Status.UNCONFIRMED: "doubt",
+    Status.UNKNOWN: "doubt",
+    Status.CANCELLED: "over",
+}
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+class Failure(NamedTuple):
+    """``short``: what happened, for tables. ``advice``: what happened and what to do now."""
+
+    short: Any
+    advice: Any
+
+
+_LOGIN = Failure(
+    _("The gateway refuses our login"),
+    _("The gateway refuses our login. Tell your administrator; then choose “Send again”."),
+)
+_SENDER_NOT_ALLOWED = _("The sender name is not allowed")
+_BUSY = Failure(
+    _("The gateway was out of order or too busy"),
+    _("The gateway was out of order or too busy. Choose “Send again” a little later."),
+)
+_NUMBER = Failure(
+    _("The gateway does not accept the number"),
+    _("The gateway does not accept the number. Check it, and write a new message."),
+)
+_UNREACHABLE = Failure(
+    _("The gateway could not be reached"),
+    _(
+        "The gateway could not be reached. Choose “Send again” later; if that fails, too, tell "
+        "your administrator."
+    ),
+)
+_STOPPED = Failure(
+    _("The program stopped or failed before it was sent"),
+    _(
+        "The program stopped or failed before it was sent. Choose “Send again”; if this happens "
+        "often, tell your administrator."
+    ),
+)
+#: Of messages that were not sent, by the error's code or its beginning: the codes of the
+#: provider's document, and our own.
+FAILURES: dict[str, Failure] = {
+    "-1": _LOGIN,
+    "-2": Failure(
+        _SENDER_NOT_ALLOWED,
+        _("This sender name belongs to another account. Write a new message with another one."),
+    ),
+    "-3": _BUSY,
+    "-4": Failure(
+        _("The gateway did not understand the request"),
+        _("The gateway did not understand the request. Tell your administrator."),
+    ),
+    "-5": Failure(
+        _("The account had too few credits"),
+        _("The account had too few credits. Top it up, then choose “Send again”."),
+    ),
+    "-6": _NUMBER,
+    "-7": Failure(
+        _SENDER_NOT_ALLOWED,
+        _("This sender name is not allowed. Have it registered, or write with another one."),
+    ),
+    "http-401": _LOGIN,
+    "http-403": _LOGIN,
+    "http-429": _BUSY,
+    "rate": _BUSY,
+    "number": _NUMBER,
+    "text": Failure(
+        _("It has characters that cannot be sent"),
+        _("It has characters that cannot be sent. Write a new message without them."),
+    ),
+    **dict.fromkeys(("http", "connect", "deadline", "hung-up", "spoke-first"), _UNREACHABLE),
+    **dict.fromkeys(("lease", "database", "transaction", "crash", "provider"), _STOPPED),
+    "paused": Failure(
+        _("The provider was paused"),
+        _(
+            "The provider was paused. Choose “Send again” when it works again; its page says why "
+            "it was paused."
+        ),
+    ),
+    "expired": Failure(
+        _("It waited for too long and was not sent"),
+        _(
+            "It waited for too long and was not sent. If it is still wanted, choose “Send again”. "
+            "If this happens often, tell your administrator that sms_worker may not be running."
+        ),
+    ),
+    "": Failure(
+        _("Not sent for another reason"),
+        _(
+            "It was not sent. Choose “Send again”; if that fails, too, tell your administrator "
+            "what the gateway said."
+        ),
+    ),
+}
+#: The other ends that a message may come to without having arrived, for tables.
+UNDELIVERED: dict[Status, Any] = {
+    Status.REJECTED: _("The recipient's network refused it"),
+    Status.EXPIRED: _("The phone could not be reached for too long"),
+    Status.DELETED: _("The gateway removed it before it arrived"),
+    Status.UNCONFIRMED: _("The gateway never reported whether it arrived"),
+    Status.UNKNOWN: _("The connection broke, so that it is not known whether it was sent"),
+}
+
+
+def failure(code: str) -> Failure:
+    """Return the text for an error's code, for its beginning (``http`` of ``http-404``), or for
+    all others."""
+    return FAILURES.get(code) or FAILURES.get(code.partition("-")[0]) or FAILURES[""]
+
+
+def undelivered(status: str, code: str) -> Any:
+    """Return in a few words why a message of this final or unknown status did not arrive."""
+    return failure(code).short if status == Status.FAILED else UNDELIVERED[Status(status)]
+
+
+# --- what to do now -------------------------------------------------------------------------------
+
+_NO_ID = _(
+    "It counts as sent, and the gateway gave no id with which it could be asked whether it "
+    "arrived. If it is important, ask the recipient."
+)
+ADVICE: dict[Status, Any] = {
+    Status.DRAFT: _("It is not sent before you choose “Save and send” or “Send”."),
+    Status.QUEUED: _("It waits for its turn. There is nothing to do."),
+    Status.CLAIMED: _("It is being sent right now."),
+    Status.SENDING: _("It is being sent right now."),
+    Status.SENT: _("The gateway has taken it and is delivering it. The status comes by itself."),
+    Status.DELIVERED: _("It has arrived. There is nothing to do."),
+    Status.REJECTED: _(
+        "The recipient's network refused it. Check the number, and reach them some other way."
+    ),
+    Status.EXPIRED: _(
+        "The phone could not be reached for too long. Reach them some other way, or choose “Send "
+        "again”."
+    ),
+    Status.DELETED: _("The gateway removed it before it arrived. Ask the provider why."),
+    Status.UNCONFIRMED: _(
+        "The gateway took it and never told whether it arrived. Most such messages do. If it is "
+        "important, ask the recipient."
+    ),
+    Status.CANCELLED: _("It was cancelled and never sent."),
+    Status.UNKNOWN: _(
+        "The connection broke after the request had begun, so nobody knows whether the gateway "
+        "took this message, and it cannot be asked. Ask the recipient, or look at the list of "
+        "messages in your account at the gateway, at about the time at “Handed to the gateway”. "
+        "Then choose “It was sent” or “Send again”. If it was taken after all, the recipient gets "
+        "a second one, and you pay twice."
+    ),
+}
+
+
+_ANOTHERS = _("Somebody who may decide about messages must look at this one.")
+_SENT_AGAIN = _(
+    "It was sent again as a new message. If you learn that this one was taken, too, choose “It was "
+    "sent”."
+)
+
+
+def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
+    """What a person should do about it now, in plain words; ``may_decide``: about unknown ones."""
+    if message.status == Status.FAILED:
+        return str(failure(message.error_code).advice)
+    if message.status == Status.UNKNOWN and not may_decide:
+        return str(_ANOTHERS)
+    if message.status == Status.UNKNOWN and hasattr(message, "resent_as"):
+        return str(_SENT_AGAIN)
+    if message.status == Status.SENT and not message.gateway_id:
+        return str(_NO_ID)
+    return str(ADVICE[Status(message.status)])
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def error_words(stored: str) -> str:
+    """A stored error in the reader's language; what the gateway said stays as it is."""
+    if stored.startswith(sending.LATE):
+        late = error_words(stored.removeprefix(sending.LATE))
+        return gettext("A late answer: %s") % late
+    ours, again, time = stored.partition(AGAIN)
+    if again:
+        words = gettext("%(why)s The next attempt is possible at %(time)s")
+        return words % {"why": gettext(ours), "time": time}
+    ours, said, theirs = stored.partition(SAID)
+    ours, at, address = ours.partition(AT)
+    words = gettext(ours)
+    if at:
+        words = gettext("%(ours)s Address: %(address)s") % {"ours": words, "address": address}
+    if not said:
+        return words
+    told = {"ours": words, "theirs": gettext(theirs)}
+    return gettext("%(ours)s The gateway said: %(theirs)s") % told
+
+
+# --- providers ------------------------------------------------------------------------------------
+
+
+def balance_words(state: ProviderState) -> str:
+    """The balance that the gateway told last, and when."""
+    if state.balance is None or state.balance_at is None:
+        return gettext("not known")
+    told = {"balance": floatformat(state.balance, -2), "ago": timesince(state.balance_at)}
+    return gettext("%(balance)s, told %(ago)s ago") % told
+
+
+def paused_words(state: ProviderState) -> Any:
+    return _REASONS.get(state.reason, state.reason) if state.is_paused else ""
+
+
+def has_no_worker(state: ProviderState) -> bool:
+    """True where no worker has been seen for a while: what is queued would lie there."""
+    return (
+        not state.worker_seen_at
+        or state.worker_seen_at < timezone.now() - 5 * circuit_breaker.HEARTBEAT_INTERVAL
+    )
+
+
+_REASONS = {
+    "account": _("The gateway refuses the login."),
+    "funds": _("The account has too few credits."),
+    "unreachable": _("The gateway cannot be reached."),
+    "busy": _("The gateway asks for fewer messages at a time."),
+    "hanging": _("The gateway takes requests and gives no clear answer."),
+    "broken": _("The provider's program fails; tell your administrator."),
+}
