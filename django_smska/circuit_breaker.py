@@ -170,9 +170,9 @@ def _open(alias: str) -> bool:
 def admit(backend: CheckedBackend, *, may_ask: bool = True) -> None:
     """Raise ``SmsNotSent`` at once, for a caller who waits, while the provider is paused.
 
-    When the time of the next look has come, one caller looks and goes on, and the others are still
-    refused: so a provider opens again where no worker runs. ``may_ask``: False inside a
-    transaction, where no network may be waited for; the look is left for after the commit.
+    When the next probe is due, one caller probes and goes on, and the others are still refused, so
+    that a provider also opens again where no worker runs. ``may_ask``: False inside a transaction,
+    where no network may be waited for; the probe is left for after the commit.
     """
     if not (may_send(backend) if may_ask else _is_probe_due(backend)):
         refusal = _refusal(backend)

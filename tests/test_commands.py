@@ -260,7 +260,7 @@ class TestWorkerCommand:
         queue_sms(NUMBER, "Hello")
         out, error = run("sms_worker", "--once", "--concurrency", "1")
         assert "back in the queue 1" in out
-        assert "default is paused (funds; next look at " in out
+        assert "default is paused (funds; next probe at " in out
         assert "Top it up." in out
         assert error is None
 

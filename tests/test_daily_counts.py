@@ -183,7 +183,7 @@ class TestAgain:
         make(at=NOW - timedelta(days=9), after=1)
         ticks = iter(range(100))
         monkeypatch.setattr(daily_counts.clock, "monotonic", lambda: next(ticks))
-        assert daily_counts.catch_up(patience=3) == 7
+        assert daily_counts.catch_up(budget=3) == 7
         done = SmsDay.objects.exclude(counted_at=None).values_list("day", flat=True)
         assert sorted(day.day for day in done) == [18, 19, 20]
 
