@@ -23,7 +23,7 @@ from django_smska.testing.gateway import StandInGateway
 with StandInGateway(latency=float(sys.argv[1]), balance=10**9) as gateway:
     print(gateway.url, flush=True)
     sys.stdin.read()
-    print(len(gateway.taken), len({taken.text for taken in gateway.taken}), flush=True)
+    print(len(gateway.accepted), len({entry.text for entry in gateway.accepted}), flush=True)
 """
 
 

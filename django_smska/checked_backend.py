@@ -1,4 +1,4 @@
-"""Call backends without trusting them: a third party's class may raise and return anything.
+"""Call backends safely: a third party's class may raise and return anything.
 
 The engine, the commands and the checks reach every backend through :class:`CheckedBackend`. Its
 methods raise ``SmsError`` and no other error, and return values that any database can store. What a
@@ -36,12 +36,12 @@ REPORTED = (MOVES[Status.SENT] | {Status.SENT}) - {Status.UNCONFIRMED}
 KINDS = STOPPING_KINDS | {"message", "sender", "temporary", "broken", "unknown", "query"}
 LONGEST_WORDS = 1000  # characters of an error's text that are kept
 LEAST_RATE = 1e-6  # messages a second: one in eleven days
-TOO_MUCH = 10**12  # credits that no account has, and that the column cannot hold
+TOO_MUCH = 10**12  # credits; no account has so many, and the column cannot hold them
 
 FAILED = gettext_noop("The provider's program failed before anything was sent; the log says more.")
 NO_ANSWER = gettext_noop("The provider's program gave no usable answer; the log says more.")
 BAD_RATE = gettext_noop("Its 'rate' cannot be read: write it like 20/s, 100/m or 1000/h.")
-NO_RECEIPT = gettext_noop("The provider's program did not say whether the message was taken.")
+NO_RECEIPT = gettext_noop("The provider's program did not say whether the message was accepted.")
 
 _T = TypeVar("_T")
 
@@ -68,7 +68,7 @@ def gives_reports(alias: str) -> bool:
 
 
 class CheckedBackend:
-    """A backend, and the only way to it. Attributes are read once, when it is made."""
+    """A backend, and the only access to it. Its attributes are read once, when this is made."""
 
     def __init__(self, alias: str, backend: Any) -> None:
         self.alias = alias
@@ -76,7 +76,7 @@ class CheckedBackend:
         self.module = type(backend).__module__
         self._backend = backend
         self._opened = False
-        # Where the answer makes no sense, the careful one counts.
+        # Where the value makes no sense, the careful one is used.
         self.uses_network = self._attribute("uses_network", True) is not False
         self.announces_first_byte = self._attribute("announces_first_byte", False) is True
         reports, balance = (hasattr(type(backend), one) for one in ("get_status", "get_balance"))
@@ -110,7 +110,7 @@ class CheckedBackend:
         raise self._failed(error, "open")
 
     def close(self) -> None:
-        """Close the connection. An outcome that is known is worth more than a clean end."""
+        """Close the connection. An error is logged only, because outcomes are known by now."""
         opened, self._opened = self._opened, False
         if not opened or self.unusable:
             return
@@ -118,8 +118,10 @@ class CheckedBackend:
             self._log("close", error)
 
     def send_message(self, message: Any) -> Receipt:
-        """Send one message; call its ``before_first_byte`` at the latest before the backend, if
-        that does not announce its first byte.
+        """Send one message.
+
+        Its ``before_first_byte`` is called before the backend, unless that announces its first
+        byte itself.
 
         Raises ``SmsError``, and what ``before_first_byte`` raised.
         """
@@ -153,7 +155,7 @@ class CheckedBackend:
         return [
             Warning(
                 f"SMS_PROVIDERS[{self.alias!r}]: {why}",
-                hint="Tell the author of the backend. Until that is corrected, its settings are "
+                hint="Report it to the author of the backend. Until it is fixed, its settings are "
                 "not checked, or nothing is sent through it.",
                 id="smska.W009",
             )
@@ -175,7 +177,7 @@ class CheckedBackend:
         returned: list[Any] = []
         error = _caught(lambda: returned.append(self._backend.send_message(message)))
         if first_byte.error is not None:
-            raise first_byte.error  # whatever the backend has made of it
+            raise first_byte.error  # whatever the backend raised after it
         if error is not None:
             return self._fit(self._judged(error, begun=first_byte.begun))
         (receipt,) = returned
@@ -184,14 +186,16 @@ class CheckedBackend:
         return self._cleaned(receipt)
 
     def _judged(self, error: Exception, *, begun: bool) -> Exception:
-        """Only the two classes that speak of a send are believed; all else is a doubt."""
+        """Return the two classes about a send as they are; any other error means a doubt."""
         if isinstance(error, (SmsNotSent, SmsOutcomeUnknown)):
             return error
         return self.crashed(error, begun=begun)
 
     def crashed(self, error: BaseException, *, begun: bool) -> SmsError:
-        """Return what ``send_message`` has come to by this error. ``begun``: the first byte may
-        have been written."""
+        """Return the outcome of a ``send_message`` that raised this error.
+
+        ``begun``: the first byte may have been written.
+        """
         if begun:
             self._log("send_message", error)
             return SmsOutcomeUnknown(code=_crash(error))
@@ -207,7 +211,7 @@ class CheckedBackend:
         raise self.no_answer(error, name)
 
     def _cleaned(self, receipt: Receipt) -> Receipt:
-        """The message was accepted: nothing that the receipt holds may lose that."""
+        """Return the receipt without values that cannot be stored: the message was accepted."""
         readers: dict[str, Callable[[Any], Any]] = {
             "gateway_id": _id,
             "balance": _balance_if_any,
@@ -231,15 +235,17 @@ class CheckedBackend:
         return ProviderFailed(FAILED, alias=self.alias, code=_crash(error))
 
     def no_answer(self, error: BaseException, name: str) -> QueryFailed:
-        """Return what a question has come to by this error."""
+        """Return the outcome of a query that raised this error."""
         self._log(name, error)
         failure = QueryFailed(self.unusable or NO_ANSWER, alias=self.alias, code=_crash(error))
-        failure.kind = ProviderFailed.kind  # the gateway may be well
+        failure.kind = ProviderFailed.kind  # the gateway may work
         return failure
 
     def _fit(self, error: Exception) -> SmsError:
-        """Make an error fit to be stored and shown, without the frames that it came through: they
-        may hold the request. An error of a third party's class may lack what all of ours have."""
+        """Make an error fit to be stored and shown, without its frames, which may hold the request.
+
+        An error of a third party's class may lack attributes that all of ours have.
+        """
         flaw = _caught(lambda: _tidy(error, self))
         if flaw is not None or not isinstance(error, SmsError):
             self._log("an error that it raised", error)
@@ -264,7 +270,7 @@ class CheckedBackend:
             return None
 
     def _members(self) -> list[CheckedBackend]:
-        """The providers that a failover tries in turn, each behind a checked_backend of its own."""
+        """The providers that a failover tries in turn, each as a CheckedBackend."""
         members = self._attribute("members", None)
         if not isinstance(members, list):
             return []
@@ -279,7 +285,7 @@ class CheckedBackend:
             return BaseSmsBackend.deadline
 
     def _rate(self) -> float | None:
-        """A limit that cannot be read is no reason to send without one."""
+        """Return the rate limit. Where it cannot be read, nothing is sent."""
         try:
             value = getattr(self._backend, "rate", None)
             rate = _above_zero(value) if isinstance(value, (int, float)) else parse_rate(value)
@@ -296,7 +302,7 @@ class CheckedBackend:
 
 
 def _caught(call: Callable[[], Any]) -> Exception | None:
-    """Call; return what was raised, so that nothing is raised while it is handled."""
+    """Call, and return what was raised, so that later errors have no context."""
     try:
         call()
     except Exception as error:
@@ -305,7 +311,7 @@ def _caught(call: Callable[[], Any]) -> Exception | None:
 
 
 class _FirstByte:
-    """Passes the announcement of the first byte on, and remembers what came of it."""
+    """Passes the announcement of the first byte on, and remembers its result."""
 
     def __init__(self, announce: Callable[[], Any] | None) -> None:
         self.announce, self.begun = announce, False
@@ -345,7 +351,7 @@ def _tidy(error: Any, raised_by: CheckedBackend) -> None:
     error.code = storable(str(error.code), 32)
     error.gateway_text = storable(str(error.gateway_text), LONGEST_WORDS)
     error.sms = None
-    if not raised_by.members:  # those of a failover have named themselves
+    if not raised_by.members:  # the members of a failover name themselves
         error.alias, error.refused = raised_by.alias, ()
     error.__cause__ = error.__context__ = error.__traceback__ = None
 

@@ -87,14 +87,14 @@ def check_user_table(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def _where(alias: str) -> tuple[str, list[Any]]:
-    """The alias, and what tells whether two aliases are one database."""
+    """Return the alias, and the settings by which two aliases are compared."""
     wanted = connections[alias].settings_dict
     return alias, [wanted[name] for name in ("ENGINE", "HOST", "PORT", "NAME")]
 
 
 @register(Tags.database)
 def check_charsets(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Each database can hold every character, and tells idempotency keys apart."""
+    """Each database can hold every character, and compares idempotency keys exactly."""
     messages: list[CheckMessage] = []
     for alias in databases or []:
         if router.allow_migrate_model(alias, SmsMessage):
@@ -109,7 +109,7 @@ def _check_charsets(connection: Any) -> list[CheckMessage]:
     narrow = {table for (table, _), name in found.columns.items() if name not in fields.WHOLE}
     messages: list[CheckMessage] = []
     if common and connection.vendor == "postgresql":
-        hint = "Create the database anew with ENCODING 'UTF8' and load a dump of this one into it."
+        hint = "Create a new database with ENCODING 'UTF8' and load a dump of this one into it."
         messages.append(_narrow(connection, f"is {', '.join(common)}", hint))
     elif common:
         hint = f"Set 'charset' to 'utf8mb4' in OPTIONS of DATABASES[{connection.alias!r}]."
@@ -137,7 +137,7 @@ def _check_default_charset(connection: Any) -> list[CheckMessage]:
 
 def _narrow(connection: Any, words: str, hint: str) -> Warning:
     return Warning(
-        f"The database {connection.alias!r} {words}: SMS with other characters (emoji, or events "
+        f"The database {connection.alias!r} {words}: SMS with other characters (emoji, or letters "
         "of other alphabets) are refused.",
         hint=hint,
         id="smska.W013",

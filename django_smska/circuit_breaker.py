@@ -263,7 +263,7 @@ def _pause(alias: str, kind: str, error: SmsError) -> None:
         "paused_at": now,
         "probe_at": now + timedelta(seconds=states.pause_for(kind, probes)),
         "probes": probes + 1,
-        "detail": error.words,
+        "detail": error.text,
     }
     # Only for the reason just noted: another worker's success may have cleared it meanwhile.
     new = Q(paused_at=None) | Q(probes=0)  # also where the reason of a pause has just changed

@@ -1,4 +1,4 @@
-"""A client of SMS-ka: one request, by phase. Knows nothing of Django's settings.
+"""A client of SMS-ka: one request, by phase. It does not use Django's settings.
 
 Whether the gateway may have accepted a message is decided by *phase*, never by the class of an
 exception: until :meth:`_Attempt.begin` has run, nothing was written and the message was not
@@ -50,7 +50,7 @@ from .unreachable import cause_of, unreachable
 logger = logging.getLogger(__name__)
 
 STALE_SECONDS = 1.0  # seconds after which a connection on which nothing was said may be dead
-QUERY_DEADLINE_SECONDS = 10.0  # seconds, at most, for a question: nobody is woken by it
+QUERY_DEADLINE_SECONDS = 10.0  # seconds, at most, for a query: it sends no message
 BODY_LIMIT_BYTES = 64 * 1024  # bytes; a real answer has under a hundred
 SPOKE, HUNG_UP = "spoke-first", "hung-up"
 
@@ -58,15 +58,17 @@ SPOKE, HUNG_UP = "spoke-first", "hung-up"
 
 
 class _Aborted(Exception):
-    """Raised inside requests before the first byte; not an OSError, so that nobody retries it."""
+    """Raised inside requests before the first byte; not an OSError, which urllib3 would retry."""
 
 
 class _Watchdog:
-    """Ends attempts that outlive their deadline; a read timeout alone does not end a server that
-    sends a byte now and then. One thread, while there is anything to watch."""
+    """Ends attempts that outlive their deadline, in one thread while there is any.
 
-    STEP_SECONDS = 0.05  # seconds between two looks
-    IDLE_STEPS = 40  # looks at nothing before the thread ends
+    A read timeout alone does not end an answer that comes a byte now and then.
+    """
+
+    STEP_SECONDS = 0.05  # seconds between two checks
+    IDLE_STEPS = 40  # checks without an attempt before the thread ends
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -122,7 +124,7 @@ class _Attempt:
         self.expired = False
         self.error: BaseException | None = None
         self.heard = ""
-        self.proxy = ""  # what the proxy is to blame for, while it is connected to
+        self.proxy = ""  # the error's code while the proxy is being connected to
         self._borrowed: list[tuple[Any, Any]] = []
         self._deadline = deadline
         self._before_first_byte = before_first_byte
@@ -153,27 +155,30 @@ class _Attempt:
         self._borrowed.append((pool, conn))
 
     def give_back(self, receipt_id: str | None) -> None:
-        """Let the connection be used again, if it said one whole and understood thing
-        (``receipt_id``, empty for other answers); else close it: what comes late on it would be
-        taken for the answer to the next request."""
+        """Return the connection to the pool if its answer was complete and understood.
+
+        ``receipt_id``: the answer's id, empty for other answers, ``None`` where the answer was not
+        understood. Then the connection is closed, because a late answer on it would be read as
+        the answer to the next request.
+        """
         for pool, conn in self._borrowed:
             if conn is not None:
-                if receipt_id is None or receipt_id in conn.told:
+                if receipt_id is None or (receipt_id and receipt_id == conn.last_id):
                     conn.close()
-                conn.told = {receipt_id} if receipt_id else set()
+                conn.last_id = receipt_id or ""
             pool.put_back(conn)
         self._borrowed.clear()
 
-    def told_before(self, receipt_id: str) -> bool:
-        """True if this connection has given this id for an earlier message: it repeats itself."""
-        return any(conn is not None and receipt_id in conn.told for _, conn in self._borrowed)
+    def repeats_id(self, receipt_id: str) -> bool:
+        """Return whether this connection has given this id for the message before."""
+        return any(conn is not None and receipt_id == conn.last_id for _, conn in self._borrowed)
 
     def begin(self, conn: _PhasedConnection) -> None:
-        """The connection stands; the next thing is the first byte.
+        """Announce the first byte on a connection that stands.
 
-        What was there before the request was written cannot be its answer. A fresh connection on
-        which the other side speaks first is given up, a kept one is replaced. So is one on which
-        permission was long in coming, because the gateway may have hung up.
+        Data that came before the request was written cannot be its answer. A fresh connection on
+        which the other side speaks first is given up, and a kept one is replaced. So is one on
+        which permission was slow, because the gateway may have hung up.
         """
         if self.begun:
             return
@@ -196,7 +201,7 @@ class _Attempt:
         self.begun = True
 
     def _ask_permission(self) -> None:
-        """The deadline is the gateway's: the time that the hook waits for does not count."""
+        """Call the hook. Its time does not count, because the deadline is the gateway's."""
         left = _watchdog.forget(self)
         try:
             self._before_first_byte()
@@ -219,7 +224,7 @@ _current: ContextVar[_Attempt] = ContextVar("django_smska_attempt")
 
 
 class _NoHeaderWarnings(logging.Filter):
-    """urllib3 logs headers that it cannot read, and with them whatever the gateway repeats."""
+    """Drop urllib3's warnings about headers, which quote what the gateway repeats."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return _current.get(None) is None or record.levelno < logging.WARNING
@@ -229,7 +234,7 @@ logging.getLogger("urllib3.connection").addFilter(_NoHeaderWarnings())
 
 
 class _PhasedConnection:
-    """Connect first, then tell the attempt, then write."""
+    """A connection that connects first, then announces the first byte, then writes."""
 
     sock: Any
     proxy: Any
@@ -239,7 +244,7 @@ class _PhasedConnection:
     _connecting = False
     idle_since = 0.0
     kept = False  # it has carried a request before
-    told: frozenset[str] | set[str] = frozenset()  # the id that it gave last
+    last_id = ""  # the id that it gave last
 
     def connect(self) -> None:
         self._connecting = True
@@ -275,10 +280,10 @@ class _PhasedConnection:
         self.connect()
 
     def heard(self) -> str:
-        """What the other side has done unasked: ``SPOKE``, ``HUNG_UP``, or nothing.
+        """Return what the other side has done unasked: ``SPOKE``, ``HUNG_UP``, or "".
 
-        It is read, not only looked for: over TLS the session's tickets also make the socket
-        readable, and are no answer.
+        It reads instead of polling, because over TLS the session's tickets also make the socket
+        readable.
         """
         timeout = self.sock.gettimeout()
         self.sock.settimeout(0)
@@ -301,8 +306,10 @@ class _PhasedHTTPSConnection(_PhasedConnection, HTTPSConnection):
 
 
 class _FreshPool:
-    """Reuse a connection only while it is fresh: on one that the gateway has closed, "taken" and
-    "not taken" look the same."""
+    """Reuse a connection only while it is fresh.
+
+    On one that the gateway has closed, "accepted" and "not accepted" look the same.
+    """
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         conn: Any = super()._get_conn(timeout)  # type: ignore[misc]
@@ -346,7 +353,7 @@ class _PhasedAdapter(HTTPAdapter):
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Never look at a redirect: requests would read its whole body even when not following."""
+        """Ignore redirects, of which requests would read the whole body even without following."""
         return None
 
 
@@ -361,7 +368,7 @@ class Gateway:
 
     ``url``: address of ``httppost.php``. ``connect_timeout``: seconds for each address tried and
     each step of a TLS handshake. ``deadline``: seconds for connection, request and answer
-    together, however slowly the other side talks. The time inside ``before_first_byte`` is not
+    together, however slowly the other side answers. The time inside ``before_first_byte`` is not
     counted, because the gateway is not at fault for it. ``keep_alive``: seconds for which an idle
     connection may be used again, 0 for never. A kept connection on which something comes unasked
     is not used again. 0 also guards against a gateway that answers twice, the second time while
@@ -393,7 +400,7 @@ class Gateway:
         self._address = _address(url, proxy)
         self._session = _session(proxy, ca_bundle, pool_size, close=not keep_alive)
         del proxy
-        # Made once: the same but for the body, and requests is slow at making one.
+        # Made once: only the body differs, and requests takes long to prepare one.
         self._request = self._session.prepare_request(requests.Request("POST", url))
 
     def __repr__(self) -> str:
@@ -414,8 +421,8 @@ class Gateway:
 
         ``before_first_byte`` is called once, when the connection stands and nothing is written;
         what it raises ends the attempt unsent and is raised. Errors about the message are
-        returned: the caller raises them from a frame that holds no secret. So is any other
-        exception (``SystemExit``, a timeout by signal) raised without the frames that it left.
+        returned, so that the caller raises them from a frame that holds no secret. Any other
+        exception (``SystemExit``, a timeout by signal) is raised without the frames that it left.
         """
         asked = Hidden(
             form={"Message": text, "MSISDN": msisdn, "SenderID": sender},
@@ -480,7 +487,7 @@ class Gateway:
         try:
             request = self._request.copy()
             request.prepare_body({**vars(self._login), **asked.form}, None)
-        except UnicodeError:  # half of a surrogate pair; its own words quote the text
+        except UnicodeError:  # half of a surrogate pair; the error's text quotes the message
             return InvalidRequest(CANNOT_BE_WRITTEN, code="text")
         with attempt:
             answer = self._exchange(attempt, request)
@@ -494,18 +501,20 @@ class Gateway:
     def _checked(
         self, receipt: Receipt, attempt: _Attempt, asked: Hidden
     ) -> Receipt | SmsOutcomeUnknown:
-        """An id must be the gateway's own, and new."""
+        """Return the receipt with its id, if that is the gateway's own and new."""
         gateway_id = receipt.gateway_id
-        if gateway_id and attempt.told_before(gateway_id):
+        if gateway_id and attempt.repeats_id(gateway_id):
             return SmsOutcomeUnknown(code="repeated-id", gateway_text=gateway_id)
         secrets = [*self._secrets(asked), asked.number]
-        long = [secret for secret in secrets if len(secret) >= PIECE]  # others are met by chance
+        long = [
+            secret for secret in secrets if len(secret) >= PIECE
+        ]  # shorter ones match by chance
         if gateway_id in secrets or repeats(gateway_id, long):
             return Receipt("", receipt.balance)
         return receipt
 
     def _redacted(self, result: _T | SmsError, asked: Hidden) -> _T | SmsError:
-        """Withhold what the gateway repeats, in each of its words that is stored or shown."""
+        """Withhold secrets that the gateway repeats, in each text that is stored or shown."""
         if isinstance(result, GatewayUnreachable):
             result.address = self._address
         if isinstance(result, SmsError):
@@ -520,7 +529,7 @@ class Gateway:
         return [self._login.APIKey, self._login.APIPassword, *asked.secrets]
 
     def _exchange(self, attempt: _Attempt, request: requests.PreparedRequest) -> Answer | SmsError:
-        """Make the request; the phase in which it failed says what its failure means."""
+        """Make the request; its phase decides what a failure means."""
         answer, raised = None, None
         token = _current.set(attempt)
         try:
@@ -555,7 +564,7 @@ class Gateway:
 
 
 def _is_clean(answer: Answer, result: Any) -> bool:
-    """True for one whole answer that was understood: nothing more is to come on its connection."""
+    """Return whether it is one whole answer that was understood: then no more follows on it."""
     confused = isinstance(result, (SmsOutcomeUnknown, QueryFailed))
     return answer.status == 200 and answer.framed and not confused
 
@@ -580,7 +589,7 @@ def _session(
 
 
 def _read(response: requests.Response) -> Answer:
-    """Read the body as it stands on the wire, at most ``BODY_LIMIT_BYTES`` bytes of it."""
+    """Read the body as it was sent, at most ``BODY_LIMIT_BYTES`` of it."""
     if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
         raise ValueError("an encoded body was not asked for")
     raw = response.raw
@@ -599,7 +608,7 @@ def _chunks(raw: Any) -> Iterator[bytes]:
 
 
 def _address(url: str, proxy: str | None) -> str:
-    """Host and port, and the proxy's: an address may hold a login."""
+    """Return host and port, and the proxy's, because an address may hold a login."""
     through = f" (proxy {_address(proxy, None)})" if proxy else ""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname

@@ -1,4 +1,4 @@
-"""The app-wide settings, each read when it is called; and SMS providers as URLs."""
+"""The app's settings, each read when it is called, and SMS providers as URLs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .exceptions import InvalidProvider
 from .redact import Hidden, contained
 
 T = TypeVar("T")
-LONGEST = timedelta(days=36525)  # added to any time of today, it is still in the calendar
+LONGEST = timedelta(days=36525)  # a date that far ahead is still in the calendar
 
 
 class Setting(Generic[T]):
     """A setting of this app: called, it returns the value, or the default where there is none.
 
-    Raises ``ImproperlyConfigured`` for a value that cannot be used; a system check calls them all.
+    Raises ``ImproperlyConfigured`` for a value that cannot be used; a system check reads them all.
     """
 
     known: ClassVar[dict[str, Setting[Any]]] = {}
@@ -90,9 +90,9 @@ def _alias(value: Any) -> str | None:
 lease = _duration("SMSKA_LEASE", 120)
 #: Seconds after which an unsent message is no longer sent.
 expires_after = _duration("SMSKA_EXPIRES_AFTER", 24 * 3600)
-#: Seconds ahead to which a sending may be put off.
+#: Seconds that ``send_after`` may lie in the future.
 max_ahead = _duration("SMSKA_MAX_AHEAD", 366 * 24 * 3600)
-#: Seconds after sending in which reports are asked for.
+#: Seconds after sending during which delivery reports are polled.
 status_window = _duration("SMSKA_STATUS_WINDOW", 72 * 3600)
 #: Seconds that ``sms_prune`` keeps finished messages.
 keep_for = _duration("SMSKA_KEEP", 180 * 24 * 3600)
@@ -111,18 +111,18 @@ locmem_in_tests = Setting("SMSKA_LOCMEM_IN_TESTS", True, _flag, "True or False")
 
 
 def unknown_settings() -> list[str]:
-    """Names in the settings that look like those of this app, and are none."""
+    """Return names in the settings that look like this app's, and are not known."""
     ours = [name for name in dir(settings) if name.startswith(("SMSKA_", "SMS_PROVIDER"))]
     return [name for name in ours if name not in (*Setting.known, "SMS_PROVIDERS")]
 
 
 def uses_time_zones() -> bool:
-    """``USE_TZ``: whether times have time zones."""
+    """Return ``USE_TZ``: whether times have time zones."""
     return bool(settings.USE_TZ)
 
 
 #: The environment variable that keeps a test run's child processes from sending: Django's own flag
-#: is in memory, and a process that is started anew has no part in it.
+#: is in memory, which a new process does not share.
 TEST_RUN = "SMSKA_TEST_RUN"
 _TESTSERVER = "django.core.management.commands.testserver"
 
@@ -131,7 +131,7 @@ _marked_here = False  # whether this process has set the variable
 
 
 def in_test_run() -> bool:
-    """Whether this process, or one that started it, runs tests; its child processes inherit that.
+    """Return whether this process, or one that started it, runs tests; child processes inherit it.
 
     Tests run between ``setup_test_environment()`` and ``teardown_test_environment()``, in pytest,
     and behind ``manage.py testserver``.
@@ -149,13 +149,13 @@ def in_test_run() -> bool:
 
 
 def test_environment() -> Any:
-    """What setup_test_environment() keeps until teardown_test_environment(), or nothing."""
+    """Return what setup_test_environment() keeps until teardown_test_environment(), or None."""
     utils = sys.modules.get("django.test.utils")
     return getattr(getattr(utils, "_TestState", None), "saved_data", None)
 
 
 def sends_nothing() -> bool:
-    """Whether a process that runs no tests itself keeps all messages in memory."""
+    """Return whether a process that runs no tests itself keeps all messages in memory."""
     return in_test_run() and test_environment() is None and locmem_in_tests()
 
 
@@ -195,7 +195,7 @@ def _entry_of(url: Any) -> dict[str, Any]:
     try:
         parts = urlsplit(url)
     except ValueError:
-        parts = None  # its words repeat the URL
+        parts = None  # the error's text repeats the URL
     if parts is None:
         raise _refused("login, password or host hold a character that must be percent-encoded")
     return _SCHEMES[scheme](parts)

@@ -3,7 +3,7 @@
 ::
 
     SmsError
-    ├── SmsNotSent                 the gateway surely did not take the message
+    ├── SmsNotSent                 the gateway definitely did not accept the message
     │   ├── InvalidRecipient       the number is wrong or cannot be reached
     │   ├── InvalidSender          the sender ID is not allowed
     │   ├── InvalidRequest         the gateway refuses the text or a parameter
@@ -12,8 +12,8 @@
     │   ├── TemporaryFailure       the gateway says: not now
     │   ├── GatewayUnreachable     no connection, or no SMS gateway at that address
     │   └── ProviderFailed         the program of the provider's backend failed
-    ├── SmsOutcomeUnknown          it may have been taken: a person decides
-    ├── QueryFailed                a balance or status question without a usable answer
+    ├── SmsOutcomeUnknown          it may have been accepted: a person decides
+    ├── QueryFailed                a balance or status query without a usable answer
     └── WrongStatus                the message's status does not allow this
     InvalidProvider                (ImproperlyConfigured) a wrong entry in SMS_PROVIDERS
     └── ProviderDoesNotExist       (KeyError) no such alias
@@ -25,11 +25,11 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-#: Stands between our words and the address that could not be reached.
+#: Separates our text from the address that could not be reached.
 AT = " Address: "
-#: Stands between our words and the gateway's own.
+#: Separates our text from the gateway's own.
 SAID = " The gateway said: "
-#: Stands between why a paused provider refuses, and the local time at which it may be tried.
+#: Separates the reason of a pause from the local time at which the provider may be tried.
 AGAIN = " The next attempt is possible at "
 
 
@@ -41,11 +41,11 @@ def gettext_noop(text: str) -> str:
 class SmsError(Exception):
     """Base of all errors about messages.
 
-    ``alias``: the provider's alias. ``code``: what the gateway or we call the cause, such as
-    ``"-6"`` or ``"connect"``. ``gateway_text``: the gateway's own words, cleaned of secrets.
+    ``alias``: the provider's alias. ``code``: the cause, as the gateway or this app names it, such
+    as ``"-6"`` or ``"connect"``. ``gateway_text``: the gateway's own text, cleaned of secrets.
     ``sms``: primary key of the stored message. ``refused``: the errors of the providers that were
     asked before this one (failover). The request is never carried, so that no
-    password, text or whole number can leak through a report of the error.
+    password, text or whole number can leak through an error report.
     """
 
     kind = "error"
@@ -70,18 +70,18 @@ class SmsError(Exception):
         self.sms = sms
 
     def __str__(self) -> str:
-        return f"SMS_PROVIDERS[{self.alias!r}]: {self.words}" if self.alias else self.words
+        return f"SMS_PROVIDERS[{self.alias!r}]: {self.text}" if self.alias else self.text
 
     @property
-    def words(self) -> str:
-        """What went wrong and what to do, the address, and the gateway's own words."""
+    def text(self) -> str:
+        """Return what went wrong and what to do, the address, and the gateway's own text."""
         at = f"{AT}{self.address}." if self.address else ""
         said = f"{SAID}{self.gateway_text}" if self.gateway_text else ""
         return f"{self.args[0]}{at}{said}"
 
 
 class SmsNotSent(SmsError):
-    """The message was surely not taken by the gateway."""
+    """The gateway definitely did not accept the message."""
 
     kind = "message"
     summary = gettext_noop("The SMS was not sent.")
@@ -155,32 +155,32 @@ class SmsOutcomeUnknown(SmsError):
 
     kind = "unknown"
     summary = gettext_noop(
-        "The gateway may or may not have taken the SMS. Find out whether it arrived before it is "
-        "sent again."
+        "The gateway may or may not have accepted the SMS. Find out whether it arrived before "
+        "it is sent again."
     )
 
 
 class QueryFailed(SmsError):
-    """A balance or status question got no usable answer; nothing has changed by it."""
+    """A balance or status query got no usable answer; nothing was changed."""
 
     kind = "query"
     summary = gettext_noop("The gateway gave no usable answer.")
 
 
 class WrongStatus(SmsError):
-    """The action does not fit the message's status; nothing was done."""
+    """The message's status does not allow the operation; nothing was changed."""
 
     kind = "status"
     summary = gettext_noop("The message's status does not allow this.")
 
     def __str__(self) -> str:
-        return self.words  # the provider's settings are not to blame
+        return self.text  # the provider's settings are not to blame
 
 
 class InvalidProvider(ImproperlyConfigured):
     """An entry of ``settings.SMS_PROVIDERS`` is wrong.
 
-    ``hint``: the cure, and ``check``: the id of the system check that reports it, ``"E005"``.
+    ``hint``: how to fix it, and ``check``: the id of the system check that reports it, ``"E005"``.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class InvalidProvider(ImproperlyConfigured):
         super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The message already names the alias: rebuild without naming it twice.
+        # The message already names the alias: rebuild it without naming the alias twice.
         return _rebuild, (type(self), self.args, self.__dict__)
 
 

@@ -1,4 +1,4 @@
-"""Columns that hold the same on every database, and what a database's character set cannot hold."""
+"""Columns that behave alike on every database, and the limits of its character set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ else:
     CharField, TextField, ForeignKey = models.CharField, models.TextField, models.ForeignKey
     ForeignKeyDescriptor = ForwardManyToOneDescriptor
 
-LONGEST = 4000  # characters of another party's words that are kept
+LONGEST = 4000  # characters of another party's text that are kept
 
 #: NUL, and halves of surrogate pairs: neither can be stored by every database nor sent as UTF-8.
 UNSENDABLE = re.compile("[\0\ud800-\udfff]")
@@ -47,7 +47,7 @@ class UserField(ForeignKey):
 class ExactField(CharField):
     """Text that is compared character by character.
 
-    MariaDB's usual collations count "Key", "kéy" and "key " as one.
+    MariaDB's usual collations treat "Key", "kéy" and "key " as equal.
     """
 
     def db_parameters(self, connection: Any) -> Any:
@@ -62,15 +62,15 @@ def exact_collation(connection: Any) -> str:
     return "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"
 
 
-class WordField(CharField):
-    """Short words of another party, made to fit whenever they are written."""
+class ForeignCharField(CharField):
+    """A short text of another party, made to fit the column whenever it is written."""
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         return fit(super().get_db_prep_value(value, connection, prepared), self, connection)
 
 
-class WordsField(TextField):
-    """A text of another party, made to fit whenever it is written."""
+class ForeignTextField(TextField):
+    """A text of another party, made to fit the column whenever it is written."""
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         return fit(super().get_db_prep_value(value, connection, prepared), self, connection)
@@ -89,11 +89,11 @@ def fit(value: Any, field: Any, connection: Any) -> Any:
 
 # --- character sets -------------------------------------------------------------------------------
 
-#: Those that hold every character, as PostgreSQL and MariaDB call them.
+#: Character sets that hold every character, by their names in PostgreSQL and MariaDB.
 WHOLE = {"UTF8", "utf8mb4", "utf16", "utf16le", "utf32", "binary", ""}
-#: Those without emoji and other characters above U+FFFF.
+#: Character sets without emoji and other characters above U+FFFF.
 BASIC = {"utf8", "utf8mb3", "ucs2"}
-#: Python's names of those that it calls otherwise.
+#: Python's names of those whose name differs.
 CODECS = {"latin1": "cp1252", "koi8r": "koi8_r", "KOI8R": "koi8_r", "KOI8U": "koi8_u"}
 
 

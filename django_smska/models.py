@@ -19,7 +19,14 @@ from django.utils.translation import pgettext_lazy
 
 from . import conf, times
 from .exceptions import WrongStatus
-from .fields import UNSENDABLE, ExactField, UserField, WordField, WordsField, foreign_character
+from .fields import (
+    UNSENDABLE,
+    ExactField,
+    ForeignCharField,
+    ForeignTextField,
+    UserField,
+    foreign_character,
+)
 from .numbers import mask, normalize
 from .providers import DEFAULT_ALIAS
 from .segments import count
@@ -30,7 +37,7 @@ PRIORITY = 32767  # the highest, which every database can store
 
 
 class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
-    """Questions about messages; actions are in ``sending`` and ``delivery``."""
+    """Queries about messages; what changes them is in ``sending`` and ``delivery``."""
 
     def due(self, now: datetime) -> SmsMessageQuerySet:
         """Queued messages whose time has come and whose expiry has not, in their order."""
@@ -39,7 +46,7 @@ class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
             "expiry": Coalesce("expires_at", "expires_at"),
             "start": F("send_after"),
         }
-        if connections[self.db].vendor == "sqlite":  # it keeps no statistics to know better by
+        if connections[self.db].vendor == "sqlite":  # it has no statistics to choose by
             hidden["start"] = Coalesce("send_after", "send_after")
         queued = self.alias(**hidden).filter(
             Q(status=Status.QUEUED), Q(start__lte=now), Q(expiry__gt=now)
@@ -55,18 +62,18 @@ class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
         return self.filter(status=Status.QUEUED, expires_at__lte=now)
 
     def stale(self, now: datetime) -> SmsMessageQuerySet:
-        """Messages that a worker holds longer than its lease: it is dead, or as good as."""
+        """Messages that are held longer than their lease: the worker has crashed or hung."""
         return self.filter(status__in=(Status.CLAIMED, Status.SENDING), lease_until__lte=now)
 
     def awaiting_report(self, now: datetime) -> SmsMessageQuerySet:
-        """Sent messages whose next status question is due."""
+        """Sent messages whose next status query is due."""
         return self.filter(status=Status.SENT, next_status_at__lte=now).order_by("next_status_at")
 
     def needing_attention(self, now: datetime, *, most: int = MAX_NEEDING_ATTENTION) -> list[Any]:
         """Return the keys of the messages that a person must look at: those that are *unknown*, and
         those that failed in the last seven days, unless they were sent again.
 
-        Of each status it examines the newest ``most``, so that it is as quick in a long table.
+        Of each status it examines the newest ``most``, so that it stays quick in a long table.
         """
         return [
             *self._not_resent(Status.UNKNOWN, most),
@@ -87,13 +94,13 @@ class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
         return [pk for pk in found if pk not in resent]
 
     def bulk_update(self, *args: Any, **kwargs: Any) -> int:
-        """Refuse: ``save()`` checks a draft, and that it still is one."""
+        """Refuse it, because only ``save()`` checks the values and that the message is a draft."""
         raise TypeError("bulk_update() would write messages unchecked. Call save() on each draft.")
 
     def refresh_status(self) -> dict[str, int]:
         """Ask the gateways for the reports of these messages; return how many have which status.
 
-        Messages about which nothing can be asked are counted under the status they have.
+        Messages that cannot be queried are counted under their present status.
         """
         from .delivery import refresh
 
@@ -101,13 +108,13 @@ class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
 
 
 class SmsMessage(models.Model):
-    """A message, from the wish to send it to its delivery report.
+    """A message, from its draft to its delivery report.
 
     ``status`` and the times are written by ``sending`` and ``delivery`` alone, each by a
     conditional UPDATE; :meth:`save` writes what a person may edit, and only while it is a draft.
     """
 
-    #: What a person may change, as long as the message is a draft.
+    #: The fields that may be changed while the message is a draft.
     EDITABLE = (
         "to",
         "body",
@@ -133,9 +140,11 @@ class SmsMessage(models.Model):
     )
 
     gateway_id = models.CharField(_("gateway id"), max_length=64, blank=True, editable=False)
-    gateway_status = WordField(_("gateway status"), max_length=64, blank=True, editable=False)
-    error_code = WordField(_("error code"), max_length=32, blank=True, editable=False)
-    error_text = WordsField(_("error"), blank=True, editable=False)
+    gateway_status = ForeignCharField(
+        _("gateway status"), max_length=64, blank=True, editable=False
+    )
+    error_code = ForeignCharField(_("error code"), max_length=32, blank=True, editable=False)
+    error_text = ForeignTextField(_("error"), blank=True, editable=False)
 
     segments = models.PositiveSmallIntegerField(
         pgettext_lazy("SMS", "segments"), default=0, editable=False
@@ -180,11 +189,11 @@ class SmsMessage(models.Model):
     sent_at = models.DateTimeField(_("sent"), null=True, editable=False)
     finished_at = models.DateTimeField(_("finished"), null=True, editable=False)
 
-    #: The caller waits for it: when this claim ends unsent, no worker sends it.
+    #: The caller waits for it: when this claim ends unsent, no worker sends it later.
     immediate = models.BooleanField(default=False, editable=False)
     token = models.CharField(max_length=32, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, editable=False)
-    next_status_at = models.DateTimeField(_("next status question"), null=True, editable=False)
+    next_status_at = models.DateTimeField(_("next status query"), null=True, editable=False)
     status_questions = models.PositiveSmallIntegerField(default=0, editable=False)
 
     objects = SmsMessageQuerySet.as_manager()
@@ -241,10 +250,10 @@ class SmsMessage(models.Model):
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> None:
-        """Store a new message, or what a person edited in a draft.
+        """Store a new message, or the edited fields of a draft.
 
-        Raises ``WrongStatus`` for a message that is no draft any more, and ``ValueError`` for
-        ``update_fields`` that no person may edit; then nothing is stored.
+        Raises ``WrongStatus`` for a message that is no longer a draft, and ``ValueError`` for
+        ``update_fields`` that may not be edited; then nothing is stored.
         """
         if self._state.adding:
             self._start_new()
@@ -273,7 +282,7 @@ class SmsMessage(models.Model):
 
     @classmethod
     def _editable(cls, names: Iterable[str] | None) -> set[str]:
-        """The fields that are to be saved."""
+        """Return the fields that are to be saved."""
         if names is None:
             return set(cls.EDITABLE)
         fields = {"created_by" if name == "created_by_id" else name for name in names}
@@ -281,21 +290,21 @@ class SmsMessage(models.Model):
             fields -= cls._times() - set(cls.EDITABLE)
         if wrong := sorted(fields - set(cls.EDITABLE)):
             raise ValueError(
-                f"save() cannot write {', '.join(wrong)}. A person may edit: "
-                f"{', '.join(cls.EDITABLE)}. The rest is written by sending alone."
+                f"save() cannot write {', '.join(wrong)}. It writes: "
+                f"{', '.join(cls.EDITABLE)}. Only sending writes the other fields."
             )
         return fields
 
     @classmethod
     def _times(cls) -> set[str]:
-        """All the fields that ``update_or_create()`` adds to those that it was given."""
+        """Return the fields that ``update_or_create()`` adds to those that it was given."""
         fields = cls._meta.concrete_fields
         return {one.name for one in fields if type(one).pre_save is not models.Field.pre_save}
 
     def _start_new(self) -> None:
-        """What is stored anew has no past: neither a copy of a row nor a made-up one is sent."""
+        """Clear the result fields, so that a copied instance does not look sent."""
         if self.status not in (Status.DRAFT, Status.QUEUED, Status.CLAIMED):
-            raise WrongStatus(f"A new message cannot be {self.status}. Make a draft.")
+            raise WrongStatus(f"A new message cannot be {self.status}. Create a draft.")
         self.prepare()
         for name in ("gateway_id", "gateway_status", "error_code", "error_text"):
             setattr(self, name, "")
@@ -315,7 +324,7 @@ class SmsMessage(models.Model):
             if isinstance(value, str):
                 setattr(self, name, str.__str__(value))  # no subclass with its own encode()
         if isinstance(self.body, str):
-            # As browsers and files end their lines. The GSM alphabet has CR, so each would be paid.
+            # Browsers and files end lines with CR LF, and CR would count as a GSM character.
             self.body = self.body.replace("\r\n", "\n").replace("\r", "\n")
         try:
             self.to = normalize(self.to)
@@ -348,7 +357,7 @@ class SmsMessage(models.Model):
         self.clean_fields(exclude=self._unchecked())
 
     def _foreign_character(self, name: str) -> ValidationError | None:
-        """The error about a character that the database's character set does not have."""
+        """Return the error about a character that the database's character set does not have."""
         text = getattr(self, name)
         if text.isascii():
             return None
@@ -370,7 +379,7 @@ class SmsMessage(models.Model):
 
     @classmethod
     def _unchecked(cls) -> set[str]:
-        """Fields that nobody types, and those whose check would be a query."""
+        """Return the fields that are not edited, and those whose check would be a query."""
         fields = cls._meta.concrete_fields
         return {one.name for one in fields if not one.editable or one.is_relation} | {"id"}
 
@@ -397,7 +406,7 @@ class SmsMessage(models.Model):
         """Send this draft or queued message now.
 
         Inside a transaction it is sent right after the commit. Raises ``SmsNotSent`` if it was
-        not sent: it is *failed* then, and no worker sends it later. Raises ``SmsOutcomeUnknown``
+        not sent. It is then *failed*, and no worker sends it later. Raises ``SmsOutcomeUnknown``
         if it may have been sent, ``WrongStatus`` if it is neither draft nor queued.
         """
         from .sending import send
@@ -405,7 +414,7 @@ class SmsMessage(models.Model):
         send(self)
 
     def refresh_status(self) -> None:
-        """Ask the gateway for the delivery report. Raises ``SmsError`` if it could not tell."""
+        """Ask the gateway for the delivery report. Raises ``SmsError`` for an unusable answer."""
         from .delivery import refresh_one
 
         refresh_one(self)
@@ -416,13 +425,13 @@ class ProviderState(models.Model):
 
     alias = models.CharField(_("provider"), max_length=64, primary_key=True)
     reason = models.CharField(_("reason"), max_length=16, blank=True)
-    detail = WordsField(_("details"), blank=True)
+    detail = ForeignTextField(_("details"), blank=True)
     failures = models.PositiveIntegerField(_("failures in a row"), default=0)
     probes = models.PositiveIntegerField(_("probes since the pause"), default=0)
     paused_at = models.DateTimeField(_("paused since"), null=True)
     probe_at = models.DateTimeField(_("next probe"), null=True)
     balance = models.DecimalField(_("balance"), max_digits=18, decimal_places=4, null=True)
-    balance_at = models.DateTimeField(_("balance told"), null=True)
+    balance_at = models.DateTimeField(_("balance reported"), null=True)
     next_send_at = models.DateTimeField(_("next sending"), null=True)
     worker_seen_at = models.DateTimeField(_("worker last seen"), null=True)
 
@@ -484,7 +493,7 @@ _CONTROL = re.compile("[\x00-\x1f]")
 
 
 def _unstorable(value: Any, *, one_line: bool) -> Any:
-    """Say why a text cannot be stored or sent, or nothing."""
+    """Return why a text cannot be stored or sent, or None."""
     if not isinstance(value, str):
         return _("This must be text.")
     if UNSENDABLE.search(value):

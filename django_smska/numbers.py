@@ -72,7 +72,7 @@ def mask(number: str) -> str:
 
 
 def is_invisible(character: str) -> bool:
-    """True for what takes no room: direction marks, zero-width blanks, soft hyphens, variation
+    """Return whether it takes no room: direction marks, zero-width blanks, soft hyphens, variation
     selectors."""
     return unicodedata.category(character) == "Cf" or bool(_IGNORABLE.match(character))
 
@@ -93,7 +93,7 @@ def _plain(character: str) -> str:
     if character == "…" or unicodedata.category(character) == "No":
         return character
     usual = unicodedata.normalize("NFKC", character)
-    return usual if len(usual) < 5 else character  # a ligature of whole words would swell a text
+    return usual if len(usual) < 5 else character  # a ligature of whole words would lengthen a text
 
 
 # Eleven digits from 7 or 8 on, ten from 9 on, or + and any country: not a part of a longer one.
@@ -131,7 +131,7 @@ def _as_text(value: Any) -> str:
 
 
 def _of_phonenumbers(value: Any) -> str:
-    """Such an object holds a number's parts as integers, and leading zeros beside them."""
+    """Return the text of a ``phonenumbers`` object, which keeps leading zeros apart."""
     if value.country_code is None or value.national_number is None:
         return ""
     if getattr(value, "extension", None):
@@ -143,7 +143,7 @@ def _of_phonenumbers(value: Any) -> str:
 
 
 def _without_scheme(text: str) -> str:
-    """RFC 3966: parameters of a ``tel:`` link change whom it reaches, so none is dropped."""
+    """Return the number of a ``tel:`` link; its parameters change the recipient (RFC 3966)."""
     if text[:4].lower() != "tel:":
         return text
     number, semicolon, _parameters = text[4:].partition(";")
@@ -153,7 +153,10 @@ def _without_scheme(text: str) -> str:
 
 
 def _unfloat(text: str) -> str:
-    """Digits are never made up: 7.90418E+10 has lost some of its own."""
+    """Return a number that a spreadsheet wrote as a float as its digits.
+
+    No digit is invented: 7.90418E+10 has lost some, and raises ``ValidationError``.
+    """
     if match := _FLOAT.fullmatch(text):
         return text[: match.end(1)]
     if match := _SCIENTIFIC.fullmatch(text):
@@ -190,8 +193,10 @@ def _russian(digits: str) -> str:
 
 
 def _check_plan(number: str) -> None:
-    """Russia has +73, +74, +78 and +79, Kazakhstan +76 and +77. Belarus and Ukraine write 8 0… at
-    home, as Russia writes 8 9…."""
+    """Check the numbering plan: Russia has +73, +74, +78 and +79, Kazakhstan +76 and +77.
+
+    Belarus and Ukraine write 8 0… at home, as Russia writes 8 9….
+    """
     if len(number) != 12:
         raise _invalid(_RUSSIAN_LENGTH)
     if number[2] in "0125":

@@ -28,7 +28,7 @@ from .receipts import Receipt, Report
 from .redact import visible
 
 REDIRECTS = (301, 302, 303, 307, 308)
-TEXT_LIMIT_CHARACTERS = 500  # characters of the gateway's words that are kept
+TEXT_LIMIT_CHARACTERS = 500  # characters of the gateway's text that are kept
 
 # -2 comes from a sister API with the same texts: the sender ID belongs to another account.
 REFUSALS: dict[int, type[SmsNotSent]] = {
@@ -80,7 +80,7 @@ class Line:
 
 
 # int() takes "0_0" and "٠": match ASCII first. The balance answer's code has an underscore before
-# it in the provider's document: a slip or not, it is accepted everywhere.
+# it in the provider's document, perhaps by mistake, so that it is accepted everywhere.
 _CODE = re.compile(r"_?(0|-[1-9][0-9]{0,3})")
 _USABLE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _BALANCE = re.compile(r"-?[0-9]+(?:[ \u00a0][0-9]{3})*(?:[.,][0-9]{1,4})?")
@@ -88,7 +88,10 @@ _BLANK = " \t\r\n\0\ufeff\u00a0"
 
 
 def decode(body: bytes) -> str:
-    """UTF-8 with or without a byte order mark, else windows-1251 (requests would guess Latin-1)."""
+    """Decode UTF-8 with or without a byte order mark, else windows-1251.
+
+    Requests would guess Latin-1.
+    """
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -96,8 +99,10 @@ def decode(body: bytes) -> str:
 
 
 def read_lines(text: str) -> list[Line]:
-    """Return the lines of the protocol in ``text``; PHP warnings and HTML around them are passed
-    over. ``str.splitlines()`` would also split on U+2028."""
+    """Return the lines of the protocol in ``text``, without PHP warnings and HTML around them.
+
+    ``str.splitlines()`` would also split on U+2028.
+    """
     found = []
     for raw in re.split(r"\r\n|\n|\r", text):
         fields = tuple(part.strip(_BLANK) for part in raw.strip(_BLANK).split("|"))
@@ -108,7 +113,7 @@ def read_lines(text: str) -> list[Line]:
 
 
 def read_balance(text: str) -> Decimal | None:
-    """``7464``, ``-3,50`` or ``7 464.5`` as a number of credits; ``None`` for anything else."""
+    """Return the credits of ``7464``, ``-3,50`` or ``7 464.5``; ``None`` for anything else."""
     if len(text) > 20 or not _BALANCE.fullmatch(text):
         return None
     balance = Decimal(re.sub(r"[ \u00a0]", "", text).replace(",", "."))
@@ -116,7 +121,7 @@ def read_balance(text: str) -> Decimal | None:
 
 
 def read_send_answer(answer: Answer) -> Receipt | SmsError:
-    """Tell what an answer to a send means; an error is returned, not raised."""
+    """Return what an answer to a send means; an error is returned, not raised."""
     text = decode(answer.body)
     lines = read_lines(text)
     accepted = [line for line in lines if _says(line, "message sent")]
@@ -136,7 +141,7 @@ def read_send_answer(answer: Answer) -> Receipt | SmsError:
 
 
 def read_balance_answer(answer: Answer) -> Decimal | SmsError:
-    """Tell the credits left, or why they cannot be told."""
+    """Return the credits left, or the error that says why they are not known."""
     line = _query_line(answer, "balance status")
     if isinstance(line, SmsError):
         return line
@@ -145,8 +150,10 @@ def read_balance_answer(answer: Answer) -> Decimal | SmsError:
 
 
 def read_status_answer(answer: Answer) -> Report | SmsError:
-    """Tell a message's delivery status. The request's own code is read first: a negative one says
-    nothing of the message."""
+    """Return a message's delivery status.
+
+    The request's own code is read first, because a negative one says nothing about the message.
+    """
     line = _query_line(answer, "status")
     if isinstance(line, SmsError):
         return line
@@ -158,7 +165,7 @@ def read_status_answer(answer: Answer) -> Report | SmsError:
 
 
 def clean(text: str) -> str:
-    """Make foreign text fit for any database and any page: no control characters, bounded."""
+    """Make another party's text fit for any database and page: no control characters, bounded."""
     return " ".join(visible(text[: 4 * TEXT_LIMIT_CHARACTERS]).split())[:TEXT_LIMIT_CHARACTERS]
 
 

@@ -71,8 +71,8 @@ class ProvidersHandler:
     def configured(self, alias: str) -> BaseSmsBackend:
         """Make the backend that the settings name, also in a test run."""
         self.require(alias)
-        # The frames below hold the password among their local variables, and Django's debug page
-        # shows those: the traceback begins here.
+        # The frames below hold the password in local variables, which Django's debug page shows,
+        # so that the traceback begins here.
         made = contained(lambda: _create(alias, self.settings[alias]))
         if isinstance(made, BaseException):
             raise made
@@ -96,7 +96,7 @@ def _create(alias: str, entry: Any) -> BaseSmsBackend:
 
 
 def _why(error: Exception, backend: Any, options: Mapping[str, Any]) -> str:
-    """Name what is missing or too much; another party's words may quote a password."""
+    """Name what is missing or too much; another party's text may quote a password."""
     if isinstance(error, TypeError):
         try:
             inspect.signature(backend).bind(alias="", **options)
@@ -130,7 +130,7 @@ def _backend_class(alias: str, entry: Any) -> Any:
             check="E002",
             hint="Correct the dotted path of the backend class.",
         ) from None
-    except Exception as error:  # of another party's module, with anything in its words
+    except Exception as error:  # of another party's module, whose text may hold anything
         raise InvalidProvider(
             f"BACKEND {path!r} cannot be imported: it raised {type(error).__name__}.",
             alias=alias,
@@ -140,7 +140,7 @@ def _backend_class(alias: str, entry: Any) -> Any:
 
 
 def keeps_in_memory() -> bool:
-    """True in a test run, where every alias is the locmem backend."""
+    """Return whether this is a test run, in which every alias is the locmem backend."""
     return conf.in_test_run() and conf.locmem_in_tests()
 
 

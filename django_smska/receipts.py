@@ -8,12 +8,13 @@ from decimal import Decimal
 
 @dataclass(frozen=True)
 class Receipt:
-    """The gateway took the message.
+    """The gateway accepted the message.
 
     ``gateway_id``: the gateway's id, empty where it gave none that can be used (the message is
-    *sent, untrackable*). ``balance``: credits after the message as the gateway told them, for
-    display only: answers overtake each other. ``alias``: the provider that took it, where that is
-    another than the one asked (failover). ``refused``: the errors of those that were asked before.
+    *sent, untrackable*). ``balance``: credits after the message as the gateway reported them,
+    for display only, because answers overtake each other. ``alias``: the provider that accepted it,
+    where that is another than the one asked (failover). ``refused``: the errors of the providers
+    that were asked before it.
     """
 
     gateway_id: str = ""
@@ -27,8 +28,8 @@ class Report:
     """A delivery report.
 
     ``status``: one of ``sent``, ``delivered``, ``rejected``, ``expired``, ``deleted``, or empty
-    where the gateway's words cannot be understood: then nothing changes. ``raw``: number and word
-    as the gateway said them, ``"4|DELIVRD"``.
+    where the gateway's text is not understood: then nothing changes. ``raw``: number and word as
+    the gateway sent them, ``"4|DELIVRD"``.
     """
 
     status: str = ""

@@ -1,4 +1,4 @@
-"""Keep what a request holds out of errors, logs, rows and the reports of error trackers."""
+"""Keep the content of requests out of errors, logs, rows and the reports of error trackers."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Hidden(SimpleNamespace):
 def contained(call: Callable[[], _T]) -> _T | BaseException:
     """Return what ``call`` returns or raises; an error comes without the frames that it left.
 
-    Those frames hold the request. A web server's abort, a signal or a timeout of gevent flies
-    through them at any line, so each ``BaseException`` is stopped here. The caller raises it from
-    a frame that holds no secret.
+    Those frames hold the request. A web server's abort, a signal or a timeout of gevent can be
+    raised at any line, so each ``BaseException`` is caught here. The caller raises it from a frame
+    that holds no secret.
     """
     try:
         return call()
@@ -44,7 +44,7 @@ def contained(call: Callable[[], _T]) -> _T | BaseException:
         return error
 
 
-# --- the gateway's words --------------------------------------------------------------------------
+# --- the gateway's text ---------------------------------------------------------------------------
 
 PIECE = 8  # characters of a secret that are not shown
 _LONG_NUMBER = re.compile(r"\+?[0-9](?:[\s()+.\-]*[0-9]){6,}")
@@ -55,7 +55,7 @@ WITHHELD = gettext_noop("(withheld: it repeats what was sent)")
 
 
 def withhold(text: str, secrets: Iterable[str], number: str = "") -> str:
-    """Return the gateway's words without numbers, or nothing of them where they repeat a secret.
+    """Return the gateway's text without numbers, or ``WITHHELD`` where it repeats a secret.
 
     ``number``: the recipient's, which is withheld where it comes in another spelling.
     """
@@ -66,9 +66,9 @@ def withhold(text: str, secrets: Iterable[str], number: str = "") -> str:
 
 
 def repeats(text: str, secrets: Iterable[str]) -> bool:
-    """True if ``text`` has a secret in it, or ``PIECE`` characters of one, in any of the spellings
-    in which programs print a request."""
-    readings = {fold(reading) for reading in _readings(text) for fold in (_words, _events)}
+    """Return whether ``text`` has a secret in it, or ``PIECE`` characters of one, in any of the
+    spellings in which programs print a request."""
+    readings = {fold(reading) for reading in _readings(text) for fold in (_words, _letters)}
     pieces = {one[at : at + PIECE] for one in readings for at in range(len(one))}
     return any(_is_in(secret, readings, pieces) for secret in secrets)
 
@@ -76,7 +76,7 @@ def repeats(text: str, secrets: Iterable[str]) -> bool:
 def _is_in(secret: str, readings: set[str], pieces: set[str]) -> bool:
     long = any(
         folded[at : at + PIECE] in pieces
-        for folded in (_words(secret), _events(secret))
+        for folded in (_words(secret), _letters(secret))
         for at in range(len(folded) - PIECE + 1)
     )
     short = _words(secret)
@@ -85,8 +85,8 @@ def _is_in(secret: str, readings: set[str], pieces: set[str]) -> bool:
 
 
 def _readings(text: str) -> Iterator[str]:
-    """What ``text`` may mean: URLs, HTML, escapes, base64, hexadecimal, and UTF-8 that was taken
-    for windows-1251 or Latin-1."""
+    """Yield what ``text`` may mean: URLs, HTML, escapes, base64, hexadecimal, and UTF-8 that was
+    read as windows-1251 or Latin-1."""
     plain = text
     for _ in range(3):  # escaped more than once
         yield plain
@@ -139,6 +139,6 @@ def _words(text: str) -> str:
     return " ".join(visible(text).casefold().split())
 
 
-def _events(text: str) -> str:
-    """Letters and digits alone: marks are added, doubled and dropped on the way."""
+def _letters(text: str) -> str:
+    """Return letters and digits alone, because marks are added, doubled and dropped on the way."""
     return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())

@@ -1,4 +1,4 @@
-"""How many segments a text takes on the air (3GPP TS 23.038 and TS 23.040).
+"""How many segments a text has (3GPP TS 23.038 and TS 23.040).
 
 The count is an estimate of the bill: some gateways charge Latin text at 140/134 characters.
 """
@@ -21,7 +21,7 @@ _ONE, _EACH = {GSM7: 160, UCS2: 70}, {GSM7: 153, UCS2: 67}
 
 class Segments(NamedTuple):
     """``encoding``: ``"GSM-7"`` or ``"UCS-2"``; ``units``: septets or UTF-16 units in all;
-    ``segments``: parts on the air; ``left``: units that the last part has room for;
+    ``segments``: parts; ``left``: units that the last part has room for;
     ``foreign``: index of the first character that is not in the GSM alphabet, -1 for none."""
 
     encoding: str
@@ -31,7 +31,7 @@ class Segments(NamedTuple):
     foreign: int
 
 
-@lru_cache(maxsize=1)  # a mass mailing asks ten thousand times about one text
+@lru_cache(maxsize=1)  # a mass mailing counts one text ten thousand times
 def count(text: str) -> Segments:
     """Count the segments of ``text``; no text has none. ``static/…/counter.js`` is its twin."""
     foreign = next((at for at, character in enumerate(text) if character not in _GSM), -1)

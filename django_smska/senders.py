@@ -8,7 +8,7 @@ import re
 _NAME = re.compile(r"[A-Za-z0-9 .,:;!?'\"()/&+*%#$@<>=_-]{1,11}")
 _NUMBER = re.compile(r"\+?[0-9]{1,15}")
 
-RULE = "11 Latin events, digits, blanks and marks at most, or a number of up to 15 digits"
+RULE = "11 Latin letters, digits, blanks and marks at most, or a number of up to 15 digits"
 
 
 def can_be_shown(sender: str) -> bool:

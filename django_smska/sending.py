@@ -649,7 +649,7 @@ def _record_error(result: Result, error: SmsError, last: bool) -> None:
             changes["send_after"] = now + timedelta(seconds=wait)
     elif decision.status == Status.FAILED:
         changes["finished_at"] = now
-    words = {"error_code": str(error.code)[:32], "error_text": error.words}
+    words = {"error_code": str(error.code)[:32], "error_text": error.text}
     held = _held([message])
     # Where it exists, an earlier try of this very UPDATE went through.
     if not (move(held, old, decision.status, **changes) or held.filter(status=decision.status)):
@@ -689,7 +689,7 @@ def _record_late(result: Result) -> None:
         confirmed = known | {"next_status_at": ask_at} if outcome.gateway_id else {}
     else:
         known, confirmed = {}, {}
-        words = {"error_text": f"{LATE}{outcome.words}"}
+        words = {"error_text": f"{LATE}{outcome.text}"}
     if held.filter(status=Status.UNKNOWN).update(**known, **words):
         pass
     elif held.filter(status=Status.SENT, gateway_id="").update(**confirmed, **words):

@@ -1,13 +1,14 @@
 """Signals about messages, sent after the commit.
 
-Each has ``sender=SmsMessage`` and ``message``; a receiver's exception is logged and harms nobody.
+Each has ``sender=SmsMessage`` and ``message``; a receiver's exception is logged and has no
+other effect.
 """
 
 from django.dispatch import Signal
 
-#: The gateway took the message.
+#: The gateway accepted the message.
 sms_sent = Signal()
-#: The message was surely not sent and will not be; ``message.error_text`` says why.
+#: The message was not sent and will not be; ``message.error_text`` says why.
 sms_failed = Signal()
 #: The status changed to ``new`` from ``old`` (strings): after every attempt and every report.
 sms_status_changed = Signal()

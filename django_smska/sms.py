@@ -1,4 +1,4 @@
-"""The front door: ``send_sms``, ``queue_sms``, ``send_mass_sms``, ``providers``, ``outbox``."""
+"""Public functions: ``send_sms``, ``queue_sms``, ``send_mass_sms``, ``providers``, ``outbox``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["outbox", "providers", "queue_sms", "send_mass_sms", "send_sms"]
 logger = logging.getLogger(__name__)
 
 BATCH = 1000  # rows an INSERT
-CHARACTERS = 1_000_000  # of texts a query, so that MariaDB takes them in one packet (16 MB)
+CHARACTERS = 1_000_000  # of texts a query, so that MariaDB accepts them in one packet (16 MB)
 BAD_ROWS_KEPT = 1000
 
 ROW = "(number, text) pairs or unsaved SmsMessage objects"
@@ -58,8 +58,8 @@ def send_sms(
     its status, in the log and by the signals. A backend that touches no network acts at once.
 
     No worker sends it later: it ends as *sent*, *failed* or *unknown*, also where its process is
-    killed. With ``may_wait`` it is left in the queue, and no error is raised, where it was
-    definitely not accepted and may be accepted later.
+    killed. With ``may_wait``, a message that was definitely not accepted and may be accepted later
+    stays queued, and no error is raised.
 
     ``to``: a number in any spelling of :func:`django_smska.numbers.normalize`. ``sender``: the
     sender ID, empty for the provider's. ``using``: an alias of ``SMS_PROVIDERS``.
@@ -67,17 +67,17 @@ def send_sms(
     to 32767; higher goes first. ``created_by``: a user, such as ``request.user``; one who is not
     logged in counts as ``None``. ``idempotency_key``: the same key again returns the first message
     and sends nothing; with another number or text it raises ``ValidationError``. ``send_after`` is
-    refused: that is :func:`queue_sms`'s.
+    refused: use :func:`queue_sms`.
 
     Two messages to one number may be in flight at once, so that they may arrive in either order.
     Where the order matters, send the second when the first is *delivered* (``sms_status_changed``).
 
-    Raises ``ValidationError`` and ``InvalidProvider`` before anything is stored, and so, at once,
-    ``SmsNotSent`` with the code "paused" while the provider is paused: its text says until when.
-    Raises ``SmsNotSent`` where it was definitely not sent (the stored message is then *failed*:
-    sending again is safe);
-    ``SmsOutcomeUnknown`` where it may have been (do not send anew). Errors carry the message's
-    primary key as ``sms``.
+    Raises before anything is stored: ``ValidationError``, ``InvalidProvider``, and ``SmsNotSent``
+    with the code "paused" while the provider is paused; its text says until when.
+
+    Raises ``SmsNotSent`` where it was definitely not sent. The stored message is then *failed*, and
+    sending again is safe. Raises ``SmsOutcomeUnknown`` where it may have been sent; do not send it
+    again. Errors carry the message's primary key as ``sms``.
     """
     message = SmsMessage(
         to=to, body=cast(Any, body), sender=cast(Any, sender), using=using, expires_at=expires_at,
@@ -107,7 +107,7 @@ def send_sms(
     elif is_new and stored.status == Status.CLAIMED:
         sending.send_new(stored, backend, may_wait=may_wait)
     if is_new and stored.status == Status.QUEUED:
-        _leave_to_workers(stored)
+        _hand_to_workers(stored)
     return stored
 
 
@@ -154,11 +154,11 @@ def queue_sms(
     _check(message)
     stored, is_new = _store(message)
     if is_new:
-        _leave_to_workers(stored)
+        _hand_to_workers(stored)
     return stored
 
 
-def _leave_to_workers(message: SmsMessage) -> None:
+def _hand_to_workers(message: SmsMessage) -> None:
     notify.notify_workers()
     if (handover := _handover()) is not None:
         handover.add([message])
@@ -180,15 +180,15 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     more than a batch of it is held in memory. ``using``: the provider for all of them. Raises
     ``TypeError`` where no row at all is of such a kind.
 
-    A row that is not valid is passed over, logged, and listed in ``errors`` of the result; the
+    A row that is not valid is skipped, logged, and listed in ``errors`` of the result; the
     others are stored. Of messages with an idempotency key that is stored already, nothing is stored
-    again; one with another number or text is not valid. All is stored in one transaction: if the
-    iterable or the database fails on the way, nothing is, and the whole can be run again without a
-    double.
+    again; one with another number or text is not valid. Everything is stored in one transaction: if
+    the iterable or the database fails on the way, nothing is stored, and the call can be repeated
+    without a duplicate.
     """
     if isinstance(messages, (str, bytes)):
         raise TypeError(f"send_mass_sms takes an iterable of {ROW}.")
-    messages = iter(messages)  # and hides what it holds from a debug page
+    messages = iter(messages)  # a debug page does not show what an iterator holds
     if using is not None:
         providers.require(using)
     bad = _BadRows()
@@ -215,12 +215,12 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
 
 
 def _handover() -> Handover | None:
-    """The way to the task engine; None without one: the worker command sends."""
+    """Return the handover to the task engine, or None without one: the worker command sends."""
     try:
         if conf.tasks() is None:
             return None
         from .tasks import Handover
-    except Exception as error:  # of another party's backend, and no reason to store nothing
+    except Exception as error:  # of another party's backend: the messages are stored all the same
         logger.error("SMSKA_TASKS cannot be used (%s); sms_worker sends.", type(error).__name__)
         return None
     return Handover()
@@ -241,7 +241,7 @@ class _BadRows:
 
 
 class _WrongKind(ValidationError):
-    """A row that is neither a pair nor a message; ``kind`` says what it is, never what it holds."""
+    """A row that is neither a pair nor a message; ``kind`` says what it is, never its content."""
 
     def __init__(self, row: Any) -> None:
         self.kind = type(row).__name__
@@ -280,7 +280,7 @@ def _store_batch(batch: list[Row], bad: _BadRows) -> list[SmsMessage]:
             )
     except IntegrityError as error:
         _require_key_conflict(error)
-        return list(_store_each(batch, bad))  # another process was faster with one of the keys
+        return list(_store_each(batch, bad))  # another process has just stored one of the keys
     for index in refused:
         bad.add(index, _reused())
     return [message for _, message in new]
@@ -344,7 +344,7 @@ def _check(message: SmsMessage) -> None:
 
 
 def _claim_unstored(message: SmsMessage) -> None:
-    """Store it as claimed by us at once, so that no worker takes it from under the caller."""
+    """Store it as claimed by us at once, so that no worker claims it before the caller."""
     marks = sending.claim_marks(uuid.uuid4().hex, clock.now())
     for name, value in {**marks, "status": Status.CLAIMED, "attempts": 1}.items():
         setattr(message, name, value)
@@ -369,7 +369,7 @@ def _store(
         if _insert(message):
             return message, True
         first = _first_with(key) or _latest_with(key)
-    if first is None:  # a transaction that is SERIALIZABLE sees no more than at its beginning
+    if first is None:  # a SERIALIZABLE transaction sees the rows as they were at its start
         words = _("Another transaction has just stored a message with this key. Run yours again.")
         raise ValidationError({"idempotency_key": ValidationError(words, code="conflict")})
     if (first.idempotency_key, first.to, first.body) != (key, message.to, message.body):
@@ -389,8 +389,10 @@ def _insert(message: SmsMessage) -> bool:
 
 
 def _require_key_conflict(error: IntegrityError) -> None:
-    """Raise the error again unless it is about the key. Its text quotes the key, so that it must
-    not be the context of an error of ours."""
+    """Raise the error again unless it is about the key.
+
+    Its text quotes the key, so that it must not be the context of an error of ours.
+    """
     if "idempotency_key" not in str(error):
         raise error
 
@@ -409,6 +411,6 @@ def _first_with(key: str) -> SmsMessage | None:
 
 
 def _latest_with(key: str) -> SmsMessage | None:
-    """Look past the snapshot of a transaction on MariaDB that is REPEATABLE READ."""
+    """Read past the snapshot of a REPEATABLE READ transaction on MariaDB."""
     with transaction.atomic(using=write_db()):
         return rows().select_for_update().filter(idempotency_key=key).first()

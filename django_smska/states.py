@@ -4,9 +4,9 @@
 
     draft ─► queued ─► claimed ─► sending ─► sent ─► delivered | rejected | expired | deleted
                 ▲         │          │         └───► unconfirmed   (no final word in the window)
-                └─────────┤          ├───► failed    (surely not taken; the error says why)
-                  surely not taken,  └───► unknown   (may have been taken: a person decides)
-                  tried again with back-off, bounded
+                └─────────┤          ├───► failed    (definitely not accepted; see the error)
+               not accepted,         └───► unknown   (may be accepted: a person decides)
+               tried again with back-off, bounded
     draft, queued ─► cancelled
 """
 
@@ -19,7 +19,7 @@ from django.utils.translation import pgettext_lazy
 
 
 class Status(models.TextChoices):
-    """Where a message stands."""
+    """The status of a message."""
 
     DRAFT = "draft", pgettext_lazy("SMS status", "draft")
     QUEUED = "queued", pgettext_lazy("SMS status", "queued")
@@ -40,16 +40,16 @@ S = Status
 
 MOVES: dict[Status, frozenset[Status]] = {
     S.DRAFT: frozenset({S.QUEUED, S.CANCELLED}),
-    # queued ─► failed: its expiry passed before anybody could send it.
+    # queued ─► failed: it expired before a worker could send it.
     S.QUEUED: frozenset({S.CLAIMED, S.CANCELLED, S.FAILED}),
     S.CLAIMED: frozenset({S.QUEUED, S.SENDING, S.FAILED}),
     S.SENDING: frozenset({S.QUEUED, S.SENT, S.FAILED, S.UNKNOWN}),
     S.SENT: frozenset({S.DELIVERED, S.REJECTED, S.EXPIRED, S.DELETED, S.UNCONFIRMED}),
-    # Only by a person's word.
+    # Only a person decides that.
     S.UNKNOWN: frozenset({S.SENT}),
 }
 
-#: Nothing follows any more.
+#: Statuses that never change again.
 FINAL = frozenset(S) - frozenset(MOVES)
 
 #: Kinds of error that concern the provider, not the message: its queue waits.
@@ -76,7 +76,7 @@ FAILURES_BEFORE_PAUSE = 3
 
 
 def may_move(old: Status, new: Status) -> bool:
-    """Tell whether the table has this arrow."""
+    """Return whether the table allows this move."""
     return new in MOVES.get(old, frozenset())
 
 
@@ -89,16 +89,16 @@ class Decision:
 
 
 def decide(kind: str, *, attempts: int, most: int, last: bool = False) -> Decision:
-    """Tell what follows from an attempt that did not succeed.
+    """Return what follows from an attempt that did not succeed.
 
     ``kind``: of the error; ``attempts``: so far, this one included; ``most``: attempts in all for
-    a gateway that says "not now"; ``last``: the caller hears of the error at once and may send
-    anew, so nothing of this message may follow.
+    a gateway that says "not now"; ``last``: the caller gets the error at once and may send again,
+    so that this message must not be sent later.
     """
     if kind == "unknown":
         return Decision(S.UNKNOWN)
     if kind in WAITING_KINDS and not last:
-        # The provider is paused; and should it be this message after all, others go before it.
+        # The provider is paused. The back-off lets other messages go first, in case it is this one.
         return Decision(S.QUEUED, backoff(attempts))
     if kind == "temporary" and attempts < most and not last:
         return Decision(S.QUEUED, backoff(attempts))
@@ -106,7 +106,7 @@ def decide(kind: str, *, attempts: int, most: int, last: bool = False) -> Decisi
 
 
 def backoff(attempts: int) -> float:
-    """Seconds before the next attempt: 15, 60, 240, 960, then an hour each."""
+    """Return the seconds before the next attempt: 15, 60, 240, 960, then an hour each."""
     return float(min(15 * 4 ** min(attempts - 1, 5), 3600))
 
 
@@ -116,13 +116,18 @@ def pause_for(kind: str, probes: int) -> float:
 
 
 def milder(kind: str) -> list[str]:
-    """Return the reasons of a pause that an error of this kind replaces: a wrong login that comes
-    to light while a gateway is away must not be tried as often as a connection."""
+    """Return the reasons of a pause that an error of this kind replaces.
+
+    A wrong login that is found while a gateway is away must not be tried as often as a connection.
+    """
     if kind not in STOPPING_KINDS:
         return []
     return [reason for reason, seconds in PAUSE_SECONDS.items() if seconds < PAUSE_SECONDS[kind]]
 
 
 def ask_again_in(questions: int) -> float:
-    """Seconds until the next status question after ``questions``: 10, 30, 90… up to six hours."""
+    """Return the seconds until the next status query: 10, 30, 90… up to six hours.
+
+    ``questions``: the queries so far.
+    """
     return float(min(10 * 3 ** min(questions, 8), 6 * 3600))

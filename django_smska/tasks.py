@@ -1,8 +1,8 @@
 """Sending through the project's task engine: ``SMSKA_TASKS`` names it.
 
-A task carries primary keys, and the row stays the truth: whatever a task finds, it claims as every
-worker does. So a doubled or late task sends nothing twice, and what a lost one should have sent is
-sent by ``manage.py sms_worker``, which also recovers, and asks for reports.
+A task carries primary keys, and the row decides: a task claims messages as every worker does. A
+duplicate or late task therefore sends nothing twice, and ``manage.py sms_worker`` sends what a lost
+task should have sent. It also recovers messages and polls delivery reports.
 
 Imported when it is used, never before: on Django 5.2 it needs the django-tasks package.
 """
@@ -32,7 +32,7 @@ from .worker import Worker
 try:
     framework = import_module("django.tasks" if VERSION >= (6, 0) else "django_tasks")
 except ModuleNotFoundError as error:
-    # Celery imports "tasks" of every app, and passes over one that says that itself is not there.
+    # Celery imports "tasks" of every app, and skips one whose own name the error gives.
     raise ModuleNotFoundError(str(error), name=__name__) from error
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ WITHOUT_WORKERS = {"ImmediateBackend", "DummyBackend"}
 
 
 def _task(function: Callable[..., Any]) -> Any:
-    """Make it a task that the engine accepts: not every one has a default alias and queue."""
+    """Make a task that the engine accepts: not every engine has a default alias and queue."""
     alias = conf.tasks() or framework.DEFAULT_TASK_BACKEND_ALIAS
     return framework.task(backend=alias, queue_name=queue_of(alias))(function)
 
@@ -66,8 +66,9 @@ def queue_of(alias: str) -> str:
 
 
 def require_workers(alias: str) -> None:
-    """Raise ``ImproperlyConfigured`` for an engine that would send inside ``queue_sms``, or not at
-    all. It will do where no network is waited for: in test runs, and with development backends.
+    """Raise ``ImproperlyConfigured`` for an engine that would send inside ``queue_sms``, or never.
+
+    It is accepted where no backend uses the network: in test runs, and in development.
     """
     backend = type(framework.task_backends[alias])
     if WITHOUT_WORKERS & {one.__name__ for one in backend.__mro__} and _network_is_used():
@@ -100,7 +101,7 @@ def send_messages(pks: list[int]) -> dict[str, int]:
 
 @_task
 def work() -> dict[str, int]:
-    """Do what ``manage.py sms_worker --once`` does, for an engine that has a timetable."""
+    """Do what ``manage.py sms_worker --once`` does, for an engine with periodic tasks."""
     return dict(Worker().run_once())
 
 
@@ -117,8 +118,8 @@ def hand_over(messages: Iterable[SmsMessage]) -> None:
 class Handover:
     """Queued messages on their way to the engine.
 
-    It keeps eight bytes of each: a mass sending may be a million in one transaction. An engine
-    that is away costs one attempt and a line in the log; its messages are the worker command's.
+    It keeps eight bytes of each, because one transaction may hold a million. An engine that cannot
+    be reached costs one attempt and a line in the log; then the worker command sends the messages.
     """
 
     def __init__(self) -> None:
@@ -127,7 +128,7 @@ class Handover:
     def add(self, messages: Iterable[SmsMessage]) -> None:
         now = timezone.now()
         for message in messages:
-            if message.pk is not None:  # not every database tells the keys of a bulk INSERT
+            if message.pk is not None:  # not every database returns the keys of a bulk INSERT
                 later = message.send_after > now
                 self.keys[_full_second(message.send_after) if later else None].append(message.pk)
 
@@ -135,8 +136,8 @@ class Handover:
         try:
             transaction.on_commit(self._enqueue, using=write_db())
         except transaction.TransactionManagementError as error:
-            # Without autocommit and atomic(), nobody knows when the rows can be seen.
-            self._leave(error)
+            # Without autocommit and atomic(), it is not known when the rows can be seen.
+            self._give_up(error)
 
     def _enqueue(self) -> None:
         try:
@@ -148,7 +149,7 @@ class Handover:
             for moment, keys in self._groups(framework.task_backends[alias]):
                 task.using(run_after=moment).enqueue(keys)
         except Exception as error:
-            self._leave(error)
+            self._give_up(error)
 
     def _groups(self, backend: Any) -> Iterator[tuple[datetime | None, list[int]]]:
         for moment, keys in self.keys.items():
@@ -156,16 +157,16 @@ class Handover:
                 for start in range(0, len(keys), GROUP):
                     yield moment, keys[start : start + GROUP].tolist()
 
-    def _leave(self, error: Exception) -> None:
-        # The class only: a broker's own text may hold its address and password.
+    def _give_up(self, error: Exception) -> None:
+        # The class only, because a broker's own text may hold its address and password.
         logger.error(
-            "The task engine did not take (all of) %s messages (%s); sms_worker sends them.",
+            "The task engine did not accept (all of) %s messages (%s); sms_worker sends them.",
             sum(map(len, self.keys.values())),
             type(error).__name__,
         )
 
 
 def _full_second(moment: datetime) -> datetime:
-    """Round up: RQ cuts the fraction off, and a task that comes too early finds nothing to do."""
+    """Round up, because RQ cuts the fraction off, and a task that runs too early sends nothing."""
     cut = moment.replace(microsecond=0)
     return cut if cut == moment else cut + timedelta(seconds=1)

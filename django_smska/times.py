@@ -1,6 +1,6 @@
-"""Times that every database, time zone and calendar can hold, and rows that give no others.
+"""The times that every database, time zone and calendar can hold.
 
-A time beyond them ends whatever reads or shows its row: psycopg has no year 10000, Python no 31
+A row with a time beyond them could not be read or shown: psycopg has no year 10000, Python no 31
 February, and the last day of the calendar has no local time east of Greenwich.
 """
 
@@ -50,7 +50,7 @@ def latest_expiry() -> datetime:
 
 
 def problem(value: Any, latest: Callable[[], datetime] = latest) -> Any:
-    """Return why this cannot be a time of a message, in words, or None.
+    """Return a text that says why this cannot be a time of a message, or None.
 
     ``latest``: the time that it may not pass.
     """

@@ -1,6 +1,6 @@
-"""Why a gateway could not be reached, in words that name what to correct.
+"""Why a gateway could not be reached, in texts that name what to correct.
 
-Only for people: what a failure means for the message is decided by the phase alone.
+These are for people only: the phase alone decides what a failure means for the message.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOW
 
 
 def unreachable(code: str, address: str) -> GatewayUnreachable:
-    """Return the error for a code of ``CAUSES``; others have the general words."""
+    """Return the error for a code of ``CAUSES``; others have the general text."""
     error = GatewayUnreachable(CAUSES.get(code, ""), code=code)
     error.address = address
     return error
@@ -107,7 +107,7 @@ def _is_missing_bundle(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all that it was made of, the innermost first: requests and urllib3 wrap."""
+    """Return the error and its causes, the innermost first: requests and urllib3 wrap errors."""
     seen: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting:

@@ -88,7 +88,7 @@ def violations(gateway, log, texts, in_flight=0):
     """
     from django_smska.models import SmsMessage
 
-    ledger = {taken.id: taken.text for taken in gateway.taken}
+    ledger = {entry.id: entry.text for entry in gateway.accepted}
     times = Counter(ledger.values())
     stored = list(SmsMessage.objects.values_list("body", "status", "gateway_id"))
     rows = {body: status for body, status, _ in stored}
@@ -428,7 +428,7 @@ class Chaos:
             "sends begun": self.gateway.sends,
             "faults met": faults + self.gateway.sends - len(self.log.sends),
             "texts with a doubtful fault": len(self.log.doubtful),
-            "taken": len(self.gateway.taken),
+            "taken": len(self.gateway.accepted),
             **{f"rows {status}": number for status, number in sorted(self.statuses.items())},
             "unknown, and at most": f"{unknown} <= {self.in_flight} + "
             f"{len(self.log.doubtful) + self.gateway.sends - len(self.log.sends)}",

@@ -158,7 +158,7 @@ def hang(gateway, phase, asked):
         gateway.script_all(Fault("tls_hang"))
         return lambda: gateway.wait_for(lambda: gateway.sends == 1)
     gateway.script_all(Fault("silence" if phase == "answer" else "slow_body", seconds=60))
-    return lambda: gateway.wait_for(lambda: gateway.taken)
+    return lambda: gateway.wait_for(lambda: gateway.accepted)
 
 
 def phases(gateway):
@@ -204,7 +204,7 @@ def test_the_phase_is_kept(account, phase, settings, transactional_db, monkeypat
         send_sms("+7" + DIGITS, TEXT)
     assert leaks(error) == []
     assert SmsMessage.objects.get().status == ("sending" if PHASES[phase] else "claimed")
-    assert len(account.taken) == PHASES[phase]
+    assert len(account.accepted) == PHASES[phase]
 
 
 # --- at any line ----------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def test_one_provider_is_no_choice(boss, settings):
 def test_save_and_send_sends_before_the_next_page(boss, provider):
     response = boss.post(f"{LIST}add/", form("_send"), follow=True)
     message = SmsMessage.objects.get()
-    assert message.status == Status.SENT and provider.times_taken("79041764995", "Hello") == 1
+    assert message.status == Status.SENT and provider.times_accepted("79041764995", "Hello") == 1
     assert any(text.startswith("Sent: 1 message") for text in told(response))
     assert history(message)[1:] == ["Sent."]
 
@@ -222,7 +222,7 @@ def test_save_and_send_tells_what_was_wrong_and_keeps_the_message(boss, provider
 def test_save_and_send_of_an_edited_draft_sends_what_was_saved(boss, provider):
     message = make()
     boss.post(f"{LIST}{message.pk}/change/", form("_send", body="Better"))
-    assert provider.times_taken("79041764995", "Better") == 1 and provider.sends == 1
+    assert provider.times_accepted("79041764995", "Better") == 1 and provider.sends == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -241,7 +241,7 @@ def test_a_message_that_left_the_draft_meanwhile_is_not_edited(boss, button):
     response = boss.post(f"{LIST}{message.pk}/change/", form(button, body="Other"), follow=True)
     message.refresh_from_db()
     assert (message.body, message.status) == ("The text", "queued") and not outbox
-    assert told(response) == ["This is no draft any more: your changes were not saved."]
+    assert told(response) == ["This message is no longer a draft. Your changes were not saved."]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -255,7 +255,7 @@ def test_a_message_that_leaves_the_draft_while_it_is_saved_is_not_edited(boss, m
 
     monkeypatch.setattr(SmsMessageForm, "clean_to", clean_to)
     response = boss.post(f"{LIST}{message.pk}/change/", form("_send"), follow=True)
-    assert told(response) == ["This is no draft any more: your changes were not saved."]
+    assert told(response) == ["This message is no longer a draft. Your changes were not saved."]
     assert SmsMessage.objects.get().to == "+79041764995" and not outbox
 
 
@@ -300,19 +300,19 @@ def test_who_may_not_decide_is_not_told_to(client, django_user_model):
     user.user_permissions.set(Permission.objects.filter(codename="view_smsmessage"))
     client.force_login(user)
     page = client.get(f"{LIST}{make('unknown').pk}/change/").content.decode()
-    assert "Somebody who may decide" in page and "Then choose" not in page
+    assert "A colleague with the permission" in page and "Then choose" not in page
 
 
 def test_what_was_sent_again_is_told_to_be_so(boss):
     message = make("unknown")
     sending.resend(message)
     page = boss.get(f"{LIST}{message.pk}/change/").content.decode()
-    assert "It was sent again as a new message" in page and "nobody knows" not in page
+    assert "It was sent again as a new message" in page and "It is not known whether" not in page
 
 
 def test_the_page_of_an_unknown_message_says_what_is_to_be_decided(boss):
     page = boss.get(f"{LIST}{make('unknown').pk}/change/").content.decode()
-    assert "nobody knows whether the gateway took" in page
+    assert "It is not known whether the gateway accepted" in page
 
 
 def test_what_the_gateway_said_is_shown_escaped_and_is_no_link(boss):
@@ -355,20 +355,20 @@ def test_the_page_tells_balance_and_pause_of_each_provider(boss, settings):
     ProviderState.objects.create(alias="default", balance=1000, balance_at=now)
     ProviderState.objects.create(alias="bulk", reason="funds", paused_at=now)
     page = choose(boss, "send", make(), make(using="bulk")).content.decode()
-    assert "1000, told 0\xa0minutes ago" in page
+    assert "1000, 0\xa0minutes ago" in page
     assert "Paused since" in page and "The account has too few credits." in page
 
 
 def test_the_page_of_more_than_a_handful_says_that_they_are_queued(boss, settings):
     settings.SMSKA_SEND_AT_ONCE = 2
     page = choose(boss, "send", make(), make(), make()).content.decode()
-    assert "These are more than 2: they go into the queue" in page
+    assert "These are more than 2 messages, so they are queued" in page
 
 
 def test_the_page_tells_of_messages_whose_time_has_not_come(boss):
     later = timezone.now() + timedelta(hours=1)
     page = choose(boss, "send", make(send_after=later), make()).content.decode()
-    assert "1 of them has a later time" in page
+    assert "1 of them has a later sending time" in page
 
 
 def test_the_page_shows_what_one_agrees_to(boss):

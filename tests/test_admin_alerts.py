@@ -79,7 +79,7 @@ class TestProviders:
     def test_its_balance_and_how_old_that_is(self):
         at = timezone.now() - timedelta(minutes=5)
         ProviderState.objects.create(alias="default", balance=Decimal("7464"), balance_at=at)
-        assert words() == ["Balance of “default”: 7464, told 5\xa0minutes ago"]
+        assert words() == ["Balance of “default”: 7464, 5\xa0minutes ago"]
         assert not alerts.alerts()[0].warns
 
     @pytest.mark.parametrize(("low", "warns"), [(100, True), (99, False), (0, False)])
@@ -101,7 +101,7 @@ class TestProviders:
         assert words() == []
         SmsMessage.objects.update(send_after=timezone.now() - timedelta(minutes=3))
         [line] = alerts.alerts()
-        assert "nothing sends them" in line.words and line.query == "status__exact=queued"
+        assert "no worker sends them" in line.words and line.query == "status__exact=queued"
         circuit_breaker.heartbeat(["default"])
         assert words() == []
 
@@ -126,7 +126,7 @@ class TestTimeline:
         assert [(step.what, step.after) for step in timeline.steps(message)] == [
             ("Written by anna", ""),
             ("Handed to the gateway", ""),
-            ("Taken by the gateway", "after 1 s"),
+            ("Accepted by the gateway", "after 1 s"),
             ("Delivered", "after 2 min 5 s"),
         ]
         assert timeline.timeline(message).count("<li>") == 4
@@ -196,7 +196,7 @@ class TestAdvice:
     def test_who_may_not_decide_is_not_told_to(self):
         [message] = make("unknown")
         assert "“Send again”" in wording.advice(message)
-        assert "Somebody who may decide" in wording.advice(message, may_decide=False)
+        assert "A colleague with the permission" in wording.advice(message, may_decide=False)
 
     def test_marks_are_for_statuses(self):
         assert set(wording.MARKS) < set(states.Status)

@@ -230,7 +230,7 @@ def test_the_second_page_tells_all_and_does_nothing(boss):
     page = response.content.decode()
     assert "2 messages, 4 segments" in page and "2 segments for each number" in page
     assert f"{ONE}, {TWO}</p>" in page and "я" * 71 in page
-    assert "1 is no phone number." in page and "1 repeats an earlier number" in page
+    assert "1 entry is not a phone number." in page and "1 repeats an earlier number" in page
     assert "Ivan &lt;b&gt;" in page and "The same number as in line 1." in page
     assert "while you wait" in page and 'value="Send now"' in page
     assert not SmsMessage.objects.exists() and not outbox
@@ -244,7 +244,7 @@ def test_it_tells_the_balance_and_warns(boss, settings):
     def page(**changes):
         return boss.post(PAGE, filled(numbers=numbers, **changes)).content.decode()
 
-    assert "3, told 0\xa0minutes ago" in page() and "may not be enough" not in page()
+    assert "3, 0\xa0minutes ago" in page() and "may not be enough" not in page()
     assert "may not be enough" in page(body="я" * 71)
     assert "1 number is not a Russian mobile number" in page()
     assert "No worker has been seen" in page() and "is paused" not in page()
@@ -274,7 +274,7 @@ def test_it_warns_of_a_text_that_went_to_the_same_number_a_moment_ago(boss):
 def test_of_very_many_that_are_left_out_some_are_named(boss):
     numbers = "\n".join([ONE, *(f"x{index}" for index in range(300))])
     page = boss.post(PAGE, filled(numbers=numbers)).content.decode()
-    assert "300 are no phone numbers." in page and "And 100 more." in page
+    assert "300 entries are not phone numbers." in page and "And 100 more." in page
     assert page.count("only digits") == 200
 
 
@@ -293,7 +293,7 @@ def test_a_time_is_read_and_told_by_the_clock_that_is_shown(boss, monkeypatch):
 def test_one_is_sent_while_one_waits(boss, provider):
     response = send(boss, body="two\r\nlines", sender="Shop")
     message = SmsMessage.objects.get()
-    assert provider.times_taken("79041764995", "two\nlines") == 1
+    assert provider.times_accepted("79041764995", "two\nlines") == 1
     assert (message.status, message.sender, message.created_by) == ("sent", "Shop", boss.user)
     assert told(response)[0].startswith("Sent: 1 message")
     assert response.redirect_chain == [(f"{LIST}{message.pk}/change/", 302)]
@@ -322,7 +322,7 @@ def test_pressing_twice_sends_once(boss, provider, number):
     response = boss.post(PAGE, carried, follow=True)
     assert list(SmsMessage.objects.values()) == first and len(first) == number
     assert provider.sends == (number if number <= 5 else 0)
-    assert len(told(response)) == 1 and "not sent twice" in told(response)[0]
+    assert len(told(response)) == 1 and "will not be sent again" in told(response)[0]
     assert LogEntry.objects.count() == number
 
 
@@ -355,7 +355,7 @@ def test_numbers_that_are_added_on_the_way_back_get_theirs_and_no_other_a_second
     send(boss)
     response = send(boss, numbers=f"{ONE}\n{TWO}")
     assert stored() == [ONE, TWO] and len(outbox) == 2
-    assert "1 message was stored when you pressed the button before" in told(response)[1]
+    assert "1 message was already created when you submitted this form before" in told(response)[1]
 
 
 @pytest.mark.parametrize("changes", [{"body": "Other"}, {"sender": "Shop"}, {"nonce": "n2"}])

@@ -238,7 +238,7 @@ def test_where_two_columns_may_be_meant_it_asks(heads, names):
     text = f"{heads};Имя\n{ONE};{THREE};Иван\n{TWO};89161234567;Пётр"
     with pytest.raises(UnclearColumn, match=names) as asked:
         column(text.encode())
-    assert [event for event, _name in asked.value.columns] == ["A", "B"]
+    assert [letter for letter, _name in asked.value.columns] == ["A", "B"]
     assert "Choose it below" in asked.value.messages[0]
     assert taken(text, asked="B")[1] == f"\n{THREE}\n89161234567"
     with pytest.raises(ValidationError, match="has no column Q"):

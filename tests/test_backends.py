@@ -100,11 +100,11 @@ class TestSmska(Contract):
 
     def test_the_senders_own_name_goes_before_the_providers(self, backend):
         backend.send_messages([sms(sender="Own"), sms(sender="")])
-        assert [taken.sender for taken in self.gateway.taken] == ["Own", "Test"]
+        assert [entry.sender for entry in self.gateway.accepted] == ["Own", "Test"]
 
     def test_any_spelling_of_a_russian_mobile_number_is_taken(self, backend):
         backend.send_message(sms(to="8 (904) 176-49-95"))
-        assert self.gateway.taken[0].msisdn == "79041764995"
+        assert self.gateway.accepted[0].msisdn == "79041764995"
 
     @pytest.mark.parametrize("number", ["+4915112345678", "+74951234567", "nonsense", ""])
     def test_any_other_number_is_refused_before_the_network(self, backend, number):
@@ -276,16 +276,16 @@ class TestFailover(Contract):
     def test_the_next_is_tried_where_the_first_surely_did_not_take_it(self, backend, name):
         self.first.script_all(Fault(name))
         assert backend.send_message(sms()).alias == "second"
-        assert len(self.second.taken) == 1
+        assert len(self.second.accepted) == 1
 
     def test_a_wrong_login_is_not_repeated(self, backend):
         self.first.script_all(Fault("wrong_login"))
         assert backend.send_messages([sms(), sms(), sms()]) == 3
         assert self.first.sends == 1 and self.second.sends == 3
 
-    @pytest.mark.parametrize("taken", [True, False])
-    def test_after_an_unknown_outcome_nothing_else_is_tried(self, backend, taken):
-        self.first.script_all(Fault("close_without_answer", taken=taken))
+    @pytest.mark.parametrize("accepted", [True, False])
+    def test_after_an_unknown_outcome_nothing_else_is_tried(self, backend, accepted):
+        self.first.script_all(Fault("close_without_answer", accepted=accepted))
         with pytest.raises(SmsOutcomeUnknown):
             backend.send_message(sms())
         assert self.second.sends == 0
@@ -338,7 +338,7 @@ class TestFailover(Contract):
             Worker().run_once()
             self.queue()
         Worker().run_once()
-        assert self.first.sends == 1 and len(self.second.taken) == 20
+        assert self.first.sends == 1 and len(self.second.accepted) == 20
         assert self.reasons() == {"first": "account"}
         assert caplog.text.count("failover both: not accepted by first") == 1
         assert caplog.text.count("provider first is paused (account)") == 1
@@ -354,11 +354,11 @@ class TestFailover(Contract):
         self.first.unscript()
         self.queue(1)
         Worker().run_once()
-        assert self.first.balances == 0 and len(self.second.taken) == 2
+        assert self.first.balances == 0 and len(self.second.accepted) == 2
         ProviderState.objects.update(probe_at=timezone.now())
         self.queue(3)
         Worker().run_once()
-        assert self.first.balances == 1 and len(self.first.taken) == 3
+        assert self.first.balances == 1 and len(self.first.accepted) == 3
         assert self.reasons() == {}
 
     def test_a_member_that_hangs_is_passed_over_after_a_few(self, transactional_db):
@@ -366,7 +366,7 @@ class TestFailover(Contract):
         self.queue(10)
         Worker().run_once()
         assert SmsMessage.objects.filter(status="unknown").count() == 3
-        assert len(self.second.taken) == 7
+        assert len(self.second.accepted) == 7
         assert self.reasons() == {"first": "hanging"}
 
     def test_a_success_of_one_member_says_nothing_of_another(self, transactional_db):
@@ -393,9 +393,9 @@ class TestFailover(Contract):
         Worker(concurrency=1).run_once()
         assert SmsMessage.objects.filter(status="sent").count() == 10
         if place == "close":
-            assert len(self.second.taken) == 0
+            assert len(self.second.accepted) == 0
         else:
-            assert len(self.second.taken) == 10
+            assert len(self.second.accepted) == 10
             assert self.reasons() == {"first": "broken"}
             assert Hostile.calls["send_message"] <= 3
 
@@ -459,7 +459,7 @@ SENDERS = [
     ("900", True),
     ("MyLongShop12", False),
     ("Магазин", False),
-    ("МуShор", False),  # Cyrillic events that look Latin
+    ("МуShор", False),  # Cyrillic letters that look Latin
     ("Café", False),
     ("1234567890123456", False),
     (" Shop", False),
@@ -482,7 +482,7 @@ def test_a_sender_that_no_phone_shows_is_warned_of(gateway, caplog, sender, righ
         assert backend.send_messages([sms(sender=sender)]) == right
     warned = [one for one in caplog.records if "will be refused; a sender has" in one.getMessage()]
     assert len(warned) == (not right)
-    assert len(gateway.taken) == 2 * right
+    assert len(gateway.accepted) == 2 * right
 
 
 def test_a_backend_without_send_message_says_what_is_missing():

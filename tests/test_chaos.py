@@ -64,8 +64,8 @@ class Stage:
         if outcome is not None:
             sending.record([Result(message, outcome)])
 
-    def next_meets(self, name, taken=None):
-        self.gateway.script_next(Fault(name, taken))
+    def next_meets(self, name, accepted=None):
+        self.gateway.script_next(Fault(name, accepted))
 
     def work(self):
         """All that goes on by itself: leases end, what waits is due, a worker makes its pass."""

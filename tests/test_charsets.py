@@ -136,7 +136,7 @@ class TestTexts:
 class TestWordsOfOthers:
     def test_a_refusal_is_kept(self, narrow, provider):
         good, bad = narrow
-        provider.script(1, answer(f"-4|{good} {bad}\0 {'x' * 5000}".encode(), taken=False))
+        provider.script(1, answer(f"-4|{good} {bad}\0 {'x' * 5000}".encode(), accepted=False))
         with pytest.raises((InvalidRequest, SmsError)) as refused:
             send_sms(NUMBER, "text")
         row = SmsMessage.objects.get(pk=refused.value.sms)

@@ -169,10 +169,10 @@ class TestSendTestSms:
     def test_it_sends_to_each_number_and_shows_none_whole(self, gateway):
         out, error = run("sendtestsms", "8 904 176-49-95", "+79041764996", "--text", "Hello")
         assert error is None
-        assert [taken.msisdn for taken in gateway.taken] == ["79041764995", "79041764996"]
-        assert {taken.text for taken in gateway.taken} == {"Hello"}
+        assert [entry.msisdn for entry in gateway.accepted] == ["79041764995", "79041764996"]
+        assert {entry.text for entry in gateway.accepted} == {"Hello"}
         pk = SmsMessage.objects.get(to=NUMBER).pk
-        assert f"+7904•••4995 (SMS {pk}): accepted as {gateway.taken[0].id}.\n" in out
+        assert f"+7904•••4995 (SMS {pk}): accepted as {gateway.accepted[0].id}.\n" in out
         assert "1764995" not in out and "1764996" not in out
 
     def test_a_number_that_was_not_sent_is_masked_like_any_other(self, gateway):
@@ -202,7 +202,7 @@ class TestSendTestSms:
         assert error == "Accepted: 0 of 1."
 
     def test_a_doubt_is_said_plainly(self, gateway):
-        gateway.script(1, Fault("reset_after_request", taken=True))
+        gateway.script(1, Fault("reset_after_request", accepted=True))
         out, error = run("sendtestsms", NUMBER)
         assert "OUTCOME UNKNOWN, it may have been sent." in out
         assert error == "Accepted: 0 of 1."
@@ -224,7 +224,7 @@ class TestWorkerCommand:
         send_mass_sms([(f"+7904176{n}", "Hello") for n in range(4950, 4955)])
         queue_sms("+74950000000", "No mobile number")
         assert run("sms_worker", "--once") == ("sent 5, failed 1\n", None)
-        assert len(gateway.taken) == 5
+        assert len(gateway.accepted) == 5
 
     def test_it_says_that_nothing_was_due(self):
         assert run("sms_worker", "--once") == ("Nothing was due.\n", None)
@@ -240,7 +240,7 @@ class TestWorkerCommand:
         queue_sms(NUMBER, "Mine", using="bulk")
         queue_sms(NUMBER, "Not mine")
         run("sms_worker", "--once", "--using", "bulk")
-        assert [taken.text for taken in gateway.taken] == ["Mine"]
+        assert [entry.text for entry in gateway.accepted] == ["Mine"]
 
     @pytest.mark.parametrize(
         ("option", "words"),
@@ -281,12 +281,14 @@ class TestWorkerCommand:
         away = OperationalError("the host db.internal does not answer")
         said = during_passes(monkeypatch, raises(away), raises(away), None)
         assert said.endswith("Stopped.\n")
-        assert caplog.text.count("The database is away or busy (OperationalError).") == 2
+        assert (
+            caplog.text.count("The database cannot be reached or is busy (OperationalError).") == 2
+        )
         assert "db.internal" not in caplog.text
 
     def test_one_pass_without_a_database_fails_with_a_word(self, monkeypatch):
         monkeypatch.setattr(Worker, "run_once", raises(OperationalError("gone")))
-        assert "Nothing is lost: run this again." in run("sms_worker", "--once")[1]
+        assert "Nothing is lost. Run this again." in run("sms_worker", "--once")[1]
 
     def test_the_signal_handlers_are_put_back(self):
         before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -381,7 +383,7 @@ def test_a_worker_told_to_stop_leaves_nothing_in_doubt(gateway, start_worker, en
     """
     send_mass_sms([(f"+7904176{n}", "Hello") for n in range(4950, 4958)])
     answer = Event()
-    gateway.script_all(Fault("late", taken=True, until=answer))
+    gateway.script_all(Fault("late", accepted=True, until=answer))
     gateway.script(1, None)
     worker = start_worker("--concurrency", "2", "--interval", "0.1")
     try:
@@ -396,7 +398,7 @@ def test_a_worker_told_to_stop_leaves_nothing_in_doubt(gateway, start_worker, en
     assert worker.wait(30) == 0
     assert worker.stdout.read() == "sent 3\nStopped.\n"
     assert statuses() == {"sent": 3, "queued": 5}
-    assert len(gateway.taken) == 3
+    assert len(gateway.accepted) == 3
     assert set(SmsMessage.objects.filter(status="queued").values_list("token", "lease_until")) == {
         ("", None)
     }

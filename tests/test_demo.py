@@ -172,10 +172,10 @@ class TestOrderReady:
         assert "failed. Staff can send it again in the admin." in page(self.press(real_site))
 
     def test_a_doubt_is_said_and_pressing_again_sends_nothing(self, real_site):
-        real_site.gateway.script(1, Fault("reset_after_request", taken=True))
+        real_site.gateway.script(1, Fault("reset_after_request", accepted=True))
         assert "It is not certain whether the SMS was sent." in page(self.press(real_site))
         assert "was perhaps sent. Decide in the admin." in page(self.press(real_site))
-        assert len(real_site.gateway.taken) == 1
+        assert len(real_site.gateway.accepted) == 1
 
 
 class TestCode:
@@ -283,9 +283,9 @@ class TestCode:
         assert "The code could not be sent." in page(self.ask(real_site))
 
     def test_a_code_that_may_have_been_sent_can_be_typed(self, real_site):
-        real_site.gateway.script(1, Fault("reset_after_request", taken=True))
+        real_site.gateway.script(1, Fault("reset_after_request", accepted=True))
         assert "If it does not arrive in a minute, ask for another." in page(self.ask(real_site))
-        code = real_site.gateway.taken[0].text[:6]
+        code = real_site.gateway.accepted[0].text[:6]
         assert "is yours" in self.check(real_site, code)
 
     def test_a_bad_number_is_said_at_its_field(self, site):

@@ -43,8 +43,8 @@ def work_on_after_the_lease():
     Worker(concurrency=WIDTH).run_once()
 
 
-def times_taken(provider):
-    return Counter(taken.text for taken in provider.taken)
+def times_accepted(provider):
+    return Counter(entry.text for entry in provider.accepted)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def queued(provider):
 def test_a_worker_killed_at_any_step_doubles_and_loses_nothing(queued, step):
     """Promise 5: what was in the air is unknown, all others go on by themselves."""
     assert start(queued, step).wait(60) == -signal.SIGKILL
-    before = times_taken(queued)
+    before = times_accepted(queued)
     if step in ("claimed", "connected", "marked"):
         assert before == {}, "nothing leaves before its row is marked and committed"
     work_on_after_the_lease()
@@ -68,17 +68,17 @@ def test_a_worker_killed_at_any_step_doubles_and_loses_nothing(queued, step):
     assert after["unknown"] <= WIDTH
     if step in ("claimed", "connected"):
         assert after["unknown"] == 0
-    assert all(times == 1 for times in times_taken(queued).values())
+    assert all(times == 1 for times in times_accepted(queued).values())
     for row in SmsMessage.objects.filter(status="sent"):
-        assert queued.times_taken("79041764995", row.body) == 1
+        assert queued.times_accepted("79041764995", row.body) == 1
     for row in SmsMessage.objects.filter(status="unknown"):
         assert row.error_code == "lease"
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_a_worker_killed_with_requests_in_the_air(queued, taken):
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_worker_killed_with_requests_in_the_air(queued, accepted):
     release = threading.Event()
-    queued.script_all(Fault("late", taken=taken, until=release))
+    queued.script_all(Fault("late", accepted=accepted, until=release))
     queued.script(1, None)  # the first goes alone, until it is answered
     worker = start(queued)
     assert queued.wait_for(lambda: queued.sends == 1 + WIDTH, timeout=30)
@@ -92,13 +92,13 @@ def test_a_worker_killed_with_requests_in_the_air(queued, taken):
     work_on_after_the_lease()
     assert statuses() == {"unknown": WIDTH, "sent": MESSAGES - WIDTH}
     assert queued.sends == MESSAGES
-    assert all(times == 1 for times in times_taken(queued).values())
+    assert all(times == 1 for times in times_accepted(queued).values())
 
 
 def test_a_worker_that_stands_still_for_two_leases_sends_nothing_of_it_again(queued):
     """SIGSTOP in the middle of the requests; another worker works on meanwhile."""
     release = threading.Event()
-    queued.script_all(Fault("late", taken=True, until=release))
+    queued.script_all(Fault("late", accepted=True, until=release))
     queued.script(1, None)
     worker = start(queued)
     assert queued.wait_for(lambda: queued.sends == 1 + WIDTH, timeout=30)
@@ -130,5 +130,5 @@ def test_two_workers_and_two_people_send_each_message_once(provider):
     assert [worker.wait(60) for worker in workers] == [0, 0]
     assert set(sent) <= {"by hand", "WrongStatus"}
     assert statuses() == {"sent": 60}
-    assert len(provider.taken) == 60
-    assert all(times == 1 for times in times_taken(provider).values())
+    assert len(provider.accepted) == 60
+    assert all(times == 1 for times in times_accepted(provider).values())

@@ -256,7 +256,7 @@ def test_what_became_of_messages_is_counted_too(russian):
         ("", ""),
         (sending.EXPIRED_UNSENT, "Срок истёк раньше, чем сообщение удалось отправить."),
         (
-            exceptions.InvalidRecipient(gateway_text="-6|Invalid MSISDN").words,
+            exceptions.InvalidRecipient(gateway_text="-6|Invalid MSISDN").text,
             "Шлюз не отправляет на этот номер. Исправьте номер. Ответ шлюза: -6|Invalid MSISDN",
         ),
         (
@@ -264,7 +264,7 @@ def test_what_became_of_messages_is_counted_too(russian):
             "Ответ пришёл с опозданием: сообщение принято.",
         ),
         (
-            f"{sending.LATE}{exceptions.InvalidRequest(gateway_text='-4|x').words}",
+            f"{sending.LATE}{exceptions.InvalidRequest(gateway_text='-4|x').text}",
             "Ответ пришёл с опозданием: Шлюз не принял сообщение. Ответ шлюза: -4|x",
         ),
         ("Words of another program.", "Words of another program."),

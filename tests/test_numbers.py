@@ -196,6 +196,6 @@ def test_a_masked_number_shows_its_ends_alone():
 
 
 def test_a_text_of_ligatures_does_not_swell():
-    """NFKC makes 18 events of this one, and a file may have millions of it."""
+    """NFKC makes 18 letters of this one, and a file may have millions of it."""
     assert len(plain("\ufdfa" * 60)) == 60
     assert plain("\ufb01\u00bd\uff11") == "fi\u00bd1"

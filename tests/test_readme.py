@@ -163,7 +163,7 @@ def test_a_view_that_must_know(provider, settings, client, balance, answer):
     with mock.patch.dict(connection.settings_dict, ATOMIC_REQUESTS=True):
         response = client.post("/ready/", {"phone": "8 904 176-49-95"})
     assert response.content.decode().startswith(answer)
-    assert len(provider.taken) == balance
+    assert len(provider.accepted) == balance
 
 
 @pytest.mark.django_db(transaction=True)

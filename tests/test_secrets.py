@@ -35,7 +35,7 @@ FAULTS = {
     "wrong login": Fault("wrong_login"),
     "no answer": Fault("reset_after_request"),
     "echo of the request": answer(
-        f"-4|{LOGIN} {PASSWORD} {TEXT} {NUMBER} APIPassword={PASSWORD}".encode(), taken=False
+        f"-4|{LOGIN} {PASSWORD} {TEXT} {NUMBER} APIPassword={PASSWORD}".encode(), accepted=False
     ),
     "echo in a PHP warning": answer(
         f"Warning: query('{PASSWORD}', '{NUMBER[1:]}', '{TEXT}') in x.php".encode()

@@ -81,10 +81,10 @@ def test_a_message_is_stored_sent_and_tracked(provider, heard):
     message = send_sms("8 904 176-49-95", "Ваш заказ готов")
     assert message.to == NUMBER
     assert message.status == stored(message.pk).status == "sent"
-    (taken,) = provider.taken
-    assert (taken.msisdn, taken.text, taken.sender) == ("79041764995", "Ваш заказ готов", "Test")
+    (entry,) = provider.accepted
+    assert (entry.msisdn, entry.text, entry.sender) == ("79041764995", "Ваш заказ готов", "Test")
     row = stored(message.pk)
-    assert row.gateway_id == taken.id
+    assert row.gateway_id == entry.id
     assert (row.segments, row.encoding, row.attempts) == (1, "UCS-2", 1)
     assert row.created_at <= row.claimed_at <= row.sending_at <= row.sent_at
     assert row.next_status_at > row.sent_at
@@ -125,8 +125,8 @@ def test_a_refusal_is_raised_and_nothing_follows_it(provider, heard, name, error
     row = stored(refused.value.sms)
     assert refused.value.alias == "default" and refused.value.code == code
     assert (row.status, row.error_code) == ("failed", code)
-    assert row.error_text == refused.value.words and row.finished_at
-    assert provider.taken == []
+    assert row.error_text == refused.value.text and row.finished_at
+    assert provider.accepted == []
     assert heard == [("sending", "failed", row.pk), ("failed", row.pk)]
 
 
@@ -140,14 +140,14 @@ def test_no_connection_is_raised_and_nothing_was_written(provider, settings):
     assert (row.status, row.sending_at) == ("failed", None)
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_a_lost_answer_is_unknown_whatever_the_truth(provider, heard, taken):
-    provider.script(1, Fault("reset_after_request", taken))
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_lost_answer_is_unknown_whatever_the_truth(provider, heard, accepted):
+    provider.script(1, Fault("reset_after_request", accepted))
     with pytest.raises(SmsOutcomeUnknown) as lost:
         send_sms(NUMBER, "text")
     row = stored(lost.value.sms)
     assert row.status == "unknown"
-    assert len(provider.taken) == taken
+    assert len(provider.accepted) == accepted
     assert heard == [("sending", "unknown", row.pk)]
 
 
@@ -304,7 +304,7 @@ class TestIdempotencyKey:
         again = send_sms("8 904 176-49-95", "text", idempotency_key="order-42", sender="Other")
         queued = queue_sms(NUMBER, "text", idempotency_key="order-42")
         assert first == again == queued
-        assert len(provider.taken) == 1 and SmsMessage.objects.count() == 1
+        assert len(provider.accepted) == 1 and SmsMessage.objects.count() == 1
 
     def test_a_text_with_the_line_ends_of_a_browser_is_the_same_text(self, provider):
         first = queue_sms(NUMBER, "a\r\nb", idempotency_key="k")
@@ -327,7 +327,7 @@ class TestIdempotencyKey:
         assert refused.value.__context__ is None
         for secret in ("8642", "первый", "1764995", "4996"):
             assert secret not in str(refused.value)
-        assert list(SmsMessage.objects.all()) == [first] and len(provider.taken) == 1
+        assert list(SmsMessage.objects.all()) == [first] and len(provider.accepted) == 1
 
     def test_a_failed_one_is_returned_and_not_sent_again(self, provider):
         provider.script(1, Fault("bad_number"))
@@ -425,7 +425,7 @@ class TestInsideATransaction:
             message = send_sms(NUMBER, "text")
             assert message.status == "claimed" and provider.sends == 0
         assert message.status == stored(message.pk).status == "sent"
-        assert len(provider.taken) == 1
+        assert len(provider.accepted) == 1
 
     def test_a_rollback_sends_nothing(self, provider):
         with pytest.raises(ZeroDivisionError), transaction.atomic():
@@ -493,7 +493,7 @@ class TestQueue:
     def test_it_can_be_sent_at_once_by_hand(self, provider):
         message = queue_sms(NUMBER, "text", send_after=timezone.now() + timedelta(days=1))
         message.send()
-        assert message.status == "sent" and len(provider.taken) == 1
+        assert message.status == "sent" and len(provider.accepted) == 1
 
 
 class TestSendOfAStoredMessage:
@@ -570,7 +570,7 @@ class TestSendOfAStoredMessage:
         assert stored(message.pk).status == message.status == "failed"
         ProviderState.objects.all().delete()  # whatever it was, it is over
         Worker().run_once()
-        assert provider.taken == []
+        assert provider.accepted == []
 
     def test_an_expired_one_fails_with_a_word(self, provider):
         message = queue_sms(NUMBER, "text")
@@ -686,7 +686,7 @@ class TestNow:
             send_sms(NUMBER, "text", may_wait=True)
         assert doubt.value.code == "database"
         others()
-        assert SmsMessage.objects.get().status == "sent" and len(provider.taken) == 1
+        assert SmsMessage.objects.get().status == "sent" and len(provider.accepted) == 1
 
     def test_a_database_that_is_away_before_what_may_wait_is_stored(self, provider):
         with connection.execute_wrapper(Away("")), pytest.raises(SmsNotSent) as refused:
@@ -717,7 +717,7 @@ class TestNow:
             message = send_sms(NUMBER, "text", may_wait=True)
         assert stored(message.pk).status == "claimed" and provider.sends == 0
         others()
-        assert stored(message.pk).status == "sent" and len(provider.taken) == 1
+        assert stored(message.pk).status == "sent" and len(provider.accepted) == 1
 
     @pytest.mark.parametrize(
         ("status", "error"), [("draft", SmsNotSent), ("queued", SmsOutcomeUnknown)]
@@ -730,7 +730,7 @@ class TestNow:
             message.send()
         assert (refused.value.code, refused.value.sms) == ("database", message.pk)
         others()
-        assert len(provider.taken) == (status == "queued")
+        assert len(provider.accepted) == (status == "queued")
 
     @pytest.mark.parametrize("paused", [False, True])
     def test_what_is_stored_is_so_though_no_worker_could_be_woken(self, provider, paused):
@@ -751,7 +751,7 @@ class TestNow:
         marked = Away("UPDATE", first=2)  # the mark passes
         with connection.execute_wrapper(marked), pytest.raises(SmsOutcomeUnknown) as lost:
             send_sms(NUMBER, "text")
-        assert stored(lost.value.sms).status == "sending" and len(provider.taken) == 1
+        assert stored(lost.value.sms).status == "sending" and len(provider.accepted) == 1
         assert "CRITICAL" in caplog.text
 
     def test_its_process_is_killed_after_the_commit(self, provider, others, monkeypatch):
@@ -766,7 +766,7 @@ class TestNow:
         with transaction.atomic():
             message = send_sms(NUMBER, "text")
             SmsMessage.objects.update(lease_until=timezone.now() - timedelta(hours=1))
-        assert stored(message.pk).status == "sent" and len(provider.taken) == 1
+        assert stored(message.pk).status == "sent" and len(provider.accepted) == 1
 
     def test_a_claim_that_was_given_up_is_not_sent(self, provider, monkeypatch):
         begin = sending.attempt
@@ -788,7 +788,7 @@ class TestNow:
             message = send_sms(NUMBER, "text")
         assert stored(message.pk).status == "failed"
         others()
-        assert provider.taken == []
+        assert provider.accepted == []
 
     @pytest.mark.parametrize("name", ["no_credit", "sent_error"])
     def test_what_may_wait_waits_in_the_queue_and_raises_nothing(self, provider, others, name):
@@ -926,8 +926,8 @@ class TestOneClaimOneLeave:
         with connection.execute_wrapper(Once(take_back)):
             Worker(concurrency=4).run_once()
         Worker(concurrency=4).run_once()
-        assert {taken.text for taken in provider.taken} <= {f"text {n}" for n in range(30)}
-        assert len(provider.taken) == len({taken.text for taken in provider.taken})
+        assert {entry.text for entry in provider.accepted} <= {f"text {n}" for n in range(30)}
+        assert len(provider.accepted) == len({entry.text for entry in provider.accepted})
 
 
 class Once:
@@ -958,7 +958,7 @@ class TestTurn:
         sending.mark_sending(claimed[:3])
         return claimed
 
-    def taken(self, messages):
+    def accepted(self, messages):
         return [sending.Result(message, Receipt(f"id-{message.body}")) for message in messages]
 
     def rows(self):
@@ -967,7 +967,7 @@ class TestTurn:
 
     def test_it_is_one_query(self, six, django_assert_num_queries):
         with django_assert_num_queries(1):
-            marked = sending.record_and_mark(self.taken(six[:3]), six[3:])
+            marked = sending.record_and_mark(self.accepted(six[:3]), six[3:])
         assert marked == set(map(sending.claim_of, six[3:]))
         sent = ["a sent id-a", "b sent id-b", "c sent id-c"]
         assert self.rows() == [*sent, "d sending", "e sending", "f sending"]
@@ -989,13 +989,14 @@ class TestTurn:
     )
     def test_what_was_lost_meanwhile_stays_as_it_is(self, six, lost, found):
         SmsMessage.objects.filter(pk__in=[six[1].pk, six[4].pk]).update(**lost)
-        marked = sending.record_and_mark(self.taken(six[:3]), six[3:])
+        marked = sending.record_and_mark(self.accepted(six[:3]), six[3:])
         assert marked == set(map(sending.claim_of, [six[3], six[5]]))
         expected = ["a sent id-a", found["b"], "c sent id-c", "d sending", found["e"], "f sending"]
         assert self.rows() == expected
 
     def test_others_under_the_token_are_left_alone(self, six):
-        assert sending.record_and_mark(self.taken(six[:1]), six[3:4]) == {sending.claim_of(six[3])}
+        outcomes = self.accepted(six[:1])
+        assert sending.record_and_mark(outcomes, six[3:4]) == {sending.claim_of(six[3])}
         left = ["b sending", "c sending", "d sending", "e claimed", "f claimed"]
         assert self.rows() == ["a sent id-a", *left]
 
@@ -1012,7 +1013,7 @@ class TestTurn:
 
         monkeypatch.setattr(sending, "_update_rows", committed_then_lost)
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
-        marked = sending.record_and_mark(self.taken(six[:3]), six[3:])
+        marked = sending.record_and_mark(self.accepted(six[:3]), six[3:])
         assert marked == set(map(sending.claim_of, six[3:]))
         assert [message.status for message in six] == ["sent"] * 3 + ["sending"] * 3
         assert "CRITICAL" not in caplog.text
@@ -1232,7 +1233,7 @@ class TestRecover:
 class TestAPersonsWord:
     @pytest.fixture
     def unknown(self, provider):
-        provider.script(1, Fault("reset_after_request", taken=True))
+        provider.script(1, Fault("reset_after_request", accepted=True))
         with pytest.raises(SmsOutcomeUnknown) as lost:
             send_sms(NUMBER, "text", sender="Own", priority=3)
         return stored(lost.value.sms)
@@ -1360,8 +1361,8 @@ class TestModel:
         text = "x" * 79 + end + "y" * 80
         message = send_sms(NUMBER, text)
         assert (message.segments, stored(message.pk).segments) == (1, 1)
-        assert [one.text for one in provider.taken] == ["x" * 79 + "\n" + "y" * 80]
-        assert stored(message.pk).body == message.body == provider.taken[0].text
+        assert [one.text for one in provider.accepted] == ["x" * 79 + "\n" + "y" * 80]
+        assert stored(message.pk).body == message.body == provider.accepted[0].text
 
     def test_an_edit_writes_what_a_person_may_edit_and_no_status(self, db):
         """Saving all columns would revert what a worker wrote meanwhile."""
@@ -1379,7 +1380,7 @@ class TestModel:
     def test_what_no_person_may_edit_is_refused_and_nothing_is_stored(self, db, fields):
         draft = SmsMessage.objects.create(to=NUMBER, body="text")
         draft.body, draft.gateway_id = "changed", "made-up"
-        with pytest.raises(ValueError, match="save.. cannot write .*A person may edit: to, body"):
+        with pytest.raises(ValueError, match="save.. cannot write .*It writes: to, body"):
             draft.save(update_fields=fields)
         with pytest.raises(ValueError, match="cannot write"):
             async_to_sync(draft.asave)(update_fields=fields)

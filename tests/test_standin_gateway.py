@@ -29,7 +29,7 @@ from django_smska.testing.gateway import FAULTS, Fault, StandInGateway, answer, 
 NUMBER, TEXT = "79041764995", "Проверка"
 LOGIN = {"APIKey": "test", "APIPassword": "test"}
 SEND = {**LOGIN, "Message": TEXT, "MSISDN": NUMBER, "SenderID": "test"}
-TRUTHS = [(name, taken) for name, kind in FAULTS.items() for taken in kind.truths]
+TRUTHS = [(name, accepted) for name, kind in FAULTS.items() for accepted in kind.truths]
 
 
 @pytest.fixture
@@ -141,10 +141,10 @@ class TestProtocol:
         """What is wrong is refused with the documented text, and not taken."""
         with StandInGateway(senders=["test"]) as gateway:
             assert post(gateway, **changes) == faults.ERRORS[code]
-            assert gateway.taken == []
+            assert gateway.accepted == []
 
     def test_texts_are_the_documented_ones(self) -> None:
-        """The error texts are the provider's, event by event."""
+        """The error texts are the provider's, letter by letter."""
         assert faults.ERRORS[-3] == b"-3|Sent Error"
         assert faults.ERRORS[-6].endswith(b"is not valid or can not be reached via the API")
         assert faults.ERRORS[-7] == b"-7|Your SenderID is not valid."
@@ -175,7 +175,7 @@ class TestProtocol:
             % urlencode(SEND).encode(),
         )
         assert data.endswith(faults.ERRORS[-4])
-        assert (gateway.taken, gateway.sends) == ([], 0)
+        assert (gateway.accepted, gateway.sends) == ([], 0)
 
     def test_json_is_refused(self, gateway: StandInGateway) -> None:
         """A body that is no form has no parameters."""
@@ -186,7 +186,7 @@ class TestProtocol:
         """Any other address is not found."""
         data = request_bytes(SEND).replace(b"httppost.php", b"other.php")
         assert exchange(gateway, data).startswith(b"HTTP/1.1 404 ")
-        assert gateway.taken == []
+        assert gateway.accepted == []
 
     @pytest.mark.parametrize(
         "data",
@@ -253,12 +253,12 @@ class TestRecords:
         assert (request.number, request.connection, request.sort) == (1, 1, "send")
 
     def test_ledger(self, gateway: StandInGateway) -> None:
-        """The ledger has each message taken, and counts a text that came twice."""
+        """The ledger has each message accepted, and counts a text that came twice."""
         first, second = send(gateway), send(gateway)
-        assert [entry.id for entry in gateway.taken] == [first, second]
-        assert (gateway.taken[1].text, gateway.taken[1].request) == (TEXT, 2)
-        assert gateway.times_taken(NUMBER, TEXT) == 2
-        assert gateway.times_taken(NUMBER, "other") == 0
+        assert [entry.id for entry in gateway.accepted] == [first, second]
+        assert (gateway.accepted[1].text, gateway.accepted[1].request) == (TEXT, 2)
+        assert gateway.times_accepted(NUMBER, TEXT) == 2
+        assert gateway.times_accepted(NUMBER, "other") == 0
 
     def test_counters(self, gateway: StandInGateway) -> None:
         """Sends, queries and balances are counted apart."""
@@ -273,7 +273,7 @@ class TestRecords:
         with StandInGateway(ledger=path) as gateway, connect(gateway) as sock:
             gateway.script_next(Fault("late", until=release))
             sock.sendall(request_bytes(SEND))
-            assert gateway.wait_for(lambda: gateway.taken)
+            assert gateway.wait_for(lambda: gateway.accepted)
             entry = json.loads(path.read_text("utf-8"))
             release.set()
             assert entry["id"].encode() in read_all(sock)
@@ -293,7 +293,7 @@ class TestRecords:
             StandInGateway(ledger=tmp_path / "no" / "ledger").start()
 
     def test_many_at_once(self, gateway: StandInGateway) -> None:
-        """Many clients at once are all taken, once each."""
+        """Many clients at once are all accepted, once each."""
         threads = [
             threading.Thread(target=post, args=(gateway,), kwargs={"Message": str(number)})
             for number in range(50)
@@ -302,7 +302,7 @@ class TestRecords:
             thread.start()
         for thread in threads:
             thread.join()
-        assert all(gateway.times_taken(NUMBER, str(number)) == 1 for number in range(50))
+        assert all(gateway.times_accepted(NUMBER, str(number)) == 1 for number in range(50))
         assert gateway.balance == 950
 
     def test_on_send(self) -> None:
@@ -379,19 +379,19 @@ class TestConnections:
         """Closing does not wait for the latency to pass."""
         with StandInGateway(latency=600) as gateway, connect(gateway) as sock:
             sock.sendall(request_bytes(SEND))
-            assert gateway.wait_for(lambda: gateway.taken)
+            assert gateway.wait_for(lambda: gateway.accepted)
 
 
 class TestScript:
     def test_numbered(self, gateway: StandInGateway) -> None:
-        """`script(3, …)` failures the third send; other requests are not counted."""
+        """`script(3, …)` strikes the third send; other requests are not counted."""
         gateway.script(3, Fault("sent_error"))
         post(gateway, LOGIN, Action="balance")
         codes = [post(gateway)[:2] for _ in range(4)]
         assert codes == [b"0|", b"0|", b"-3", b"0|"]
 
     def test_next(self, gateway: StandInGateway) -> None:
-        """`script_next` failures the next send that nothing is scripted for."""
+        """`script_next` strikes the next send that nothing is scripted for."""
         post(gateway)
         gateway.script(3, Fault("bad_number"))
         gateway.script_next(Fault("sent_error"))
@@ -399,7 +399,7 @@ class TestScript:
         assert [post(gateway)[:2] for _ in range(4)] == [b"-3", b"-6", b"-7", b"0|"]
 
     def test_all(self, gateway: StandInGateway) -> None:
-        """`script_all` failures every send, but for those scripted one by one."""
+        """`script_all` strikes every send, but for those scripted one by one."""
         gateway.script_all(Fault("sent_error"))
         gateway.script(2, None)
         assert [post(gateway)[:2] for _ in range(3)] == [b"-3", b"0|", b"-3"]
@@ -426,7 +426,7 @@ class TestScript:
         assert drawn == [second.planned("send", n) for n in range(199, 0, -1)][::-1]
         met = [fault for fault in drawn if fault]
         assert 20 < len(met) < 100
-        assert {fault.taken for fault in met} == {True, False}
+        assert {fault.accepted for fault in met} == {True, False}
 
     def test_seed_is_told(self) -> None:
         """A seed taken by chance is told, so that a run can be repeated."""
@@ -453,13 +453,13 @@ class TestScript:
 
     def test_impossible_truth(self) -> None:
         """A truth that a fault cannot have is refused."""
-        with pytest.raises(ValueError, match="'reset_at_accept' cannot have taken=True"):
-            Fault("reset_at_accept", taken=True)
+        with pytest.raises(ValueError, match="'reset_at_accept' cannot have accepted=True"):
+            Fault("reset_at_accept", accepted=True)
 
     def test_usual_truth(self) -> None:
         """Without a truth the message is taken wherever that can be."""
-        assert Fault("silence").taken is True
-        assert Fault("http_404").taken is False
+        assert Fault("silence").accepted is True
+        assert Fault("http_404").accepted is False
 
 
 def played(gateway: StandInGateway, fault: Fault) -> bytes | type[Exception]:
@@ -478,12 +478,12 @@ def body_of(gateway: StandInGateway, fault: Fault) -> bytes:
 
 
 class TestEveryFault:
-    @pytest.mark.parametrize(("name", "taken"), TRUTHS)
-    def test_truth_and_end(self, gateway: StandInGateway, name: str, taken: bool) -> None:
+    @pytest.mark.parametrize(("name", "accepted"), TRUTHS)
+    def test_truth_and_end(self, gateway: StandInGateway, name: str, accepted: bool) -> None:
         """The message is taken or not as the fault says; it ends when the client hangs up."""
         on = FAULTS[name].on
         message_id = send(gateway) if on == "query" else ""
-        gateway.script_next(Fault(name, taken, body=b"{line}", seconds=0.001))
+        gateway.script_next(Fault(name, accepted, body=b"{line}", seconds=0.001))
         form = {**LOGIN, "Action": "query", "BatchId": message_id} if message_id else SEND
         with contextlib.suppress(OSError), connect(gateway) as sock:
             sock.sendall(request_bytes(form))
@@ -493,7 +493,7 @@ class TestEveryFault:
             if name not in ("silence", "tls_hang"):
                 sock.recv(1)
         assert gateway.wait_for(lambda: gateway.open_connections == 0)
-        assert len(gateway.taken) == (1 if on == "query" else taken)
+        assert len(gateway.accepted) == (1 if on == "query" else accepted)
 
     @pytest.mark.parametrize(
         "name", ["silence", "endless_100", "byte_by_byte", "slow_body", "huge_body"]
@@ -503,24 +503,26 @@ class TestEveryFault:
         with StandInGateway() as gateway, connect(gateway) as sock:
             gateway.script_next(Fault(name))
             sock.sendall(request_bytes(SEND))
-            assert gateway.wait_for(lambda: gateway.taken)
+            assert gateway.wait_for(lambda: gateway.accepted)
         assert gateway.open_connections == 0
 
-    @pytest.mark.parametrize(("name", "taken"), TRUTHS)
-    def test_on_a_reused_connection(self, gateway: StandInGateway, name: str, taken: bool) -> None:
+    @pytest.mark.parametrize(("name", "accepted"), TRUTHS)
+    def test_on_a_reused_connection(
+        self, gateway: StandInGateway, name: str, accepted: bool
+    ) -> None:
         """Each fault can strike a later request of a connection as well."""
         on = FAULTS[name].on
         with contextlib.suppress(OSError), connect(gateway) as sock:
             sock.sendall(request_bytes(SEND, close=False))
             message_id = sock.recv(65536).decode().split("|")[2]
-            gateway.script_next(Fault(name, taken, body=b"{line}", seconds=0.001))
+            gateway.script_next(Fault(name, accepted, body=b"{line}", seconds=0.001))
             asked = {**LOGIN, "Action": "query", "BatchId": message_id}
             sock.sendall(request_bytes(asked if on == "query" else SEND))
             assert gateway.wait_for(lambda: len(gateway.requests) == 2)
             if FAULTS[name].play is not faults._silence:
                 sock.recv(1)
         assert gateway.wait_for(lambda: gateway.open_connections == 0)
-        assert len(gateway.taken) == (1 if on == "query" else 1 + taken)
+        assert len(gateway.accepted) == (1 if on == "query" else 1 + accepted)
 
 
 class TestBrokenConnections:
@@ -543,16 +545,16 @@ class TestBrokenConnections:
         """A send that is not taken is answered by an error, never by a success."""
         assert body_of(gateway, Fault("late", False, seconds=0.01)) == b"-3|Sent Error"
 
-    @pytest.mark.parametrize("taken", [True, False])
-    def test_reused_connection_closed(self, gateway: StandInGateway, taken: bool) -> None:
+    @pytest.mark.parametrize("accepted", [True, False])
+    def test_reused_connection_closed(self, gateway: StandInGateway, accepted: bool) -> None:
         """`reused_closed` serves a new connection, and ends an older one without an answer."""
-        gateway.script_all(Fault("reused_closed", taken))
+        gateway.script_all(Fault("reused_closed", accepted))
         with connect(gateway) as sock:
             sock.sendall(request_bytes(SEND, close=False))
             assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
             sock.sendall(request_bytes(SEND, close=False))
             assert sock.recv(65536) == b""
-        assert len(gateway.taken) == 2 * taken
+        assert len(gateway.accepted) == 2 * accepted
 
     def test_closed_after_answer(self, gateway: StandInGateway) -> None:
         """`closed_after_answer` ends a connection that the client wanted to keep."""
@@ -575,7 +577,7 @@ class TestTls:
             sock.sendall(request_bytes(SEND))
             with pytest.raises(ssl.SSLError):
                 sock.recv(65536)
-        assert len(tls_gateway.taken) == 1
+        assert len(tls_gateway.accepted) == 1
 
     def test_reset_in_greeting(self, tls_gateway: StandInGateway, trusting: ssl.SSLContext) -> None:
         """`tls_reset` resets before the handshake is done."""
@@ -605,7 +607,7 @@ class TestTls:
         tls_gateway.script_next(Fault(name))
         with trusting.wrap_socket(connect(tls_gateway), server_hostname="127.0.0.1") as sock:
             sock.sendall(request_bytes(SEND))
-            assert tls_gateway.wait_for(lambda: tls_gateway.taken)
+            assert tls_gateway.wait_for(lambda: tls_gateway.accepted)
         assert tls_gateway.wait_for(lambda: tls_gateway.open_connections == 0)
 
 
@@ -653,7 +655,7 @@ class TestHttp:
 
     def test_generic_answer(self, gateway: StandInGateway) -> None:
         """`answer` says any bytes, with any status and headers, round the honest line."""
-        data = played(gateway, answer(b"<{line}>", 418, [("X-One", "1")], taken=False))
+        data = played(gateway, answer(b"<{line}>", 418, [("X-One", "1")], accepted=False))
         assert data == (
             b"HTTP/1.1 418 I'm a Teapot\r\nX-One: 1\r\nContent-Length: 15\r\n\r\n<-3|Sent Error>"
         )
@@ -746,7 +748,7 @@ class TestPayloads:
         """No payload says "Message sent" of a message that was not taken."""
         gateway.script_next(Fault(name, False, body=b"{line}"), on="send")
         assert b"Message sent" not in post(gateway)
-        assert gateway.taken == []
+        assert gateway.accepted == []
 
     def test_odd_balance_answer(self, gateway: StandInGateway) -> None:
         """The balance payloads spoil the balance answer in the same way."""
@@ -816,7 +818,7 @@ class TestPage:
         return exchange(gateway, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").decode()
 
     def test_newest_first(self, gateway: StandInGateway) -> None:
-        """The page shows what was taken, newest first, and the balance."""
+        """The page shows what was accepted, newest first, and the balance."""
         first, second = send(gateway), send(gateway)
         page = self.page(gateway)
         assert page.index(second) < page.index(first)
@@ -924,7 +926,7 @@ class TestCommand:
             output, _ = process.communicate(timeout=10)
         assert re.search(r"^\+7904•••4995  test  0\|Message sent\|\w{17}\|", output)
         assert "-3|Sent Error  [sent_error]" in output
-        assert output.endswith("Closed. Messages taken: 1.\n")
+        assert output.endswith("Closed. Messages accepted: 1.\n")
         assert NUMBER not in output
         assert process.returncode == 0
         assert NUMBER in (tmp_path / "ledger").read_text("utf-8")
@@ -942,7 +944,9 @@ class TestCommand:
         """`--list-faults` names every fault with its truths."""
         lines = command("--list-faults").splitlines()
         assert [line.split()[0] for line in lines] == list(FAULTS)
-        assert any(re.fullmatch(r"silence +after it +taken, not-taken", line) for line in lines)
+        assert any(
+            re.fullmatch(r"silence +after it +accepted, not-accepted", line) for line in lines
+        )
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -952,10 +956,10 @@ class TestCommand:
             (["--balance", "much"], "--balance much is not a number"),
             (["--balance", "NaN"], "NaN is not"),
             (["--fault", "silent"], "no fault 'silent'. Use one of: silence"),
-            (["--fault", "silence:maybe"], "write :taken or :not-taken, not :maybe"),
-            (["--fault", "silence@x"], "after @ stands a whole number"),
+            (["--fault", "silence:maybe"], "write :accepted or :not-accepted, not :maybe"),
+            (["--fault", "silence@x"], "after @ comes a whole number"),
             (["--fault", "silence@0"], "counted from 1"),
-            (["--fault", "http_404:taken"], "cannot have taken=True"),
+            (["--fault", "http_404:accepted"], "cannot have accepted=True"),
             (["--fault-rate", "2"], "between 0 and 1"),
             (["--port", "99999"], "between 0 and 65535"),
             (["--ledger", "/no/such/place"], "ledger that can be written"),

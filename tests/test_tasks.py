@@ -65,7 +65,9 @@ def texts(number):
 
 
 def each_taken_once(gateway, number):
-    return Counter(taken.text for taken in gateway.taken) == {f"text {n}": 1 for n in range(number)}
+    return Counter(entry.text for entry in gateway.accepted) == {
+        f"text {n}": 1 for n in range(number)
+    }
 
 
 class TestEngines:
@@ -143,7 +145,7 @@ class TestEngines:
     def test_a_worker_killed_with_requests_in_the_air(self, engine, provider):
         """Promise 5: at most these are unknown; all others go on."""
         release = threading.Event()
-        provider.script_all(Fault("late", taken=True, until=release))
+        provider.script_all(Fault("late", accepted=True, until=release))
         provider.script(1, None)  # the first goes alone, until it is answered
         send_mass_sms(texts(100))
         worker = engine.start()
@@ -167,7 +169,7 @@ class TestEngines:
         assert statuses() == {"queued": 200}
         errors = [record for record in caplog.records if record.name == "django_smska.tasks"]
         assert [record.levelno for record in errors] == [logging.ERROR] * 2, "one try a mass"
-        assert errors[1].getMessage().startswith("The task engine did not take (all of) 199 mess")
+        assert errors[1].getMessage().startswith("The task engine did not accept (all of) 199 mess")
         assert "password" not in caplog.text and "text 0" not in caplog.text
         call_command("sms_worker", "--once")
         assert statuses() == {"sent": 200} and each_taken_once(provider, 200)
@@ -297,7 +299,7 @@ class TestHandingOver:
         finally:
             connection.set_autocommit(True)
         assert dummy() == [] and statuses() == {"queued": 1}
-        assert "did not take (all of) 1 messages (TransactionManagementError)" in caplog.text
+        assert "did not accept (all of) 1 messages (TransactionManagementError)" in caplog.text
 
     def test_eight_bytes_a_message_are_kept_until_the_commit(self, dummy):
         """Promise 9."""

@@ -103,7 +103,7 @@ def test_a_child_that_has_to_sends(gateway):
     """The same child, so that the tests around this one cannot pass for another reason."""
     for env in ({"SMSKA_REALLY": "1"}, {"SMSKA_TEST_RUN": ""}, {"SMSKA_TEST_RUN": "0"}):
         assert ended(SENDING, environment(gateway, **env)).stdout.endswith("backends.smska\n")
-    assert len(gateway.taken) == 3
+    assert len(gateway.accepted) == 3
 
 
 CHILDREN = """

@@ -70,29 +70,29 @@ class Hook:
 
 def is_true(result, gateway, hook):
     """The verdict does not lie about the ledger, and nothing was sent twice or elsewhere."""
-    taken = len(gateway.taken)
+    accepted = len(gateway.accepted)
     assert not any(request.target == "/elsewhere" for request in gateway.requests)
-    assert taken <= 1 and gateway.sends <= 1
+    assert accepted <= 1 and gateway.sends <= 1
     assert hook.calls <= 1
     if isinstance(result, Receipt):
-        return taken == 1
+        return accepted == 1
     if isinstance(result, SmsNotSent):
-        return taken == 0
+        return accepted == 0
     return isinstance(result, SmsOutcomeUnknown) and hook.calls == 1
 
 
 SEND_FAULTS = [
-    (name, taken)
+    (name, accepted)
     for name, kind in FAULTS.items()
     if kind.on == "send" and name not in ("answer", "reused_closed", "credit_ends")
-    for taken in kind.truths
+    for accepted in kind.truths
 ]
 
 
-@pytest.mark.parametrize(("name", "taken"), SEND_FAULTS)
-def test_no_fault_makes_the_wire_lie(name, taken, gateway):
+@pytest.mark.parametrize(("name", "accepted"), SEND_FAULTS)
+def test_no_fault_makes_the_wire_lie(name, accepted, gateway):
     said = threading.Event()
-    gateway.script(1, Fault(name, taken, seconds=0.05, size=4_000_000, said=said))
+    gateway.script(1, Fault(name, accepted, seconds=0.05, size=4_000_000, said=said))
     hook = Hook(waits_for=said if name == "speaks_first" else None)
     deadline = 0.3 if name in SLOW else 10
     wire = client(gateway, deadline=deadline, connect_timeout=deadline)
@@ -279,8 +279,8 @@ def test_every_character_of_text_and_password_arrives_as_it_is(text):
     with StandInGateway(**login, senders=[f"s{text}"]) as gateway:
         wire = Gateway(f"k{text}", f"p{text}", url=gateway.url)
         assert isinstance(wire.send(NUMBER, text, f"s{text}"), Receipt)
-        assert gateway.taken[0].text == text
-        assert gateway.taken[0].sender == f"s{text}"
+        assert gateway.accepted[0].text == text
+        assert gateway.accepted[0].sender == f"s{text}"
 
 
 def test_a_fresh_connection_is_reused_and_an_idle_one_is_not(gateway, monkeypatch):
@@ -317,12 +317,12 @@ def test_an_interim_answer_is_not_taken_for_the_answer(gateway, status):
     gateway.script(1, None)
     wire = client(gateway)
     with mock.patch.dict(FAULTS, answer=replace(honest, play=play)):
-        gateway.script(2, answer(b"", taken=True))
-        gateway.script(4, answer(b"", taken=True))
+        gateway.script(2, answer(b"", accepted=True))
+        gateway.script(4, answer(b"", accepted=True))
         results = [wire.send(NUMBER, f"text {n}", "T") for n in range(5)]
     kinds = [type(result).__name__ for result in results]
     assert kinds == ["Receipt", "SmsOutcomeUnknown", "Receipt", "SmsOutcomeUnknown", "Receipt"]
-    ids = {taken.text: taken.id for taken in gateway.taken}
+    ids = {entry.text: entry.id for entry in gateway.accepted}
     assert [results[n].gateway_id for n in (0, 2, 4)] == [ids[f"text {n}"] for n in (0, 2, 4)]
 
 
@@ -338,7 +338,7 @@ def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(gateway):
     with mock.patch.dict(FAULTS, answer=replace(FAULTS["answer"], play=play)):
         gateway.script(1, answer(b""))
         results = [wire.send(NUMBER, f"text {n}", "T", begins[n].set) for n in range(4)]
-    ids = {taken.text: taken.id for taken in gateway.taken}
+    ids = {entry.text: entry.id for entry in gateway.accepted}
     for n, result in enumerate(results):
         if isinstance(result, Receipt):
             assert result.gateway_id == ids[f"text {n}"]
@@ -373,9 +373,9 @@ def test_at_the_hook_no_byte_has_left(gateway):
     assert isinstance(result, SmsOutcomeUnknown)
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_a_reused_connection_that_dies_is_unknown(gateway, taken):
-    gateway.script(2, Fault("reused_closed", taken))
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_reused_connection_that_dies_is_unknown(gateway, accepted):
+    gateway.script(2, Fault("reused_closed", accepted))
     wire = client(gateway)
     assert isinstance(wire.send(NUMBER, "a", "T"), Receipt)
     assert isinstance(wire.send(NUMBER, "b", "T"), SmsOutcomeUnknown)
@@ -395,7 +395,7 @@ def test_who_speaks_first_is_no_gateway(either, ca_bundle):
     hook = Hook(waits_for=said)
     result = client(either, ca_bundle=ca_bundle).send(NUMBER, "a", "T", hook)
     assert isinstance(result, GatewayUnreachable) and result.code == "spoke-first"
-    assert hook.calls == 1 and either.taken == [] and either.requests == []
+    assert hook.calls == 1 and either.accepted == [] and either.requests == []
 
 
 def test_who_speaks_first_while_permission_is_awaited_is_no_gateway(either, ca_bundle, monkeypatch):
@@ -414,21 +414,21 @@ def test_who_speaks_first_while_permission_is_awaited_is_no_gateway(either, ca_b
     assert isinstance(result, GatewayUnreachable) and either.requests == []
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_a_kept_connection_that_has_spoken_is_not_used_again(either, ca_bundle, taken):
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_kept_connection_that_has_spoken_is_not_used_again(either, ca_bundle, accepted):
     """Even if it speaks as late as while permission is waited for."""
     until, said = threading.Event(), threading.Event()
-    either.script(1, Fault("answers_twice", taken, until=until, said=said))
+    either.script(1, Fault("answers_twice", accepted, until=until, said=said))
     wire = client(either, ca_bundle=ca_bundle, keep_alive=60)
     first = wire.send(NUMBER, "a", "T")
-    assert isinstance(first, Receipt if taken else SmsNotSent)
+    assert isinstance(first, Receipt if accepted else SmsNotSent)
 
     def permission():
         until.set()
         assert said.wait(10)
 
     second = wire.send(NUMBER, "b", "T", permission)
-    (entry,) = [entry for entry in either.taken if entry.text == "b"]
+    (entry,) = [entry for entry in either.accepted if entry.text == "b"]
     assert second.gateway_id == entry.id
 
 
@@ -502,9 +502,9 @@ def test_threads_share_a_client(gateway):
     for thread in threads:
         thread.join()
     assert all(isinstance(result, Receipt) for result in results)
-    assert sorted(taken.text for taken in gateway.taken) == sorted(f"t{n}" for n in range(20))
+    assert sorted(entry.text for entry in gateway.accepted) == sorted(f"t{n}" for n in range(20))
     ids = {result.gateway_id for result in results}
-    assert ids == {taken.id for taken in gateway.taken}
+    assert ids == {entry.id for entry in gateway.accepted}
 
 
 def test_balance_and_status(gateway):
@@ -523,7 +523,7 @@ def test_balance_and_status(gateway):
 @pytest.mark.parametrize("name", ["reset_after_request", "cut_headers", "http_500", "gzip_bomb"])
 @pytest.mark.parametrize("on", ["balance", "query"])
 def test_a_question_without_an_answer_is_an_error_of_the_question(gateway, name, on):
-    gateway.script_all(Fault(name, taken=False), on=on)
+    gateway.script_all(Fault(name, accepted=False), on=on)
     wire = client(gateway)
     result = wire.balance() if on == "balance" else wire.status("x")
     assert isinstance(result, QueryFailed)
@@ -532,7 +532,7 @@ def test_a_question_without_an_answer_is_an_error_of_the_question(gateway, name,
 def test_a_gateway_that_prints_what_it_was_sent_tells_no_secret():
     with StandInGateway(api_key="the-login", api_password="the-password") as gateway:
         echo = b"-4|the-login the-password 79041764995 9041764995 the whole text"
-        gateway.script_all(answer(echo, taken=False))
+        gateway.script_all(answer(echo, accepted=False))
         result = Gateway("the-login", "the-password", url=gateway.url).send(
             NUMBER, "the whole text", "T"
         )

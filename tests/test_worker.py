@@ -37,9 +37,9 @@ def test_all_that_is_due_is_sent_once(provider):
     queue(50)
     done = Worker(concurrency=8).run_once()
     assert done["sent"] == 50 and statuses() == {"sent": 50}
-    assert Counter(taken.text for taken in provider.taken) == {f"text {n}": 1 for n in range(50)}
+    assert Counter(entry.text for entry in provider.accepted) == {f"text {n}": 1 for n in range(50)}
     ids = {row.body: row.gateway_id for row in SmsMessage.objects.all()}
-    assert ids == {taken.text: taken.id for taken in provider.taken}
+    assert ids == {entry.text: entry.id for entry in provider.accepted}
     assert Worker().run_once()["sent"] == 0
     assert provider.sends == 50
 
@@ -52,7 +52,7 @@ def test_the_order_is_priority_then_time_then_key(provider):
     queue_sms(NUMBER, "fifth", priority=-1, send_after=now - timedelta(hours=1))
     queue_sms(NUMBER, "first", priority=1)
     Worker(concurrency=1).run_once()
-    assert [taken.text for taken in provider.taken] == [
+    assert [entry.text for entry in provider.accepted] == [
         "first", "second", "third", "fourth", "fifth",
     ]  # fmt: skip
 
@@ -70,13 +70,13 @@ def test_drafts_later_ones_and_expired_ones_stay(provider):
 def test_each_message_ends_as_its_own_answer_says(provider):
     provider.script(2, Fault("bad_number"))
     provider.script(3, Fault("sent_error"))
-    provider.script(4, Fault("reset_after_request", taken=True))
+    provider.script(4, Fault("reset_after_request", accepted=True))
     provider.script(5, Fault("bad_sender"))
     queue(6)
     done = Worker(concurrency=1).run_once()
     assert statuses() == {"sent": 2, "failed": 2, "queued": 1, "unknown": 1}
     assert done["sent"] == 2 and done["failed"] == 2 and done["unknown"] == 1
-    assert len(provider.taken) == 3
+    assert len(provider.accepted) == 3
 
 
 def test_only_the_asked_for_provider_is_worked_for(provider, settings):
@@ -84,7 +84,7 @@ def test_only_the_asked_for_provider_is_worked_for(provider, settings):
     queue(1)
     queue_sms(NUMBER, "bulk", using="bulk")
     Worker(using="bulk").run_once()
-    assert [taken.text for taken in provider.taken] == ["bulk"]
+    assert [entry.text for entry in provider.accepted] == ["bulk"]
     Worker().run_once()
     assert statuses() == {"sent": 2}
 
@@ -159,7 +159,7 @@ def test_a_database_that_goes_away_in_the_middle_hangs_nobody(provider, monkeypa
     with pytest.raises(OperationalError):
         one.run_once()
     monkeypatch.undo()
-    assert statuses()["sent"] == len(provider.taken) >= 1
+    assert statuses()["sent"] == len(provider.accepted) >= 1
     assert statuses()["sending"] == 0 and statuses()["claimed"] > 0
     one.run_once()  # with a database again, it gives its claims back and goes on, before any lease
     assert statuses() == {"sent": 20}
@@ -176,10 +176,10 @@ def test_a_connection_that_is_cut_at_any_query_costs_no_lease(provider, after, m
         with connection.execute_wrapper(cut), contextlib.suppress(OperationalError):
             one.run_once()
         one.run_once()
-        assert statuses() == {"sent": len(provider.taken)}
+        assert statuses() == {"sent": len(provider.accepted)}
         if not cut.happened:
             break
-    texts = Counter(taken.text for taken in provider.taken)
+    texts = Counter(entry.text for entry in provider.accepted)
     assert texts == dict.fromkeys(["text 0", "text 1", "text 2"], number) and number > 10
 
 
@@ -213,7 +213,7 @@ def test_a_provider_with_a_long_queue_does_not_hold_up_another(provider, setting
     )  # over at once: each slice sends one all the same
     Worker(concurrency=1).run_once()
     assert statuses() == {"sent": 31}
-    assert [taken.text for taken in provider.taken].index("second") == 1
+    assert [entry.text for entry in provider.accepted].index("second") == 1
 
 
 def test_told_to_stop_it_finishes_what_is_in_the_air_and_gives_back_the_rest(provider):
@@ -251,7 +251,7 @@ def test_a_fault_of_the_desk_leaves_no_thread_waiting_and_no_outcome_lost(provid
     queue(4)
     with pytest.raises(RuntimeError, match="a bug"):
         Worker(concurrency=1).run_once()
-    assert statuses()["sent"] == len(provider.taken) == 1
+    assert statuses()["sent"] == len(provider.accepted) == 1
     SmsMessage.objects.exclude(lease_until=None).update(lease_until=timezone.now())
     Worker().run_once()
     assert statuses() == {"sent": 4}
@@ -284,7 +284,7 @@ def test_only_the_given_messages_are_sent(provider):
     first, second, third = queue(3)
     SmsMessage.objects.filter(pk=third.pk).update(send_after=timezone.now() + timedelta(hours=1))
     assert Worker().send_these([first.pk, third.pk, 10**9]) == {"sent": 1}
-    assert [taken.text for taken in provider.taken] == ["text 0"]
+    assert [entry.text for entry in provider.accepted] == ["text 0"]
 
 
 def test_a_group_costs_as_many_queries_as_one(provider, django_assert_num_queries):
@@ -423,7 +423,7 @@ class TestPace:
         send_sms(NUMBER, "text")
         draft = SmsMessage.objects.create(to=NUMBER, body="text")
         draft.send()
-        assert len(waited) == 4 and len(provider.taken) == 2
+        assert len(waited) == 4 and len(provider.accepted) == 2
 
     def test_what_is_booked_and_not_used_is_given_back(self, db, clock):
         first, second = rate_limit.RateSlots("default", 10), rate_limit.RateSlots("default", 10)
@@ -631,7 +631,7 @@ class TestBrakes:
         Worker(concurrency=1).run_once()
         assert provider.balances == 1
         # The one that was refused lets others go first: perhaps it was not the provider.
-        assert [taken.text for taken in provider.taken] == ["text 1"]
+        assert [entry.text for entry in provider.accepted] == ["text 1"]
         SmsMessage.objects.update(send_after=timezone.now())
         Worker(concurrency=1).run_once()
         assert statuses() == {"sent": 2}
@@ -753,5 +753,5 @@ def test_a_machine_that_allows_few_threads(provider, monkeypatch, allowed):
     for n in range(6):
         queue_sms(NUMBER, f"text {n}")
     Worker().run_once()
-    assert len(provider.taken) == (6 if allowed else 0)
+    assert len(provider.accepted) == (6 if allowed else 0)
     assert SmsMessage.objects.filter(status="sent" if allowed else "queued").count() == 6

@@ -251,7 +251,7 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
     if not isinstance(error, SmsError):
         return crashed(message.pk, error)
     ours = str(error.args[0]) if error.args else str(error.summary)
-    address = error.words.partition(SAID)[0].removeprefix(ours) if error.args else ""
+    address = error.text.partition(SAID)[0].removeprefix(ours) if error.args else ""
     why = error_words(withhold(ours, [message.body]) + address)  # a third party's, perhaps
     if isinstance(error, SmsOutcomeUnknown):
         return Outcome(_("Unknown whether it was sent"), why, messages.ERROR)

@@ -1,4 +1,4 @@
-"""What the admin's list says above the messages: who needs attention, and how the providers are.
+"""The alerts above the admin's list: messages that need attention, and the providers' states.
 
 A handful of queries, each bounded, however long the table is.
 """
@@ -18,13 +18,13 @@ from ..providers import providers
 from ..states import Status
 from .wording import balance_words, has_no_worker, paused_words
 
-MAX_COUNT = 99  # people who have a hundred to look at need no exact number
-QUEUED_GRACE = timedelta(minutes=2)  # for which queued messages may wait without a word
+MAX_COUNT = 99  # above it, the number is not counted exactly
+QUEUED_GRACE = timedelta(minutes=2)  # for which queued messages may wait without an alert
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One line above the list. ``query``: the part of the list that it speaks of."""
+    """One line above the list. ``query``: the filter that shows the messages it is about."""
 
     words: str
     warns: bool = False
@@ -32,7 +32,7 @@ class Alert:
 
 
 def alerts() -> list[Alert]:
-    """All that there is to say now."""
+    """Return the present alerts."""
     states = {state.alias: state for state in circuit_breaker.states_of(providers)}
     found: list[Alert | None] = [_needing_line()]
     for alias in providers:
@@ -52,27 +52,27 @@ def _needing_line() -> Alert | None:
 
 
 def _of_provider(state: ProviderState) -> list[Alert]:
-    """Its balance, and what ails it."""
+    """Return the alerts about one provider: its balance and its problems."""
     name = {"name": state.alias}
     found = [_balance(state)] if state.balance is not None else []
     if state.is_paused:
-        told = {**name, "why": paused_words(state)}
-        found.append(Alert(gettext("“%(name)s” is paused. %(why)s") % told, warns=True))
+        parts = {**name, "why": paused_words(state)}
+        found.append(Alert(gettext("“%(name)s” is paused. %(why)s") % parts, warns=True))
     elif has_no_worker(state) and _waiting(state.alias):
         words = gettext(
-            "Messages wait for “%(name)s”, and nothing sends them: tell your administrator that "
-            "sms_worker must run."
+            "Messages wait for “%(name)s”, and no worker sends them. Ask your administrator to "
+            "start sms_worker."
         )
         found.append(Alert(words % name, warns=True, query="status__exact=queued"))
     return found
 
 
 def _balance(state: ProviderState) -> Alert:
-    told = {"name": state.alias, "balance": balance_words(state)}
+    parts = {"name": state.alias, "balance": balance_words(state)}
     if state.balance is not None and state.balance < conf.low_balance():
         words = gettext("Balance of “%(name)s”: %(balance)s. That is low: top up the account.")
-        return Alert(words % told, warns=True)
-    return Alert(gettext("Balance of “%(name)s”: %(balance)s") % told)
+        return Alert(words % parts, warns=True)
+    return Alert(gettext("Balance of “%(name)s”: %(balance)s") % parts)
 
 
 def _waiting(alias: str) -> bool:

@@ -1,6 +1,6 @@
-"""A page of the admin to write one text to one number or to thousands.
+"""The admin's page to write one text to one number or to thousands.
 
-It is filled in, checked on a second page, and sent from there; nothing is stored before.
+A second page shows the result of the check, and sends. Nothing is stored before that.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def _new_nonce() -> str:
 
 
 class ComposeForm(SmsMessageForm):
-    """One text and whom it goes to.
+    """One text and its recipients.
 
     Once it is valid: ``recipients``, and ``instance``, which has the text's size. ``column``: the
-    column of a file that the numbers were taken from; then they also stand in ``numbers``.
+    column of a file that the numbers came from; then they are also in ``numbers``.
     """
 
     to = None  # type: ignore[assignment]
@@ -82,7 +82,7 @@ class ComposeForm(SmsMessageForm):
     send_at = forms.SplitDateTimeField(
         label=_("Send at"), required=False, widget=AdminSplitDateTime
     )
-    # Pressed twice, a form must not send twice: all that a form sends is tied to its nonce.
+    # A form that is submitted twice must not send twice: its messages' keys depend on this nonce.
     nonce = forms.CharField(max_length=64, widget=forms.HiddenInput, initial=_new_nonce)
 
     class Meta(SmsMessageForm.Meta):
@@ -107,12 +107,12 @@ class ComposeForm(SmsMessageForm):
         except recipients.UnclearColumn as error:
             self._ask_for_column(error)
             raise
-        # From here on they are as if they had been typed: a page can carry them, a file it cannot.
+        # From here on they are like typed numbers, because the next page cannot carry a file.
         self.cleaned_data["numbers"] = self.column.lines
         self._redisplay(numbers=self.column.lines)
 
     def _asked_column(self) -> str:
-        """The column that was chosen; for another file it would have to be chosen again."""
+        """Return the chosen column and clear it, because another file needs another choice."""
         asked: str = self.cleaned_data.pop("column_letter", "")
         self._redisplay(column_letter="")
         return asked
@@ -163,13 +163,13 @@ class ComposeForm(SmsMessageForm):
 
     @property
     def send_at_once(self) -> bool:
-        """Whether the person who presses the button waits until all is sent."""
+        """Return whether all is sent before the page is answered."""
         few = len(self.recipients.numbers) <= conf.send_at_once()
         return few and self.cleaned_data["send_at"] is None
 
     def messages(self, user: Any) -> list[SmsMessage]:
-        """A new message for each number; those of the same form and content have the same keys."""
-        # No generator: its frame would not be among those that hide their variables in reports.
+        """Return a new message for each number; the same form and content give the same keys."""
+        # No generator: error reports would show the variables of its frame.
         content = {name: self.cleaned_data[name] for name in ("body", "sender", "using")}
         at = self.cleaned_data["send_at"]
         return [
@@ -270,12 +270,12 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
         }
     if not form.send_at_once and has_no_worker(state):
         words = gettext(
-            "No worker has been seen for “%(name)s” lately, so this would lie in the queue: tell "
-            "your administrator that sms_worker must run."
+            "No worker has been seen for “%(name)s” lately, so messages will stay queued. Ask your "
+            "administrator to start sms_worker."
         )
         yield words % {"name": state.alias}
     if state.balance is not None and state.balance < segments:
-        yield gettext("The balance is less than the number of segments: it may not be enough.")
+        yield gettext("The balance is lower than the number of segments and may not suffice.")
     if _just_sent(form):
         yield gettext(
             "This text went to some of these numbers within the last hour. They would get it twice."
@@ -291,7 +291,7 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
 
 
 def _just_sent(form: ComposeForm) -> bool:
-    """Whether somebody wrote the same a moment ago: another form's nonce does not tell."""
+    """Return whether this text has just been written to one of the numbers, by any form."""
     same = rows().filter(
         to__in=form.recipients.numbers[:LOOKED_UP],
         body=form.instance.body,
@@ -338,8 +338,10 @@ def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> 
         model_admin.message_user(request, words, messages.ERROR)
     if known := len(form.recipients.numbers) - len(new) - len(failed):
         words = ngettext(
-            "%s message was stored when you pressed the button before: it is not sent twice.",
-            "%s messages were stored when you pressed the button before: they are not sent twice.",
+            "%s message was already created when you submitted this form before and will not be "
+            "sent again.",
+            "%s messages were already created when you submitted this form before and will not be "
+            "sent again.",
             known,
         )
         model_admin.message_user(request, words % known, messages.WARNING)
@@ -358,8 +360,10 @@ def _time(at: Any) -> str:
 
 
 def _store_drafts(form: ComposeForm, user: Any, failed: list[str]) -> list[int]:
-    """Return the keys of the new ones, and add a sentence to ``failed`` for each that could not be
-    stored. A draft is no worker's, so no worker sends it before we do."""
+    """Return the keys of the new ones, and add a sentence to ``failed`` for each that failed.
+
+    They are drafts, which no worker sends.
+    """
     new = []
     for message in form.messages(user):
         try:
@@ -372,7 +376,7 @@ def _store_drafts(form: ComposeForm, user: Any, failed: list[str]) -> list[int]:
 
 
 def _why_not(error: Exception) -> ValidationError:
-    """Return why nothing was stored, without the text of a foreign error, which quotes values."""
+    """Return why nothing was stored, without a database error's own text, which quotes values."""
     if isinstance(error, ValidationError):
         return ValidationError(error.messages)
     logger.error("not stored: %s", type(error).__name__)
@@ -395,7 +399,7 @@ def _store_queued(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
     """Return the keys of the new ones."""
     try:
         return _store_in_bulk(form, user, outcome)
-    except IntegrityError:  # the same form, sent at the same moment, was faster
+    except IntegrityError:  # the same form was submitted at the same moment
         return _store_in_bulk(form, user, outcome)
 
 
@@ -403,7 +407,7 @@ def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
     every = form.messages(user)
     with transaction.atomic(using=write_db()):
         stored = send_mass_sms(every)
-        if stored.bad:  # nothing, rather than a part that nobody chose
+        if stored.bad:  # all or nothing: a part was not asked for
             raise stored.errors[0][1]
         new = [message for message in every if message.pk is not None]
         log(user, new, str(outcome))

@@ -1,8 +1,8 @@
 """Messages as a table for Excel: an XLSX file, or a CSV file that it opens with a double click,
 where its language is Russian.
 
-For CSV that means: UTF-8 with a byte order mark, semicolons, CRLF, days before months. The file
-goes from the database to the browser piece by piece, however long it is.
+For CSV that means UTF-8 with a byte order mark, semicolons, CRLF, and days before months. The file
+is streamed from the database to the browser in pieces.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ COLUMNS = (
     *("created_at", "status", "to", "body", "sender", "segments", "using"),
     *("sent_at", "finished_at", "gateway_id", "error_text", "created_by", "resend_of", "id"),
 )
-# What spreadsheets take for the start of a formula (OWASP, "CSV injection"), and the apostrophe
-# itself, so that taking one off gives back what was written.
+# What spreadsheets read as the start of a formula (OWASP, "CSV injection"), and the apostrophe
+# itself, so that removing one restores what was written.
 FORMULA = ("=", "+", "-", "\u2212", "@", "'")
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends
 # Texts of which spreadsheets make a number, a date, a time, a truth value or an error.
@@ -73,7 +73,7 @@ CONSTANT = re.compile(r"true|false|истина|ложь|#[\w/]+[!?]?", re.IGNOR
 
 
 def choose(model_admin: ActionAdmin, request: HttpRequest, pks: str) -> tuple[QuerySet[Any], str]:
-    """The messages ``pks``, or without these all that the filtered list has; and a description."""
+    """Return the messages ``pks``, or else all of the filtered list, and a description."""
     if pks:
         chosen = model_admin.get_queryset(request).filter(pk__in=read_keys(pks))
         return chosen, gettext("chosen by hand")
@@ -87,7 +87,7 @@ def choose(model_admin: ActionAdmin, request: HttpRequest, pks: str) -> tuple[Qu
 
 
 def _described(changelist: Any) -> Iterator[str]:
-    """The list's filters in its own words, without numbers: they stand in the journal."""
+    """Yield the list's filters by their titles, without numbers, because the log keeps them."""
     others = set(changelist.get_filters_params())
     for spec in changelist.filter_specs:
         _everything, *choices = spec.choices(changelist)
@@ -176,8 +176,11 @@ def xlsx_pieces(chosen: QuerySet[Any], user: Any) -> Iterator[tuple[bytes, int]]
 
 
 def _batches(chosen: QuerySet[Any], columns: list[str]) -> Iterator[list[tuple[Any, ...]]]:
-    """MySQL's client takes in the whole answer to a query before the first row of it can be read,
-    and a cursor would stay open as long as the slowest download: so each batch is a query."""
+    """Yield batches of rows, each from a query of its own.
+
+    MySQL's client reads the whole answer to a query before it returns a row, and a cursor would
+    stay open as long as the slowest download.
+    """
     name = f"created_by__{get_user_model().USERNAME_FIELD}"
     wanted = [name if column == "created_by" else column for column in columns]
     older = chosen.order_by("-pk").values_list("to", "body", *wanted)
@@ -188,7 +191,7 @@ def _batches(chosen: QuerySet[Any], columns: list[str]) -> Iterator[list[tuple[A
 
 
 def _shown_to(user: Any, columns: list[str]) -> Callable[[tuple[Any, ...]], list[str | int]]:
-    """Return what makes of a row of :func:`_batches` the values that this user may see."""
+    """Return a function that turns a row of :func:`_batches` into what this user may see."""
     zone = timezone.get_current_timezone()
     statuses = {status.value: str(status.label) for status in Status}
     whole, seen = may_see_number(user), may_see_text(user)
@@ -229,7 +232,7 @@ def _lines(table: Any) -> bytes:
 
 
 def ask(model_admin: ActionAdmin, request: HttpRequest, pks: str) -> HttpResponse:
-    """The page that says what the file would hold."""
+    """Return the page that says what the file would hold."""
     try:
         chosen, which = choose(model_admin, request, pks)
     except IncorrectLookupParameters:
@@ -253,8 +256,8 @@ def ask(model_admin: ActionAdmin, request: HttpRequest, pks: str) -> HttpRespons
 
 
 def download(model_admin: ActionAdmin, request: HttpRequest, pks: str) -> Any:
-    """The file. That it was asked for is noted before its first byte, how much of it left after its
-    last."""
+    """Return the file. A log entry is written before its first byte, and completed after its last
+    one."""
     try:
         chosen, which = choose(model_admin, request, pks)
     except IncorrectLookupParameters:
@@ -289,7 +292,8 @@ def _note(user: Any, which: str) -> LogEntry:
 def _noted(
     file: Iterator[tuple[bytes, int]], entry: LogEntry, which: str
 ) -> Generator[bytes, None, None]:
-    """The pieces; whether the download ends or breaks, its entry tells how many messages left."""
+    """Yield the pieces. Then write to the log entry how many messages left, also after a broken
+    download."""
     number, language = 0, translation.get_language() or "en"
     try:
         for piece, messages_in_it in file:

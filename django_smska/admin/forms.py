@@ -28,13 +28,13 @@ def aliases() -> list[tuple[str, str]]:
 
 
 class CountedTextarea(AdminTextareaWidget):
-    """Tells under the text how long it is and how many segments it takes, where scripts run."""
+    """Shows the length and the segments under the text, where scripts run."""
 
     WORDS = {
         "data-size": _("Characters: {characters}. Room left in this segment: {left}."),
         "data-short": _("Segments: {segments}. Alphabet: Latin (GSM-7)."),
         "data-long": _(
-            "Segments: {segments}. Alphabet: all characters (UCS-2), and so less room in a "
+            "Segments: {segments}. Alphabet: all characters (UCS-2), with less room in a "
             "segment, because of “{character}”, character {position}."
         ),
     }
@@ -83,8 +83,10 @@ class SmsMessageForm(ModelForm):
         return normalize(self.cleaned_data["to"])
 
     def add_error(self, field: str | None, error: Any) -> None:
-        """Put the model's errors at their fields: not a second one where there is one already,
-        and those of fields that the form does not have above the form."""
+        """Put the model's errors at their fields, unless they have one already.
+
+        Errors of fields that the form does not have are shown above it.
+        """
         if not hasattr(error, "error_dict"):
             return super().add_error(field, error)
         for name, errors in error.error_dict.items():

@@ -1,7 +1,7 @@
 """What the admin accepts from addresses and forms, and what a debug page shows of it.
 
-Django makes a look-up of every parameter in the address of a list. With these a user could find
-out, character by character, what no page shows, and a regular expression or a NUL ends the page.
+Django makes a lookup of every parameter in the address of a list. With these a user could find
+out, character by character, what no page shows, and a regular expression or a NUL breaks the page.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ else:
 
 TEMPLATES = "admin/django_smska/smsmessage"
 
-#: Takes a parameter's value; returns the value to look for, or None where there can be none.
+#: Returns the value to look for, or None for a parameter that cannot be meant.
 Check = Callable[[str], str | None]
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no page can be made of it
@@ -167,7 +167,7 @@ class GuardedAdmin(AdminBase):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> Any:
-        if ERROR_FLAG in request.GET:  # or Django takes a second error for the database's
+        if ERROR_FLAG in request.GET:  # or Django reports a second one as a database error
             self.message_user(request, not_understood(), messages.ERROR)
             query = request.GET.copy()
             del query[ERROR_FLAG]
@@ -177,7 +177,7 @@ class GuardedAdmin(AdminBase):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
-        # PostgreSQL does not take NUL, and Django does not ask.
+        # PostgreSQL refuses NUL, and Django does not check it.
         return None if "\0" in object_id else super().get_object(request, object_id, from_field)
 
     def page(
@@ -205,11 +205,11 @@ class GuardedAdmin(AdminBase):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """A history may repeat what a page hides: programs and gateways write there, too."""
+        """Show a history without what the user may not see: programs and gateways write to it."""
         response = super().history_view(request, object_id, extra_context)
         context = getattr(response, "context_data", None) or {}
         for entry in context.get("action_list", ()):
-            entry.get_change_message = permissions.words_for(
+            entry.get_change_message = permissions.foreign_text_for(
                 request.user, context["object"], _message_of(entry)
             )
         return response

@@ -65,8 +65,10 @@ else:
 
 
 class RecentPaginator(PaginatorBase):
-    """Goes back ten thousand rows: counting millions takes longer than the rest of the page, and
-    nobody turns to page 1000. Filters and search find what is older."""
+    """Goes back ten thousand rows, because counting millions takes longer than the page's rest.
+
+    Filters and search find older messages.
+    """
 
     @cached_property
     def count(self) -> int:
@@ -75,7 +77,7 @@ class RecentPaginator(PaginatorBase):
 
 
 class UsingFilter(admin.SimpleListFilter):
-    """By provider; the choices are those of the settings, not found by a walk over the table."""
+    """Filters by provider; the choices come from the settings, without a query."""
 
     title = _("provider")
     parameter_name = "using"
@@ -88,7 +90,7 @@ class UsingFilter(admin.SimpleListFilter):
 
 
 class NeedsFilter(admin.SimpleListFilter):
-    """What a person must look at."""
+    """Filters messages that need attention."""
 
     title = _("what to do")
     parameter_name = "needs"
@@ -110,7 +112,7 @@ def _matches(term: str, *, numbers: bool) -> Q:
     found = Q(pk__in=())
     if term.isascii() and term.isprintable() and len(term) <= MAX_ID_CHARACTERS:
         found = Q(gateway_id=term)
-    if not numbers:  # or the digits that a mask hides could be found by a thousand searches
+    if not numbers:  # or a thousand searches would reveal the digits that a mask hides
         return found & ~Q(gateway_id__contains=Substr("to", 3))  # where a gateway repeats it
     try:
         return found | Q(to=normalize(term))
@@ -121,7 +123,7 @@ def _matches(term: str, *, numbers: bool) -> Q:
         part = Q(to__contains=digits)
         if digits.startswith("8"):
             part |= Q(to__startswith=f"+7{digits[1:]}")
-        # No index helps to find a part: a table of millions would be read as a whole.
+        # No index helps to find a part, so that only the newest rows are searched.
         newest = SmsMessage.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
         found |= part & Q(pk__gt=newest - SEARCHED_FOR_PARTS)
     return found
@@ -143,13 +145,13 @@ _SHOWN = (
 
 
 def _has(obj: SmsMessage, name: Any) -> bool:
-    """Whether there is anything to show."""
+    """Return whether there is anything to show."""
     return isinstance(name, tuple) or bool(getattr(obj, name))
 
 
 @admin.register(SmsMessage)
 class SmsMessageAdmin(ActionAdmin):
-    """Drafts can be edited; from then on a message is only read, and changed by actions."""
+    """Drafts can be edited; other messages are only shown, and changed by actions."""
 
     form = SmsMessageForm
     action_form = SmsActionForm
@@ -217,7 +219,7 @@ class SmsMessageAdmin(ActionAdmin):
         return obj is None or (obj.status == Status.DRAFT and seen)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """One at a time, and only what was never sent."""
+        """Allow to delete one message at a time, if it was never sent."""
         return (
             obj is not None
             and obj.status in (Status.DRAFT, Status.CANCELLED)
@@ -227,7 +229,7 @@ class SmsMessageAdmin(ActionAdmin):
     # --- the list
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Those who may not see a number see its mask, and no column of texts."""
+        """Mask the numbers and leave out the texts for users who may not see them."""
         columns = list(self.list_display)
         if not permissions.may_see_number(request.user):
             columns[columns.index("to")] = "masked_number"
@@ -255,7 +257,7 @@ class SmsMessageAdmin(ActionAdmin):
         return super().changelist_view(request, context)
 
     def _links(self, request: HttpRequest) -> Iterator[tuple[str, Any]]:
-        """Pages that the list leads to: address and words."""
+        """Yield the list's links to other pages: address and label."""
         if self.has_add_permission(request) and self.has_send_permission(request):
             yield self.url("compose"), _("Write to one or many…")
         yield self.url("statistics"), _("Statistics")
@@ -303,7 +305,7 @@ class SmsMessageAdmin(ActionAdmin):
     def export_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         from . import export
 
-        every = request.POST.get("select_across") == "1"  # then the list's filter says it all
+        every = request.POST.get("select_across") == "1"  # then the list's filter is enough
         keys = [] if every else queryset.values_list("pk", flat=True)
         return export.ask(self, request, ",".join(map(str, keys)))
 
@@ -319,15 +321,15 @@ class SmsMessageAdmin(ActionAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
-        """A message to show. What others wrote about it may repeat what a user may not see."""
+        """Return a message to show. Other parties' texts may repeat what this user may not see."""
         message = super().get_object(request, object_id, from_field)
         for name in _RAW if message is not None else ():
-            words = permissions.words_for(request.user, message, getattr(message, name))
+            words = permissions.foreign_text_for(request.user, message, getattr(message, name))
             setattr(message, name, words)
         return message
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        """Only texts can be filled in by an address: no other kind of field reads them."""
+        """Let an address fill in text fields only: other fields cannot read text."""
         given = super().get_changeform_initial_data(request)
         return {name: value for name, value in given.items() if name in _WRITTEN}
 
@@ -346,7 +348,7 @@ class SmsMessageAdmin(ActionAdmin):
             (None, {"fields": ("status_badge", *linked), "description": what_to_do}),
             (_("Message"), {"fields": (number, text, *more)}),
             (_("What has happened"), {"fields": ("timeline",)}),
-            (_("The gateway's own words"), {"fields": raw, "classes": ("collapse",)}),
+            (_("What the gateway reported"), {"fields": raw, "classes": ("collapse",)}),
         ]
 
     @admin.display(description=_("steps"))
@@ -380,7 +382,7 @@ class SmsMessageAdmin(ActionAdmin):
         if RESEND in fit and hasattr(obj, "resent_as"):
             fit.remove(RESEND)
         if SEND in fit and self.has_change_permission(request, obj):
-            fit.remove(SEND)  # it would send what is stored, not what stands in the form
+            fit.remove(SEND)  # it would send what is stored, not what is in the form
         return [
             {"label": action.label, "url": f"{self.url(action.name)}?pks={obj.pk}"}
             for action in fit
@@ -399,16 +401,16 @@ class SmsMessageAdmin(ActionAdmin):
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except (WrongStatus, PermissionDenied) as error:
-            # Somebody sent or cancelled the draft while it was being edited?
+            # Was the draft sent or cancelled while it was being edited?
             gone = isinstance(error, WrongStatus) or self._is_gone(object_id or "")
             if not (gone and request.method == "POST" and self.may(request, "change")):
                 raise
-        words = _("This is no draft any more: your changes were not saved.")
+        words = _("This message is no longer a draft. Your changes were not saved.")
         self.message_user(request, words, messages.ERROR)
         return HttpResponseRedirect(self.url("change", object_id))
 
     def _is_gone(self, object_id: str) -> bool:
-        """True for a message that is no draft any more."""
+        """Return whether the message is no longer a draft."""
         return rows(read_keys(object_id)).exclude(status=Status.DRAFT).exists()
 
     def save_model(self, request: HttpRequest, obj: SmsMessage, form: Any, change: bool) -> None:
@@ -416,11 +418,11 @@ class SmsMessageAdmin(ActionAdmin):
             obj.created_by = request.user
         super().save_model(request, obj, form, change)
         if "_send" in request.POST:
-            # The network is waited for after the commit, and yet before the page is answered.
+            # After the commit, and before the page is answered.
             transaction.on_commit(partial(self.carry_out, request, SEND, [obj.pk]), write_db())
 
     def response_post_save_add(self, request: HttpRequest, obj: SmsMessage) -> HttpResponseRedirect:
-        """Whoever sends wants to see what becomes of it."""
+        """Show the message after “Save and send”, so that its outcome is seen."""
         return self._seen_off(request, obj) or super().response_post_save_add(request, obj)
 
     def response_post_save_change(

@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"(?<!\d)(?:\+\d|[789])(?:[\s().\-]{0,3}\d){9,14}")
 
 
 class Unlogged(str):
-    """A number or a text that a page shows, and no log or report that shows the page's context."""
+    """A number or a text that pages show, and logs and reports of a page's context do not."""
 
     def __repr__(self) -> str:
         return "'•••'"
@@ -33,32 +33,35 @@ def may_see_number(user: Any) -> bool:
 
 
 def number_for(user: Any, message: SmsMessage) -> str:
-    """The recipient's number, masked for those who may not see it."""
+    """Return the recipient's number, masked for users who may not see it."""
     return str(message.to) if may_see_number(user) else mask(str(message.to))
 
 
 def text_for(user: Any, message: SmsMessage) -> str:
-    """The message's text, or a word in its place for those who may not see it."""
+    """Return the message's text, or a placeholder for users who may not see it."""
     return str(message.body) if may_see_text(user) else gettext("(hidden)")
 
 
-def words_for(user: Any, message: Any, words: str) -> str:
-    """What a gateway or a program wrote about this message, without what the user may not see."""
+def foreign_text_for(user: Any, message: Any, text: str) -> str:
+    """Return what a gateway or program wrote about this message, as this user may see it."""
     return without(
-        words,
+        text,
         number=None if may_see_number(user) else str(getattr(message, "to", "")),
         text=None if may_see_text(user) else str(getattr(message, "body", "")),
     )
 
 
-def without(words: str, *, number: str | None = None, text: str | None = None) -> str:
-    """Return the words without parts of the number and without other numbers, or nothing of them
-    where they repeat a piece of the text; ``None``: this may be seen."""
-    if text and withhold(words, [text]) == WITHHELD:
+def without(foreign: str, *, number: str | None = None, text: str | None = None) -> str:
+    """Return a foreign text without parts of the number and without other numbers.
+
+    Where it repeats a piece of the message's text, all of it is withheld. ``None``: the user may
+    see the number or the text.
+    """
+    if text and withhold(foreign, [text]) == WITHHELD:
         return gettext(WITHHELD)
     if number is None:
-        return words
-    shown = _NUMBER.sub("•••", _DIGITS.sub(lambda found: _unless_of(number, found[0]), words))
+        return foreign
+    shown = _NUMBER.sub("•••", _DIGITS.sub(lambda found: _unless_of(number, found[0]), foreign))
     # In another spelling: a URL, base64.
     return gettext(WITHHELD) if repeats(shown, [number.lstrip("+")]) else shown
 

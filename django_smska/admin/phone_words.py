@@ -1,5 +1,5 @@
-"""What the head of a column, or the words beside a number, say of the digits there: a phone number,
-or the number of an order, a card, a passport."""
+"""What the head of a column, or the text beside a number, says about the digits: a phone number, or
+the number of an order, a card, a passport."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _NO_NUMBER = re.compile(
 
 
 class Kind(IntEnum):
-    """What digits under a head or beside words are, in the order of trust."""
+    """What digits under a head or beside a text are, in the order of trust."""
 
     SOMETHING_ELSE = 0
     UNKNOWN = 1
@@ -58,7 +58,7 @@ class Kind(IntEnum):
 
 
 def kind(text: str) -> Kind:
-    """Return what ``text``, a head or a few words, says of digits."""
+    """Return what ``text``, a head or a few words, says about digits."""
     words = _words(text)
     something_else = _SOMETHING_ELSE.search(words) or _BARE.fullmatch(words)
     if _PHONE.search(words):  # "Phone for this order" is neither
@@ -71,12 +71,12 @@ def kind(text: str) -> Kind:
 
 
 def has_extension(text: str) -> bool:
-    """True if ``text``, the words beside a number, speak of an extension."""
+    """Return whether the text beside a number speaks of an extension."""
     return bool(_EXTENSION.search(_words(text)))
 
 
 def is_head(text: str) -> bool:
-    """True if ``text`` is what people write above a column."""
+    """Return whether ``text`` is what people write above a column."""
     return kind(text) != Kind.UNKNOWN or bool(_NO_NUMBER.search(_words(text)))
 
 

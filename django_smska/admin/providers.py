@@ -1,4 +1,4 @@
-"""The admin's page of the providers: what the workers know of each."""
+"""The admin of providers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .wording import balance_words, error_words, paused_words
 
 @admin.register(ProviderState)
 class ProviderStateAdmin(GuardedAdmin):
-    """What the workers know of each provider, to read."""
+    """What the workers know about each provider, read-only."""
 
     list_display = ("alias", "state", "paused_at", "credits", "failures", "worker_seen_at")
     sortable_by = ()
@@ -28,12 +28,12 @@ class ProviderStateAdmin(GuardedAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
-        """A provider to show. Its gateway's own words may repeat what was sent."""
+        """Return a provider to show. Its gateway's text may repeat what was sent."""
         state = super().get_object(request, object_id, from_field)
         if state is not None and not permissions.may_see_text(request.user):
             state.detail = state.detail.partition(SAID)[0]
         if state is not None:
-            state.detail = permissions.words_for(request.user, state, state.detail)
+            state.detail = permissions.foreign_text_for(request.user, state, state.detail)
         return state
 
     def has_add_permission(self, request: HttpRequest) -> bool:

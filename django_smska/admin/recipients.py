@@ -1,4 +1,4 @@
-"""Numbers as people have them: pasted in any spelling, or a column of a CSV or XLSX file."""
+"""Read numbers that are pasted in any spelling, or that are a column of a CSV or XLSX file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from ..numbers import NO_EXTENSION, find, is_russian_mobile, normalize, plain
 from . import tables
 from .phone_words import Kind, has_extension, is_head, kind
-from .tables import LARGEST, Table, event
+from .tables import LARGEST, Table, letter
 
 __all__ = ["LARGEST", "MOST", "Column", "Recipients", "UnclearColumn", "column", "read"]
 
@@ -44,7 +44,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Column:
-    """``title``: the head, or the event. ``lines``: a cell each, so that a cell's line is its row
+    """``title``: the head, or the letter. ``lines``: a cell each, so that a cell's line is its row
     in the file. ``notes``: what else is in the file and was left out, in sentences."""
 
     title: str
@@ -67,7 +67,7 @@ class Recipients:
 
 
 class UnclearColumn(ValidationError):
-    """Several columns may be meant. ``columns``: their events, and how to name them."""
+    """Several columns may be meant. ``columns``: their letters, and how to name them."""
 
     def __init__(self, columns: list[tuple[str, str]]) -> None:
         self.columns = columns
@@ -81,7 +81,7 @@ class UnclearColumn(ValidationError):
 
 def read(text: str, asked: str = "") -> Recipients:
     """Read numbers that stand on lines of their own, or between commas, semicolons or tabs, or in a
-    column of a table with heads; ``asked``: the event of this column, where it is not clear.
+    column of a table with heads; ``asked``: the letter of this column, where it is not clear.
 
     Raises ``ValidationError`` if there are more than ``MOST``, ``UnclearColumn`` for such a table.
     """
@@ -111,7 +111,7 @@ def _entries(text: str) -> Iterator[tuple[int, str, str | ValidationError]]:
         found = list(_found_in(words))
         has_number = any(isinstance(number, str) for _written, number in found)
         for written, number in found:
-            # A name between commas beside its number is no lost number.
+            # A name beside its number is no missing number.
             if isinstance(number, str) or not has_number or re.search("[0-9]", written):
                 yield line, written, number
 
@@ -185,7 +185,7 @@ class _Candidate:
 
     @property
     def name(self) -> str:
-        return f"{event(self.at)}: {self.head}" if self.head else event(self.at)
+        return f"{letter(self.at)}: {self.head}" if self.head else letter(self.at)
 
     def look_at(self, cell: str) -> None:
         self.filled += 1
@@ -205,9 +205,9 @@ class _Candidate:
 
 
 def column(data: bytes, asked: str = "") -> Column:
-    """Take the column with the phone numbers out of a file that :func:`tables.read` reads.
+    """Return the column with the phone numbers of a file that :func:`tables.read` reads.
 
-    ``asked``: its event. Without it, it is the one whose head speaks of phones and that has some,
+    ``asked``: its letter. Without it, it is the one whose head speaks of phones and that has some,
     otherwise the one in which most cells are phone numbers; never one that is headed as numbers of
     orders, cards or documents. Raises ``UnclearColumn`` where more than one may be meant, and
     ``ValidationError`` with the way out for what cannot be read or is too large.
@@ -249,12 +249,12 @@ def _column_of(table: Table, asked: str) -> Column:
     if others:
         words = gettext("Left out: other columns with phone numbers, %s.")
         notes.append(words % ", ".join(others[:NAMED]))
-    return Column(chosen.head or event(chosen.at), _lines(table, line, [chosen]), notes)
+    return Column(chosen.head or letter(chosen.at), _lines(table, line, [chosen]), notes)
 
 
 def _title(table: Table, line: int, heads: list[str]) -> str:
-    """The words that stand alone above a table: they say nothing of the column below them, unless
-    they warn of it."""
+    """Return the text that stands alone above a table. It does not describe the column below it,
+    unless it warns of it."""
     is_alone = table.width > 1 and heads and not any(heads[1:])
     warns = heads and kind(heads[0]) == Kind.SOMETHING_ELSE and line not in table.undivided
     return heads[0] if is_alone and not warns else ""
@@ -309,7 +309,7 @@ def _strength(cell: str) -> int:
 
 def _asked(candidates: list[_Candidate], asked: str) -> _Candidate:
     for candidate in candidates:
-        if event(candidate.at) == asked:
+        if letter(candidate.at) == asked:
             return candidate
     raise ValidationError(_("The table has no column %s.") % asked)
 
@@ -330,7 +330,7 @@ def _choose(candidates: list[_Candidate], table: Table) -> _Candidate:
     is_doubtful = best.head and len(candidates) > 1 and best.kind == Kind.UNKNOWN
     if rivals or (is_doubtful and not best.certain):
         meant = sorted([best, *rivals], key=lambda one: one.at)
-        raise UnclearColumn([(event(one.at), one.name) for one in meant])
+        raise UnclearColumn([(letter(one.at), one.name) for one in meant])
     return best
 
 
@@ -364,13 +364,13 @@ def _quoted(name: str) -> str:
 
 
 def _hidden(table: Table) -> list[str]:
-    """What a person does not see in the file, or did not look at, gets nothing."""
+    """Return notes about the parts of the file that are hidden or were not read."""
     notes = []
     if table.hidden_rows:
         words = ngettext("Left out: %s hidden row.", "Left out: %s hidden rows.", table.hidden_rows)
         notes.append(words % table.hidden_rows)
     for words, names in (
-        (gettext("Left out: hidden columns %s."), map(event, sorted(table.hidden_columns))),
+        (gettext("Left out: hidden columns %s."), map(letter, sorted(table.hidden_columns))),
         (gettext("Left out: hidden sheets %s."), map(_quoted, table.hidden_sheets)),
         (gettext("Left out: other sheets %s."), map(_quoted, table.other_sheets)),
     ):

@@ -1,6 +1,6 @@
 """CSV and XLSX files as rows of short texts, read within bounds whatever they hold.
 
-A file comes from a stranger. An XLSX file of 30 KB can unpack to gigabytes, and a CSV file of 5 MB
+The files are untrusted. An XLSX file of 30 KB can unpack to gigabytes, and a CSV file of 5 MB
 to millions of cells. So what is unpacked is counted while it is read, and only what is needed is
 read: no styles, no names, no formulas, nothing outside of the file.
 """
@@ -109,8 +109,8 @@ def read(data: bytes) -> Table:
     return read_csv(data)
 
 
-def event(column: int) -> str:
-    """The name that spreadsheets give to a column, counted from 0: ``A``, …, ``Z``, ``AA``."""
+def letter(column: int) -> str:
+    """Return a spreadsheet's name of a column, counted from 0: ``A``, …, ``Z``, ``AA``."""
     name = ""
     column += 1
     while column:
@@ -220,8 +220,8 @@ def _encoding(data: bytes) -> str:
     text = data.decode("utf-8", "replace")
     wrong = text.count("\ufffd")
     # A file put together from several has a few wrong bytes; in another encoding most are.
-    events = len(data) - len(text) - wrong
-    return "utf-8" if wrong * 10 <= events else "windows-1251"
+    others = len(data) - len(text) - wrong
+    return "utf-8" if wrong * 10 <= others else "windows-1251"
 
 
 # What is quoted, and commas within a number: 7,90418E+10; 79041764995,00.
@@ -229,7 +229,7 @@ _NO_DELIMITER = re.compile(r'"[^"]*"|(?<=[0-9]),[0-9]+E\+?[0-9]+|(?<=[0-9]{7}),0
 
 
 def _delimiter(lines: list[str]) -> tuple[str, bool]:
-    """The delimiter, and whether the first line does nothing but say it, as Excel has it."""
+    """Return the delimiter, and whether the first line only names it, as in Excel's files."""
     if match := re.fullmatch(r'\s*"?sep=([^\w\s"]|\t)"?\s*', lines[0], re.IGNORECASE):
         return match[1], True
     bare = [_NO_DELIMITER.sub("", line) for line in lines]

@@ -17,14 +17,14 @@ from .wording import MARKS
 
 
 def badge(message: SmsMessage) -> str:
-    """The status in words, with a mark in front."""
+    """Return the status's label, with a mark in front."""
     mark = MARKS.get(Status(message.status), "bad")
     words = message.get_status_display()
     return format_html('<span class="smska-status smska-{}">{}</span>', mark, words)
 
 
 def times(message: SmsMessage) -> str:
-    """When it was written, taken and finished, each day told once."""
+    """Return when it was written, accepted and finished, each day shown once."""
     found = [at for at in (message.created_at, message.sent_at, message.finished_at) if at]
     days = [_local(at).date() for at in found]
     words = [
@@ -40,7 +40,7 @@ def times(message: SmsMessage) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """``after``: the time since the step before, in words, or a remark."""
+    """``after``: the time since the step before, as text, or a remark."""
 
     what: str
     at: datetime
@@ -48,7 +48,7 @@ class Step:
 
 
 def steps(message: SmsMessage) -> list[Step]:
-    """What has happened so far, in order."""
+    """Return what has happened so far, in order."""
     found = [Step(_written(message), message.created_at)]
     if message.status == Status.DRAFT:
         return found
@@ -57,8 +57,8 @@ def steps(message: SmsMessage) -> list[Step]:
     if message.sending_at:
         found.append(Step(gettext("Handed to the gateway"), message.sending_at, _tries(message)))
     if message.sent_at:
-        taken = gettext("Taken by the gateway")
-        found.append(Step(taken, message.sent_at, _since(message.sending_at, message.sent_at)))
+        accepted = gettext("Accepted by the gateway")
+        found.append(Step(accepted, message.sent_at, _since(message.sending_at, message.sent_at)))
     if message.finished_at and message.status in FINAL:
         since = message.sent_at or message.created_at
         what = message.get_status_display().capitalize()
@@ -86,7 +86,7 @@ def _since(start: datetime | None, end: datetime) -> str:
 
 
 def lasting(time: timedelta) -> str:
-    """``4 s``, ``2 min 5 s``, ``3 h 20 min``, ``2 d 4 h``: the two largest parts."""
+    """Return a time as its two largest parts: ``4 s``, ``2 min 5 s``, ``2 d 4 h``."""
     left = max(round(time.total_seconds()), 0)
     parts = []
     for size, words in ((86400, _("%s d")), (3600, _("%s h")), (60, _("%s min")), (1, _("%s s"))):
@@ -98,7 +98,7 @@ def lasting(time: timedelta) -> str:
 
 
 def timeline(message: SmsMessage) -> str:
-    """The steps as a list, and what is known of the status questions."""
+    """Return the steps as an HTML list, with the number of status queries."""
     found = [(*_time(step.at), step.what, step.after) for step in steps(message)]
     items = format_html_join(
         "", '<li><time datetime="{}">{}</time> <strong>{}</strong> <span>{}</span></li>', found

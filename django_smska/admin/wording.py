@@ -1,4 +1,4 @@
-"""What the admin says of statuses, errors and providers: one table for each."""
+"""The admin's texts about statuses, errors and providers: one table for each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class Failure(NamedTuple):
 
 _LOGIN = Failure(
     _("The gateway refuses our login"),
-    _("The gateway refuses our login. Tell your administrator; then choose “Send again”."),
+    _(
+        "The gateway refuses our login. Ask your administrator to correct it, then choose “Send "
+        "again”."
+    ),
 )
 _SENDER_NOT_ALLOWED = _("The sender name is not allowed")
 _BUSY = Failure(
@@ -56,15 +59,15 @@ _NUMBER = Failure(
 _UNREACHABLE = Failure(
     _("The gateway could not be reached"),
     _(
-        "The gateway could not be reached. Choose “Send again” later; if that fails, too, tell "
+        "The gateway could not be reached. Choose “Send again” later. If that fails, too, ask "
         "your administrator."
     ),
 )
 _STOPPED = Failure(
     _("The program stopped or failed before it was sent"),
     _(
-        "The program stopped or failed before it was sent. Choose “Send again”; if this happens "
-        "often, tell your administrator."
+        "The program stopped or failed before it was sent. Choose “Send again”. If this happens "
+        "often, ask your administrator."
     ),
 )
 #: Of messages that were not sent, by the error's code or its beginning: the codes of the
@@ -78,7 +81,7 @@ FAILURES: dict[str, Failure] = {
     "-3": _BUSY,
     "-4": Failure(
         _("The gateway did not understand the request"),
-        _("The gateway did not understand the request. Tell your administrator."),
+        _("The gateway did not understand the request. Ask your administrator."),
     ),
     "-5": Failure(
         _("The account had too few credits"),
@@ -87,7 +90,7 @@ FAILURES: dict[str, Failure] = {
     "-6": _NUMBER,
     "-7": Failure(
         _SENDER_NOT_ALLOWED,
-        _("This sender name is not allowed. Have it registered, or write with another one."),
+        _("This sender name is not allowed. Have it registered, or use another one."),
     ),
     "http-401": _LOGIN,
     "http-403": _LOGIN,
@@ -111,13 +114,13 @@ FAILURES: dict[str, Failure] = {
         _("It waited for too long and was not sent"),
         _(
             "It waited for too long and was not sent. If it is still wanted, choose “Send again”. "
-            "If this happens often, tell your administrator that sms_worker may not be running."
+            "If this happens often, ask your administrator whether sms_worker is running."
         ),
     ),
     "": Failure(
         _("Not sent for another reason"),
         _(
-            "It was not sent. Choose “Send again”; if that fails, too, tell your administrator "
+            "It was not sent. Choose “Send again”. If that fails, too, show your administrator "
             "what the gateway said."
         ),
     ),
@@ -146,15 +149,17 @@ def undelivered(status: str, code: str) -> Any:
 # --- what to do now -------------------------------------------------------------------------------
 
 _NO_ID = _(
-    "It counts as sent, and the gateway gave no id with which it could be asked whether it "
+    "It counts as sent. The gateway gave no id, so it cannot be asked whether the message "
     "arrived. If it is important, ask the recipient."
 )
 ADVICE: dict[Status, Any] = {
-    Status.DRAFT: _("It is not sent before you choose “Save and send” or “Send”."),
+    Status.DRAFT: _("It is not sent until you choose “Save and send” or “Send”."),
     Status.QUEUED: _("It waits for its turn. There is nothing to do."),
     Status.CLAIMED: _("It is being sent right now."),
     Status.SENDING: _("It is being sent right now."),
-    Status.SENT: _("The gateway has taken it and is delivering it. The status comes by itself."),
+    Status.SENT: _(
+        "The gateway has accepted it and is delivering it. The status will update automatically."
+    ),
     Status.DELIVERED: _("It has arrived. There is nothing to do."),
     Status.REJECTED: _(
         "The recipient's network refused it. Check the number, and reach them some other way."
@@ -165,33 +170,33 @@ ADVICE: dict[Status, Any] = {
     ),
     Status.DELETED: _("The gateway removed it before it arrived. Ask the provider why."),
     Status.UNCONFIRMED: _(
-        "The gateway took it and never told whether it arrived. Most such messages do. If it is "
-        "important, ask the recipient."
+        "The gateway accepted it and never reported whether it arrived. Most such messages do. If "
+        "it is important, ask the recipient."
     ),
     Status.CANCELLED: _("It was cancelled and never sent."),
     Status.UNKNOWN: _(
-        "The connection broke after the request had begun, so nobody knows whether the gateway "
-        "took this message, and it cannot be asked. Ask the recipient, or look at the list of "
-        "messages in your account at the gateway, at about the time at “Handed to the gateway”. "
-        "Then choose “It was sent” or “Send again”. If it was taken after all, the recipient gets "
-        "a second one, and you pay twice."
+        "The connection broke after the request had begun. It is not known whether the gateway "
+        "accepted this message, and the gateway cannot be asked. Ask the recipient, or look at the "
+        "list of messages in your account at the gateway, at about the time of “Handed to the "
+        "gateway”. Then choose “It was sent” or “Send again”. If it was accepted after all, the "
+        "recipient gets a second message, and you pay twice."
     ),
 }
 
 
-_ANOTHERS = _("Somebody who may decide about messages must look at this one.")
+_MAY_NOT_DECIDE = _("A colleague with the permission to resend must decide about this message.")
 _SENT_AGAIN = _(
-    "It was sent again as a new message. If you learn that this one was taken, too, choose “It was "
-    "sent”."
+    "It was sent again as a new message. If you learn that this one was accepted, too, choose “It "
+    "was sent”."
 )
 
 
 def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
-    """What a person should do about it now, in plain words; ``may_decide``: about unknown ones."""
+    """Return what a person should do about it now; ``may_decide``: about unknown messages."""
     if message.status == Status.FAILED:
         return str(failure(message.error_code).advice)
     if message.status == Status.UNKNOWN and not may_decide:
-        return str(_ANOTHERS)
+        return str(_MAY_NOT_DECIDE)
     if message.status == Status.UNKNOWN and hasattr(message, "resent_as"):
         return str(_SENT_AGAIN)
     if message.status == Status.SENT and not message.gateway_id:
@@ -203,7 +208,7 @@ def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
 
 
 def error_words(stored: str) -> str:
-    """A stored error in the reader's language; what the gateway said stays as it is."""
+    """Return a stored error in the reader's language; the gateway's own text stays as it is."""
     if stored.startswith(sending.LATE):
         late = error_words(stored.removeprefix(sending.LATE))
         return gettext("A late answer: %s") % late
@@ -218,19 +223,19 @@ def error_words(stored: str) -> str:
         words = gettext("%(ours)s Address: %(address)s") % {"ours": words, "address": address}
     if not said:
         return words
-    told = {"ours": words, "theirs": gettext(theirs)}
-    return gettext("%(ours)s The gateway said: %(theirs)s") % told
+    parts = {"ours": words, "theirs": gettext(theirs)}
+    return gettext("%(ours)s The gateway said: %(theirs)s") % parts
 
 
 # --- providers ------------------------------------------------------------------------------------
 
 
 def balance_words(state: ProviderState) -> str:
-    """The balance that the gateway told last, and when."""
+    """Return the balance that the gateway reported last, and when."""
     if state.balance is None or state.balance_at is None:
         return gettext("not known")
-    told = {"balance": floatformat(state.balance, -2), "ago": timesince(state.balance_at)}
-    return gettext("%(balance)s, told %(ago)s ago") % told
+    parts = {"balance": floatformat(state.balance, -2), "ago": timesince(state.balance_at)}
+    return gettext("%(balance)s, %(ago)s ago") % parts
 
 
 def paused_words(state: ProviderState) -> Any:
@@ -238,7 +243,7 @@ def paused_words(state: ProviderState) -> Any:
 
 
 def has_no_worker(state: ProviderState) -> bool:
-    """True where no worker has been seen for a while: what is queued would lie there."""
+    """Return whether no worker has been seen for a while, so that messages would stay queued."""
     return (
         not state.worker_seen_at
         or state.worker_seen_at < timezone.now() - 5 * circuit_breaker.HEARTBEAT_INTERVAL
@@ -250,6 +255,6 @@ _REASONS = {
     "funds": _("The account has too few credits."),
     "unreachable": _("The gateway cannot be reached."),
     "busy": _("The gateway asks for fewer messages at a time."),
-    "hanging": _("The gateway takes requests and gives no clear answer."),
-    "broken": _("The provider's program fails; tell your administrator."),
+    "hanging": _("The gateway gives no clear answers."),
+    "broken": _("The provider's program fails. Ask your administrator."),
 }

@@ -1,6 +1,6 @@
-"""An XLSX file that is written as a stream: nothing of it lies on a disk, and its texts are texts.
+"""An XLSX file that is written as a stream, without a file on disk.
 
-Programs that read such files make no number, date or formula of a text in them.
+Its texts are stored as texts, so that no program turns them into numbers, dates or formulas.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Book:
             self._start_sheet()
         self._write("".join(map(_row, rows)))
         self._rows += len(rows)
-        return self._sink.taken()
+        return self._sink.written()
 
     def close(self) -> bytes:
         """Return the last piece of the file."""
@@ -58,7 +58,7 @@ class Book:
         for name, content in _parts(range(1, self._sheets + 1)):
             self._archive.writestr(name, content)
         self._archive.close()
-        return self._sink.taken()
+        return self._sink.written()
 
     def _start_sheet(self) -> None:
         self._end_sheet()
@@ -82,7 +82,7 @@ class Book:
 
 
 class _Sink:
-    """What is written lies here until it is taken; it cannot be sought in, as a socket cannot."""
+    """Keeps what is written until it is fetched. Like a socket, it cannot seek."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -94,7 +94,7 @@ class _Sink:
     def flush(self) -> None:
         pass
 
-    def taken(self) -> bytes:
+    def written(self) -> bytes:
         pieces, self._pieces = self._pieces, []
         return b"".join(pieces)
 

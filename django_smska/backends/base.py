@@ -1,4 +1,4 @@
-"""What every backend shares. A new one needs only ``send_message``."""
+"""The base class of backends. A new one needs only ``send_message``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ UNKNOWN_HINT = "Correct the name in OPTIONS, or remove it."
 class BaseSmsBackend:
     """Base class of SMS backends, in the manner of Django's email backends.
 
-    A subclass takes its OPTIONS as keyword arguments and passes the rest on: what is left over is
+    A subclass accepts its OPTIONS as keyword arguments and passes the rest on; unknown ones are
     refused. It must define :meth:`send_message`; everything else is optional.
     """
 
     #: False for a backend that never waits for anything: it acts even inside a transaction.
     uses_network: ClassVar[bool] = True
     #: True if ``send_message`` itself calls :meth:`before_first_byte` once a connection stands.
-    #: Otherwise the message counts as "may have been taken" from the call on.
+    #: Otherwise the message counts as "may have been accepted" from the call on.
     announces_first_byte: ClassVar[bool] = False
     #: The longest that one send may take, in seconds; the claim's lease must outlast it.
     deadline: float = 30
@@ -68,9 +68,9 @@ class BaseSmsBackend:
     def send_message(self, message: Any) -> Receipt:
         """Send one message (anything with ``to``, ``body``, ``sender``) in one request.
 
-        Raise an :class:`~django_smska.exceptions.SmsNotSent` only for what was surely not taken,
-        and :class:`~django_smska.exceptions.SmsOutcomeUnknown` for every doubt. Any other
-        exception counts as a doubt.
+        Raise an :class:`~django_smska.exceptions.SmsNotSent` only for a message that was
+        definitely not accepted, and :class:`~django_smska.exceptions.SmsOutcomeUnknown` for every
+        doubt. Any other exception counts as a doubt.
         """
         name = type(self).__name__
         raise TypeError(f"{name} is a subclass of BaseSmsBackend and must define send_message().")
@@ -133,9 +133,9 @@ class BaseSmsBackend:
 
     @staticmethod
     def before_first_byte(message: Any) -> None:
-        """Tell the sender of ``message`` that the next thing is the first byte of the request.
+        """Announce to the sender of ``message`` that the request's first byte comes next.
 
-        What this raises must end the attempt with nothing written.
+        Where this raises, the attempt must end with nothing written.
         """
         announce = getattr(message, "before_first_byte", None)
         if announce is not None:
@@ -158,8 +158,10 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
 
 
 def parse_rate(rate: object) -> float | None:
-    """``"20/s"``, ``"100/m"``, ``"1000/h"`` or a number of messages a second; ``None`` for no
-    limit. Raises ``ValueError``."""
+    """Return the messages a second of ``"20/s"``, ``"100/m"``, ``"1000/h"`` or a number.
+
+    ``None`` and an empty text mean no limit: ``None``. Raises ``ValueError``.
+    """
     if rate is None or rate == "":
         return None
     match = None if isinstance(rate, bool) else _RATE.fullmatch(str(rate))

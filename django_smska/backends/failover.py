@@ -24,12 +24,12 @@ NONE_OPEN = gettext_noop("None of the providers can be tried just now. Nothing w
 class SmsBackend(BaseSmsBackend):
     """OPTIONS: ``providers``, aliases of ``SMS_PROVIDERS`` in the order to try them.
 
-    The next one is tried after a refusal that concerns the provider (wrong login, no credits, not
-    reached) or the moment (-3), never after an unknown outcome. The message's ``using`` becomes
-    the alias that accepted it, and that one is asked for its report.
+    The next one is tried after an error about the provider (wrong login, no credits, not reached)
+    or a temporary one (-3), never after an unknown outcome. The message's ``using`` becomes the
+    alias that accepted it, and that one is asked for its report.
 
-    ``skipped`` holds the aliases that are not tried: those that are paused, which the engine knows,
-    and those that refused for a reason that concerns them, until :meth:`close`.
+    ``skipped`` holds the aliases that are not tried until :meth:`close`: those that the engine
+    knows as paused, and those that refused for a reason that concerns the provider.
     """
 
     announces_first_byte = True
@@ -50,7 +50,7 @@ class SmsBackend(BaseSmsBackend):
         self._is_open = False
 
     def open(self) -> bool:
-        """Open those that may be tried; one that cannot be opened fails when it is its turn."""
+        """Open the members that may be tried; one that cannot be opened fails at its turn."""
         if self._is_open:
             return False
         self._is_open = True
@@ -69,7 +69,7 @@ class SmsBackend(BaseSmsBackend):
         error: SmsError = GatewayUnreachable(NONE_OPEN, alias=self.alias, code="paused")
         refused: list[SmsError] = []
         for member in self._open_members():
-            if member.alias in self.skipped:  # another thread has heard of it in the meantime
+            if member.alias in self.skipped:  # another thread has found that out in the meantime
                 continue
             outcome = _send(member, message)
             if isinstance(outcome, Receipt):
@@ -111,7 +111,7 @@ def _refuse_unknown(alias: str | None, names: Sequence[str]) -> None:
 
 
 def _member(alias: str) -> CheckedBackend:
-    # The handler makes backends, and this one makes some of its own.
+    # Not at the top: the handler imports backends, and this backend needs the handler.
     from ..checked_backend import CheckedBackend, unusable
     from ..providers import providers
 
@@ -119,7 +119,7 @@ def _member(alias: str) -> CheckedBackend:
         raise InvalidProvider("A failover cannot be one of another's 'providers'.", alias=alias)
     try:
         return CheckedBackend(alias, providers.configured(alias))
-    except InvalidProvider as error:  # the system check names it; the others can still send
+    except InvalidProvider as error:  # the system check reports it; the others can still send
         return unusable(alias, error)
 
 

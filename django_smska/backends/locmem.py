@@ -16,7 +16,7 @@ outbox: list[Any] = []
 class SmsBackend(BaseSmsBackend):
     """Appends a copy of each message to ``django_smska.sms.outbox``.
 
-    Whoever asks hears that the message is delivered and that 1000 credits are left.
+    Its reports say that every message is delivered, and its balance is 1000 credits.
     """
 
     uses_network = False
@@ -33,12 +33,12 @@ class SmsBackend(BaseSmsBackend):
 
 
 def in_test_run(alias: str) -> SmsBackend:
-    """The backend of every alias in a test run; the outbox is emptied before each test.
+    """Return the backend of every alias in a test run; the outbox is emptied before each test.
 
-    Django's runner has no hook for that, so the first message of the run makes one. (Under pytest
-    the plugin empties it, too: not every test there is a ``TestCase``.)
+    Django's runner has no hook for that, so the first message of the run patches ``TestCase.run``.
+    (Under pytest the plugin also empties it, because not every test there is a ``TestCase``.)
     """
-    from unittest import TestCase  # not at start-up: only test runs come here
+    from unittest import TestCase  # not at start-up: only test runs need it
 
     run = TestCase.run
     if not hasattr(run, "empties_the_outbox"):

@@ -134,8 +134,8 @@ class SmsBackend(BaseSmsBackend):
         return self._contained(lambda gateway: gateway.balance())
 
     def _contained(self, ask: Callable[[Gateway], _T | SmsError]) -> _T:
-        """Raise what went wrong here, where no local variable holds a secret."""
-        result = contained(lambda: self._over_line(ask))
+        """Raise errors here, where no local variable holds a secret."""
+        result = contained(lambda: self._with_gateway(ask))
         if isinstance(result, SmsError):
             result.alias = self.alias
         if isinstance(result, BaseException):
@@ -158,7 +158,7 @@ class SmsBackend(BaseSmsBackend):
             ]
         return []
 
-    def _over_line(self, ask: Callable[[Gateway], _T | SmsError]) -> _T | SmsError:
+    def _with_gateway(self, ask: Callable[[Gateway], _T | SmsError]) -> _T | SmsError:
         opened = self.open()
         assert self._gateway is not None
         try:
@@ -198,9 +198,9 @@ class SmsBackend(BaseSmsBackend):
         return [
             Warning(
                 f"SMS_PROVIDERS[{self.alias!r}] sends the login, the numbers and the texts over "
-                "http://, where anybody on the way can read them.",
+                "http://, where every host on the way can read them.",
                 hint="Ask the provider's support for TLS, then set 'url' to the https:// address. "
-                "To live with it, add 'smska.W002' to SILENCED_SYSTEM_CHECKS.",
+                "To accept that, add 'smska.W002' to SILENCED_SYSTEM_CHECKS.",
                 id="smska.W002",
             )
         ]
@@ -259,13 +259,13 @@ class SmsBackend(BaseSmsBackend):
 
 @lru_cache(maxsize=1000)  # once for each sender
 def _warn_of_sender(alias: str | None, sender: str) -> None:
-    """The provider's document has no rule for senders, so the gateway has the last word."""
+    """Warn only: the provider's document has no rule for senders, so the gateway decides."""
     if not can_be_shown(sender):
         logger.warning("%s: the sender %r will be refused; a sender has %s", alias, sender, RULE)
 
 
 def _as_msisdn(value: Any) -> str:
-    """``79XXXXXXXXX`` as the gateway wants it, or nothing."""
+    """Return ``79XXXXXXXXX`` as the gateway wants it, or ""."""
     try:
         number = normalize(value)
     except ValidationError:
@@ -278,7 +278,7 @@ _BLANK = re.compile(r"[\s\x00-\x1f\x7f\\]")
 
 
 def _problem_of_address(url: Any, schemes: tuple[str, ...]) -> str:
-    """What is wrong with an address, without repeating it: it may hold a password."""
+    """Return what is wrong with an address. It is not repeated, because it may hold a password."""
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     if not isinstance(url, str):
         return f"must be an {wanted} address"
@@ -294,9 +294,7 @@ def _problem_of_address(url: Any, schemes: tuple[str, ...]) -> str:
     if port == 0:
         return "must be an address whose port, after the host, is a number from 1 to 65535"
     if not _is_host(parts.hostname):
-        return (
-            "has no valid host name: its parts between dots have 1 to 63 events, digits and hyphens"
-        )
+        return "has no valid host name: between dots there are 1 to 63 letters, digits and hyphens"
     return ""
 
 
@@ -320,7 +318,7 @@ def _is_ip_address(name: str) -> bool:
 
 
 def _in_ascii(name: str) -> str:
-    """The name as it is looked up, or nothing where it has no such form."""
+    """Return the name as it is looked up, or "" where it has no such form."""
     import idna  # requests' own; few names need it
 
     try:

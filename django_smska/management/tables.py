@@ -1,4 +1,4 @@
-"""What a command needs of the database."""
+"""Checks of the database for commands."""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("reason", models.CharField(blank=True, max_length=16, verbose_name="reason")),
-                ("detail", django_smska.fields.WordsField(blank=True, verbose_name="details")),
+                (
+                    "detail",
+                    django_smska.fields.ForeignTextField(blank=True, verbose_name="details"),
+                ),
                 (
                     "failures",
                     models.PositiveIntegerField(default=0, verbose_name="failures in a row"),
@@ -41,7 +44,7 @@ class Migration(migrations.Migration):
                         decimal_places=4, max_digits=18, null=True, verbose_name="balance"
                     ),
                 ),
-                ("balance_at", models.DateTimeField(null=True, verbose_name="balance told")),
+                ("balance_at", models.DateTimeField(null=True, verbose_name="balance reported")),
                 ("next_send_at", models.DateTimeField(null=True, verbose_name="next sending")),
                 (
                     "worker_seen_at",
@@ -123,19 +126,19 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "gateway_status",
-                    django_smska.fields.WordField(
+                    django_smska.fields.ForeignCharField(
                         blank=True, editable=False, max_length=64, verbose_name="gateway status"
                     ),
                 ),
                 (
                     "error_code",
-                    django_smska.fields.WordField(
+                    django_smska.fields.ForeignCharField(
                         blank=True, editable=False, max_length=32, verbose_name="error code"
                     ),
                 ),
                 (
                     "error_text",
-                    django_smska.fields.WordsField(
+                    django_smska.fields.ForeignTextField(
                         blank=True, editable=False, verbose_name="error"
                     ),
                 ),
@@ -216,7 +219,7 @@ class Migration(migrations.Migration):
                 (
                     "next_status_at",
                     models.DateTimeField(
-                        editable=False, null=True, verbose_name="next status question"
+                        editable=False, null=True, verbose_name="next status query"
                     ),
                 ),
                 ("status_questions", models.PositiveSmallIntegerField(default=0, editable=False)),

@@ -62,7 +62,7 @@ class Received:
 
 
 @dataclass(frozen=True)
-class Taken:
+class Accepted:
     """A message in the ledger; `time` is seconds since 1970, `request` a `Received.number`."""
 
     id: str
@@ -95,38 +95,38 @@ class Account:
         self.senders = None if senders is None else set(senders)
         self._changed = threading.Condition()
         self._ledger = ledger
-        self._taken: dict[str, Taken] = {}
+        self._accepted: dict[str, Accepted] = {}
         self._times: Counter[tuple[str, str]] = Counter()
         self._fates: dict[str, tuple[str, ...]] = {}
         self._asked: Counter[str] = Counter()
 
     @property
-    def taken(self) -> list[Taken]:
+    def accepted(self) -> list[Accepted]:
         """The ledger so far, oldest first."""
         with self._changed:
-            return list(self._taken.values())
+            return list(self._accepted.values())
 
-    def times_taken(self, msisdn: str, text: str) -> int:
-        """Return how often this text was taken for this number (79041764995)."""
+    def times_accepted(self, msisdn: str, text: str) -> int:
+        """Return how often this text was accepted for this number (79041764995)."""
         with self._changed:
             return self._times[msisdn, text]
 
     def fate(self, msisdn: str, *statuses: str, after: int = 1) -> None:
-        """Choose what the queries about a number's messages are told.
+        """Choose the answers to queries about a number's messages.
 
         statuses -- words ("REJECTD") or whole statuses ("6|REJECTD"): one for each query, the last
             for ever
-        after -- how many queries are told "3|ACCEPTD" before
+        after -- how many queries are answered "3|ACCEPTD" before
         """
         if unknown := [word for word in statuses if "|" not in word and word not in STATUSES]:
             raise ValueError(f"No status {unknown[0]!r}. Use {', '.join(STATUSES)} or '6|REJECTD'.")
-        told = (STATUSES["ACCEPTD"],) * after + tuple(STATUSES.get(word, word) for word in statuses)
-        self._fates[msisdn.removeprefix("+")] = told
+        chosen = tuple(STATUSES.get(word, word) for word in statuses)
+        self._fates[msisdn.removeprefix("+")] = (STATUSES["ACCEPTD"],) * after + chosen
 
-    def status(self, taken: Taken) -> str:
-        """Return the status that was told last, or would be told first."""
-        fate = self._fates.get(taken.msisdn) or ENDINGS.get(taken.msisdn[-2:], DELIVERED)
-        return fate[min(max(self._asked[taken.id] - 1, 0), len(fate) - 1)]
+    def status(self, entry: Accepted) -> str:
+        """Return the status that was reported last, or would be reported first."""
+        fate = self._fates.get(entry.msisdn) or ENDINGS.get(entry.msisdn[-2:], DELIVERED)
+        return fate[min(max(self._asked[entry.id] - 1, 0), len(fate) - 1)]
 
     def answer_to(self, request: Received) -> bytes:
         """Return the honest line, after the ledger was written."""
@@ -145,11 +145,11 @@ class Account:
         return f"_0|Balance status|{Decimal(self.balance):f}".encode()
 
     def _query(self, request: Received) -> bytes:
-        taken = self._taken.get(request.form.get("BatchId", ""))
-        if taken is None:
+        entry = self._accepted.get(request.form.get("BatchId", ""))
+        if entry is None:
             return ERRORS[-4]
-        self._asked[taken.id] += 1
-        return f"0|Status|{self.status(taken)}".encode()
+        self._asked[entry.id] += 1
+        return f"0|Status|{self.status(entry)}".encode()
 
     def _send(self, request: Received) -> bytes:
         form = request.form
@@ -159,23 +159,24 @@ class Account:
             return ERRORS[-6]
         if not self._allows(form["SenderID"]):
             return ERRORS[-7]
-        return ERRORS[-5] if self.balance < 1 else self._take(request)
+        return ERRORS[-5] if self.balance < 1 else self._accept_message(request)
 
     def _allows(self, sender: str) -> bool:
         return can_be_shown(sender) if self.senders is None else sender in self.senders
 
-    def _take(self, request: Received) -> bytes:
+    def _accept_message(self, request: Received) -> bytes:
         form = request.form
         number, text, sender = form["MSISDN"], form["Message"], form["SenderID"]
-        entry = Taken(secrets.token_hex(9)[:17], number, text, sender, time.time(), request.number)
+        gateway_id = secrets.token_hex(9)[:17]
+        entry = Accepted(gateway_id, number, text, sender, time.time(), request.number)
         self._write(entry)
-        self._taken[entry.id] = entry
+        self._accepted[entry.id] = entry
         self._times[number, text] += 1
         self.balance -= 1
         self._changed.notify_all()
         return f"0|Message sent|{entry.id}|Balance status|{Decimal(self.balance):f}".encode()
 
-    def _write(self, entry: Taken) -> None:
+    def _write(self, entry: Accepted) -> None:
         if not self._ledger:
             return
         with open(self._ledger, "a", encoding="utf-8") as file:

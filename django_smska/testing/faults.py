@@ -1,8 +1,9 @@
 """How the stand-in gateway spoils its answers, and which request meets which fault.
 
 `FAULTS` lists every fault by name. A `Fault` is one of them with its parameters, and with the truth
-that the client cannot see: whether the message was taken. Faults that strike before the request is
-read, redirects, 4xx and refusals are never taken; those that only change a later status always are.
+that the client cannot see: whether the message was accepted. With a fault before the request is
+read, a redirect, a 4xx or a refusal it never is; with one that only changes a later status it
+always is.
 
 Standard library only.
 """
@@ -28,7 +29,7 @@ from django_smska.testing.account import ERRORS, Account
 PATH = "/api/httppost.php"
 MEGABYTE = 1024 * 1024
 HEADERS = (("Content-Type", "text/html; charset=UTF-8"),)
-BOTH, TAKEN, NOT_TAKEN = (True, False), (True,), (False,)
+BOTH, ACCEPTED, NOT_ACCEPTED = (True, False), (True,), (False,)
 
 
 class Gone(Exception):
@@ -36,7 +37,7 @@ class Gone(Exception):
 
 
 class Wire:
-    """One accepted connection: buffered reading, writing, and rude ways to end it."""
+    """One accepted connection: buffered reading, writing, and abrupt ways to end it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -92,7 +93,7 @@ class Wire:
         self.sock.close()
 
     def finish(self) -> None:
-        """Say goodbye and let the client hang up first: unread bytes would turn FIN into RST."""
+        """Send FIN and let the client close first, because unread bytes would turn FIN into RST."""
         socket.socket.shutdown(self.sock, socket.SHUT_WR)
         self.wait(1)
 
@@ -109,8 +110,8 @@ class Fault:
     """One fault to play.
 
     name -- a key of `FAULTS`
-    taken -- bool: is the message taken into the ledger? None means the fault's usual truth: taken,
-        wherever that can be. A send that is not taken is answered from `-3|Sent Error`.
+    accepted -- bool: is the message accepted, and written to the ledger? None means the fault's
+        usual truth: accepted, where that is possible. Otherwise the answer is `-3|Sent Error`.
     seconds -- float: how long "late" waits, and the interval of the slow ones
     until -- threading.Event: "late" waits for it instead, "answers_twice" before it goes on
     size -- int: bytes of "huge_body" and "slow_body"
@@ -120,7 +121,7 @@ class Fault:
     """
 
     name: str
-    taken: bool | None = None
+    accepted: bool | None = None
     seconds: float = 1.0
     until: threading.Event | None = None
     said: threading.Event | None = None
@@ -134,10 +135,11 @@ class Fault:
         if self.name not in FAULTS:
             near = difflib.get_close_matches(self.name, FAULTS, n=3) or sorted(FAULTS)
             raise ValueError(f"There is no fault {self.name!r}. Use one of: {', '.join(near)}.")
-        taken = self.kind.truths[0] if self.taken is None else self.taken
-        if taken not in self.kind.truths:
-            raise ValueError(f"The fault {self.name!r} cannot have taken={taken}: leave taken out.")
-        object.__setattr__(self, "taken", taken)
+        accepted = self.kind.truths[0] if self.accepted is None else self.accepted
+        if accepted not in self.kind.truths:
+            wrong = f"accepted={accepted}"
+            raise ValueError(f"The fault {self.name!r} cannot have {wrong}. Omit 'accepted'.")
+        object.__setattr__(self, "accepted", accepted)
 
     @property
     def kind(self) -> Kind:
@@ -148,10 +150,10 @@ def answer(
     body: bytes,
     status: int = 200,
     headers: Iterable[tuple[str, str]] = HEADERS,
-    taken: bool = True,
+    accepted: bool = True,
 ) -> Fault:
     """Return the fault that answers just these bytes; `{line}` in them is the honest line."""
-    return Fault("answer", taken, body=body, status=status, headers=tuple(headers))
+    return Fault("answer", accepted, body=body, status=status, headers=tuple(headers))
 
 
 Play = Callable[[Wire, Fault, bytes], "bytes | None"]
@@ -163,8 +165,8 @@ class Kind:
 
     play -- spoils the honest line; returns the answer to write on a connection that goes on, or
         None: the connection is at its end
-    truths -- the values that `taken` can have, the usual one first
-    stage -- "accept" failures before TLS, "head" before the request is read, "request" after it.
+    truths -- the values that `accepted` can have, the usual one first
+    stage -- "accept" strikes before TLS, "head" before the request is read, "request" after it.
         The first two strike the connection that is opened next, whatever is asked over it.
     on -- "send", "query" or "balance": the requests that it is meant for
     drawn -- may be drawn by chance when no names were chosen
@@ -431,10 +433,10 @@ _add(
         "tls_hang": _silence,
         "tls_plain": _plain_answer,
     },
-    NOT_TAKEN,
+    NOT_ACCEPTED,
     stage="accept",
 )
-_add("after it", {"reset_after_20_bytes": _reset_after_20_bytes}, NOT_TAKEN, stage="head")
+_add("after it", {"reset_after_20_bytes": _reset_after_20_bytes}, NOT_ACCEPTED, stage="head")
 _add(
     "after it",
     {
@@ -448,15 +450,19 @@ _add(
     },
 )
 # Not drawn: where they come late enough, no client can know.
-FAULTS["speaks_first"] = Kind("unasked", _speaks_first, NOT_TAKEN, stage="head", drawn=False)
+FAULTS["speaks_first"] = Kind("unasked", _speaks_first, NOT_ACCEPTED, stage="head", drawn=False)
 FAULTS["answers_twice"] = Kind("unasked", _answers_twice, drawn=False)
 _add("http", {name: _raw(template) for name, template in RAW.items()})
 _add("http", {"endless_100": _endless_100})
 _add("http", {f"http_{status}": _status(status) for status in (204, 500, 502, 503)})
-_add("http", {f"http_{status}": _status(status) for status in (400, 401, 403, 404, 429)}, NOT_TAKEN)
+_add(
+    "http",
+    {f"http_{status}": _status(status) for status in (400, 401, 403, 404, 429)},
+    NOT_ACCEPTED,
+)
 for _code in (301, 302, 303, 307, 308):
-    _add("http", {f"redirect_{_code}": _redirect(_code, False)}, NOT_TAKEN)
-    _add("http", {f"redirect_{_code}_elsewhere": _redirect(_code, True)}, NOT_TAKEN)
+    _add("http", {f"redirect_{_code}": _redirect(_code, False)}, NOT_ACCEPTED)
+    _add("http", {f"redirect_{_code}_elsewhere": _redirect(_code, True)}, NOT_ACCEPTED)
 _add(
     "time and size",
     {
@@ -482,12 +488,12 @@ _add("payload", {name: _edit(*edit) for name, edit in STATUS_PAYLOADS.items()}, 
 _add(
     "meaning",
     {name: _edit(EVERYTHING, ERRORS[code]) for name, code in REFUSALS.items()},
-    NOT_TAKEN,
+    NOT_ACCEPTED,
 )
 for _name, _prepare in PREPARATIONS.items():
-    FAULTS[_name] = Kind("meaning", _honest, NOT_TAKEN, drawn=False, prepare=_prepare)
+    FAULTS[_name] = Kind("meaning", _honest, NOT_ACCEPTED, drawn=False, prepare=_prepare)
 for _name, _prepare in FATES.items():
-    FAULTS[_name] = Kind("meaning", _honest, TAKEN, prepare=_prepare)
+    FAULTS[_name] = Kind("meaning", _honest, ACCEPTED, prepare=_prepare)
 FAULTS["answer"] = Kind("payload", _say, drawn=False)
 
 
@@ -527,7 +533,7 @@ class Script:
         return self.planned(on, self.counts[on])
 
     def begin_early(self, stage: str) -> Fault | None:
-        """Return what the next request meets if that failures at this stage, and count it then."""
+        """Return what the next request meets if it strikes at this stage, and count it then."""
         for on in ("send", "query", "balance"):
             fault = self.planned(on, self.counts[on] + 1)
             if fault and fault.kind.stage == stage:

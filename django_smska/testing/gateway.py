@@ -1,13 +1,13 @@
 """A stand-in for the SMS-ka HTTP gateway, on loopback, for tests, demos and development.
 
     with StandInGateway(balance=1000) as gateway:
-        gateway.script(3, Fault("reset_after_request", taken=True))
+        gateway.script(3, Fault("reset_after_request", accepted=True))
         ...                                    # send to gateway.url, login "test", password "test"
-        assert gateway.times_taken("79041764995", "Hello") == 1
+        assert gateway.times_accepted("79041764995", "Hello") == 1
 
-It speaks the provider's documented protocol, keeps what it took in a ledger written before it
+It speaks the provider's documented protocol, keeps accepted messages in a ledger written before it
 answers, and plays every fault of `django_smska.testing.faults`. Each message costs one credit.
-`GET /` shows what was taken.
+`GET /` shows the accepted messages.
 
 A message is first "3|ACCEPTD", and delivered from the second query on. The number's last two digits
 choose another fate:
@@ -33,7 +33,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl
 
-from django_smska.testing.account import DELIVERED, ENDINGS, ERRORS, Account, Received, Taken
+from django_smska.testing.account import DELIVERED, ENDINGS, ERRORS, Accepted, Account, Received
 from django_smska.testing.faults import (
     FAULTS,
     PATH,
@@ -45,7 +45,7 @@ from django_smska.testing.faults import (
     frame,
 )
 
-__all__ = ["FAULTS", "Fault", "Received", "StandInGateway", "Taken", "answer", "closed_port"]
+__all__ = ["FAULTS", "Accepted", "Fault", "Received", "StandInGateway", "answer", "closed_port"]
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 LONGEST_BODY = 1024 * 1024
@@ -55,15 +55,15 @@ NOT_FOUND = frame(b"Not Found", 404)
 class StandInGateway(Account):
     """The gateway on a loopback port; a context manager, or `start()` and `close()`.
 
-    port -- int; 0 takes a free one
+    port -- int; 0 for a free one
     balance -- Decimal or int: credits, one for each message
     senders -- the sender names that are allowed; None allows any that a phone can show
-    ledger -- path of a file that each message taken is appended to, a JSON object a line, and
+    ledger -- path of a file that each accepted message is appended to, a JSON object a line, and
         synced to disk before the answer
     latency -- float: seconds between the ledger and the answer
     fault_rate -- float from 0 to 1: the share of requests that meet a drawn fault
     fault_names -- the names to draw from; None: all that leave the account as it is
-    seed -- int: draws the same faults again; None takes one by chance (see `seed`)
+    seed -- int: draws the same faults again; None for a random one (see `seed`)
     tls -- ssl.SSLContext of a server, or None for plain HTTP
     on_send -- called with each send's `Received`, its answer's line and its `Fault` or None
     """
@@ -316,14 +316,14 @@ class StandInGateway(Account):
     def _line(self, request: Received, fault: Fault | None) -> bytes:
         if fault and fault.kind.prepare:
             fault.kind.prepare(self, request.form.get("MSISDN", ""))
-        elif fault and request.sort == "send" and not fault.taken:
+        elif fault and request.sort == "send" and not fault.accepted:
             return ERRORS[-3]
         return self.answer_to(request)
 
 
 @contextlib.contextmanager
 def closed_port(host: str = "127.0.0.1") -> Iterator[int]:
-    """Give a port where nothing listens, and which nobody else can take meanwhile."""
+    """Give a port where nothing listens, which no other process can use in the meantime."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
         sock.bind((host, 0))
         yield sock.getsockname()[1]
@@ -388,7 +388,7 @@ PAGE = """<!doctype html>
 <h2>Messages accepted: {count}</h2>
 {messages}
 <h2>What the last two digits of a number do</h2>
-<p>Each question about a message gets the next of these answers, and the last one for ever.</p>
+<p>Each query about a message gets the next of these answers, and the last one for ever.</p>
 <div class="wide"><table>{endings}</table></div>
 </main>
 </body>
@@ -413,19 +413,19 @@ def _row(cells: Iterable[str], tag: str = "td") -> str:
 
 def _page(account: Account) -> str:
     """Return the page at `/`: what was accepted, newest first, and no secrets."""
-    taken = account.taken
+    accepted = account.accepted
     endings = {f"…{end}": fate for end, fate in ENDINGS.items()} | {"any other": DELIVERED}
     fates = (_row([end, " → ".join(map(_state, fate))]) for end, fate in endings.items())
     return PAGE.format(
         style=STYLE,
         balance=f"{Decimal(account.balance):f}",
-        count=len(taken),
-        messages=_table(account, taken[: -SHOWN - 1 : -1], len(taken)),
+        count=len(accepted),
+        messages=_table(account, accepted[: -SHOWN - 1 : -1], len(accepted)),
         endings="".join(fates),
     )
 
 
-def _table(account: Account, newest: list[Taken], count: int) -> str:
+def _table(account: Account, newest: list[Accepted], count: int) -> str:
     if not newest:
         return NONE
     cut = f"<p>The newest {SHOWN} of them:</p>" if count > SHOWN else ""
@@ -433,7 +433,7 @@ def _table(account: Account, newest: list[Taken], count: int) -> str:
     return f"{cut}{SCROLLING}<table>{rows}</table></div>"
 
 
-def _message(account: Account, entry: Taken) -> str:
+def _message(account: Account, entry: Accepted) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
     number, sender = html.escape(f"+{entry.msisdn}"), html.escape(entry.sender)
     text, status = html.escape(entry.text), _state(account.status(entry))

@@ -1,5 +1,5 @@
-"""The pytest plugin: an outbox that is empty at the start of each test, and ``smsoutbox``; and no
-SMS is sent by the processes that tests start, either.
+"""The pytest plugin: an outbox that is empty at the start of each test, ``smsoutbox``, and
+processes that tests start send no SMS, either.
 
 It imports nothing of Django before a test runs: pytest loads plugins before coverage starts.
 """

@@ -69,7 +69,7 @@ def test_the_gateways_own_words_are_folded_away(look, superuser, messages):
     page.goto(f"{LIST}{messages['failed'].pk}/change/")
     attempts = page.get_by_text("Attempts:")
     assert not attempts.is_visible()
-    page.get_by_text("The gateway's own words").click()
+    page.get_by_text("What the gateway reported").click()
     assert attempts.is_visible()
 
 
@@ -87,4 +87,4 @@ def test_from_the_login_to_a_delivered_message_in_five_clicks(look, superuser, p
     page.get_by_role("link", name="Refresh status").click()
     page.get_by_role("button", name="Yes").click()
     assert page.locator(".smska-status").inner_text() == "delivered"
-    assert provider.times_taken("79041764995", "Ваш заказ готов") == 1
+    assert provider.times_accepted("79041764995", "Ваш заказ готов") == 1

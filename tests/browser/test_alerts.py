@@ -60,7 +60,7 @@ def test_from_the_login_to_delivered(look, drafts, gateway, accessible):
 
 
 def test_the_keyboard_alone_sends(look, superuser, drafts, gateway):
-    """Tab, Enter, and the first event of an action; what has the focus is seen to have it."""
+    """Tab, Enter, and the first letter of an action; what has the focus is seen to have it."""
     page = look(superuser)
     page.goto(f"{LIST}?status__exact=draft")
     tab_to(page, "[name=_selected_action]")

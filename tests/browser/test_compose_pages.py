@@ -61,7 +61,7 @@ def test_going_back_in_the_browser_and_pressing_again_sends_nothing_twice(writin
     writing.go_back()
     writing.click("input[name=_send]")
     writing.wait_for_selector(".messagelist")
-    assert "not sent twice" in writing.inner_text(".messagelist")
+    assert "will not be sent again" in writing.inner_text(".messagelist")
     assert SmsMessage.objects.count() == len(outbox) == 1
 
 

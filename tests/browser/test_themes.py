@@ -74,7 +74,7 @@ def test_all_is_there_and_the_buttons_send(themed, gateway):
     assert page.locator("[name=_save]").is_visible() and page.locator("[name=_send]").is_visible()
 
     open_page(page, f"send/?pks={keys['draft']}")
-    page.get_by_role("button", name="No, take me back").click()
+    page.get_by_role("button", name="No, go back").click()
     page.wait_for_url(f"**{LIST}{keys['draft']}/change/")
 
     open_page(page, "compose/")

@@ -21,7 +21,7 @@ from django_smska.states import Status
 
 class Command(BaseCommand):
     help = (
-        "Sends a test SMS to each NUMBER and says what became of it. It costs what an SMS costs. "
+        "Sends a test SMS to each NUMBER and prints its outcome. Each costs as much as any SMS. "
         "Exits with 1 unless all were accepted."
     )
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         try:
             message = send_sms(number, text, sender=options["sender"], using=options["using"])
         except ValidationError as error:
-            # Whoever typed it must see what is wrong with it: it is shown as it is.
+            # The number is shown as it was typed, so that the mistake can be seen.
             self.stdout.write(f"{number}: nothing was sent. {' '.join(error.messages)}")
             return False
         except SmsOutcomeUnknown as error:
@@ -79,7 +79,7 @@ def _was_accepted(message: SmsMessage) -> bool:
 
 
 def _outcome(message: SmsMessage) -> str:
-    """The status in words; another worker may have been faster."""
+    """Return the status as text; another worker may have sent it."""
     if not _was_accepted(message):
         return f"stored, but not sent yet: it is {message.status}."
     return f"accepted as {message.gateway_id}." if message.gateway_id else "accepted."

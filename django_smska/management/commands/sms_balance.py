@@ -1,4 +1,4 @@
-"""`manage.py sms_balance`: what is left at the gateways, for people and for monitoring."""
+"""`manage.py sms_balance`: the balances at the gateways, for people and monitoring."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django_smska.sms import providers
 class Command(BaseCommand):
     help = (
         "Asks the providers for their balance. A good answer lets a paused provider send again. "
-        "Exits with 1 if a provider cannot tell, or has less than --min."
+        "Exits with 1 if a provider gives no balance, or has less than --min."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -38,7 +38,7 @@ class Command(BaseCommand):
         self._complain(answers, least)
 
     def _complain(self, answers: dict[str, dict[str, Any]], least: Decimal | None) -> None:
-        """End with exit code 1 if anything is not as it should be."""
+        """Exit with 1 if there is a problem."""
         low = [alias for alias, answer in answers.items() if answer.get("low")]
         mute = [alias for alias, answer in answers.items() if "balance" not in answer]
         problems = []
@@ -63,7 +63,7 @@ def _amount(text: str | Decimal | None) -> Decimal | None:
 
 
 def _aliases(using: str | None) -> list[str]:
-    """The providers to ask. One that cannot even be made is asked, so that it says why."""
+    """Return the providers to ask, also one that cannot be made, so that the output says why."""
     if using is not None:
         try:
             backend = checked_backend.provider(using)
@@ -106,8 +106,8 @@ def _keep(alias: str, balance: Decimal) -> dict[str, Any]:
             return {"paused": "funds"}
         circuit_breaker.note_success(alias, balance)
     except DatabaseError as error:
-        cure = "Run 'manage.py migrate', or look whether the database is there."
-        return {"not_stored": f"{type(error).__name__}. {cure}"}
+        fix = "Run 'manage.py migrate', or check that the database can be reached."
+        return {"not_stored": f"{type(error).__name__}. {fix}"}
     return {"opened_again": True} if before.is_paused else {}
 
 

@@ -17,7 +17,7 @@ from django_smska.testing.gateway import Received, StandInGateway
 
 
 class Command(BaseCommand):
-    help = "Plays the SMS-ka gateway on loopback: nothing is sent, everything is shown."
+    help = "Plays the SMS-ka gateway on loopback. Nothing is sent; everything is shown."
     # The project's own settings may still be wrong when its developer needs a gateway.
     requires_system_checks: list[str] = []
 
@@ -26,7 +26,7 @@ class Command(BaseCommand):
             "--host", default="127.0.0.1", help="loopback address (default: %(default)s)"
         )
         parser.add_argument(
-            "--port", type=int, default=8009, help="0 takes a free one (default: %(default)s)"
+            "--port", type=int, default=8009, help="0 for a free one (default: %(default)s)"
         )
         parser.add_argument("--api-key", default="test", help="login (default: %(default)s)")
         parser.add_argument(
@@ -41,7 +41,9 @@ class Command(BaseCommand):
             metavar="NAME",
             help="an allowed sender; may be given again (default: any that a phone can show)",
         )
-        parser.add_argument("--ledger", metavar="FILE", help="append each message taken, as JSON")
+        parser.add_argument(
+            "--ledger", metavar="FILE", help="append each accepted message, as JSON"
+        )
         parser.add_argument(
             "--latency", type=float, default=0, metavar="SECONDS", help="before each answer"
         )
@@ -49,12 +51,12 @@ class Command(BaseCommand):
             "--fault",
             action="append",
             default=[],
-            metavar="NAME[:taken|:not-taken][@N]",
+            metavar="NAME[:accepted|:not-accepted][@N]",
             help="what the N-th send meets; without @N, every send. May be given again.",
         )
         parser.add_argument("--fault-rate", type=float, default=0, help="share of drawn faults")
-        parser.add_argument("--seed", type=int, help="draws the same faults again")
-        parser.add_argument("--list-faults", action="store_true", help="name the faults and leave")
+        parser.add_argument("--seed", type=int, help="draw the same faults again")
+        parser.add_argument("--list-faults", action="store_true", help="list the faults and exit")
 
     def handle(self, **options: Any) -> None:
         if options["list_faults"]:
@@ -66,14 +68,14 @@ class Command(BaseCommand):
             gateway.start()
         except OSError as error:
             raise CommandError(
-                f"Cannot start: {error}. Choose a free port with --port (0 takes any) "
+                f"Cannot start: {error}. Choose a free port with --port (0 for any) "
                 "and a ledger that can be written."
             ) from error
         try:
-            self._serve_until_told(gateway, options)
+            self._serve_until_stopped(gateway, options)
         finally:
             gateway.close()
-        self._say(f"Closed. Messages taken: {len(gateway.taken)}.")
+        self._say(f"Closed. Messages accepted: {len(gateway.accepted)}.")
 
     def _gateway(self, options: dict[str, Any]) -> StandInGateway:
         names = "host port api_key api_password ledger latency fault_rate seed"
@@ -89,7 +91,7 @@ class Command(BaseCommand):
         except ValueError as error:
             raise CommandError(str(error)) from error
 
-    def _serve_until_told(self, gateway: StandInGateway, options: dict[str, Any]) -> None:
+    def _serve_until_stopped(self, gateway: StandInGateway, options: dict[str, Any]) -> None:
         ends = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(end, signal.default_int_handler) for end in ends]
         try:
@@ -106,7 +108,7 @@ class Command(BaseCommand):
         address = urlsplit(gateway.url)
         sender = quote((options["sender"] or ["Test"])[0], "")
         self._say(f"Stand-in SMS gateway: {gateway.url}")
-        self._say(f"What it took:         http://{address.netloc}/")
+        self._say(f"Accepted messages:    http://{address.netloc}/")
         self._say(f"SMS_URL=smska://{login}@{address.netloc}{address.path}?sender_id={sender}")
         if options["fault_rate"]:
             self._say(f"Faults are drawn with --seed {gateway.seed}")
@@ -118,7 +120,7 @@ class Command(BaseCommand):
 
     def _list_faults(self) -> None:
         for name, kind in FAULTS.items():
-            truths = ", ".join("taken" if truth else "not-taken" for truth in kind.truths)
+            truths = ", ".join("accepted" if truth else "not-accepted" for truth in kind.truths)
             self._say(f"{name:24} {kind.group:22} {truths}")
 
     def _say(self, line: str) -> None:
@@ -127,18 +129,20 @@ class Command(BaseCommand):
 
 
 def _script(gateway: StandInGateway, text: str) -> None:
-    """Script what "name[:taken|:not-taken][@N]" says."""
+    """Script what "name[:accepted|:not-accepted][@N]" says."""
     rest, _, number = text.partition("@")
     name, _, truth = rest.partition(":")
     try:
-        taken = {"": None, "taken": True, "not-taken": False}[truth]
-        fault = Fault(name, taken)
+        accepted = {"": None, "accepted": True, "not-accepted": False}[truth]
+        fault = Fault(name, accepted)
         if number:
             gateway.script(int(number), fault)
         else:
             gateway.script_all(fault)
     except KeyError as error:
-        raise CommandError(f"--fault {text}: write :taken or :not-taken, not :{truth}.") from error
+        raise CommandError(
+            f"--fault {text}: write :accepted or :not-accepted, not :{truth}."
+        ) from error
     except ValueError as error:
-        cure = "See --list-faults; after @ stands a whole number."
-        raise CommandError(f"--fault {text}: {error} {cure}") from error
+        hint = "See --list-faults; after @ comes a whole number."
+        raise CommandError(f"--fault {text}: {error} {hint}") from error

@@ -1,4 +1,4 @@
-"""`manage.py sms_status`: what waits, what hangs and what fails, for people and monitoring."""
+"""`manage.py sms_status`: what is queued, held and failing, for people and monitoring."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
 
 
 def _aliases_in_use() -> list[str]:
-    """Aliases that left the settings, and still have messages queued."""
+    """Return aliases with queued messages, also ones that are not in the settings."""
     queued = rows().filter(status=Status.QUEUED).order_by()
     return list(queued.values_list("using", flat=True).distinct())
 
@@ -81,9 +81,10 @@ def _problems(fact: dict[str, Any], max_age: float) -> list[str]:
     found = {
         "queued messages have a provider that is not in SMS_PROVIDERS": not fact["configured"],
         f"paused ({fact['paused']}): {fact['paused_detail']}": fact["paused"],
-        "messages wait too long: does sms_worker run?": (fact["oldest_due_seconds"] or 0) > max_age,
-        "messages are held past their lease: does sms_worker run?": fact["past_lease"],
-        "messages need attention: see “needs attention” in the admin": fact["needs_attention"],
+        "messages wait too long; check that sms_worker runs": (fact["oldest_due_seconds"] or 0)
+        > max_age,
+        "messages are held past their lease; check that sms_worker runs": fact["past_lease"],
+        "messages need attention; see “needs attention” in the admin": fact["needs_attention"],
     }
     return [words for words, holds in found.items() if holds]
 

@@ -1,4 +1,4 @@
-"""`manage.py sms_worker`: sends what is queued; from cron with --once, or as a daemon."""
+"""`manage.py sms_worker`: sends queued messages; from cron with --once, or as a daemon."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from django_smska.worker import MAX_RATE_WAIT_SECONDS, REPORTS_PER_PASS, Worker
 
 try:
     from tqdm import tqdm
-except ImportError:  # it is no requirement of the app
+except ImportError:  # the app does not require it
     tqdm = None
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,8 @@ WORDS = {
 class Command(BaseCommand):
     help = (
         "Sends queued messages and asks for delivery reports. Any number of workers may run at "
-        "once. SIGTERM and Ctrl-C end it cleanly: what is in the air is finished, the rest stays "
-        "queued."
+        "once. SIGTERM and Ctrl-C end it cleanly: requests in flight are finished, and the rest "
+        "stays queued."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -61,19 +61,19 @@ class Command(BaseCommand):
             type=int,
             default=16,
             metavar="N",
-            help="requests in the air at once (default: %(default)s)",
+            help="requests in flight at once (default: %(default)s)",
         )
         parser.add_argument(
             "--interval",
             type=float,
             default=5,
             metavar="SECONDS",
-            help="rest between two looks at the queue (default: %(default)s)",
+            help="pause between two passes (default: %(default)s)",
         )
         parser.add_argument(
             "--json",
             action="store_true",
-            help="one JSON object a line, for each pass that did anything",
+            help="print one JSON object for each pass that did anything",
         )
 
     def handle(self, **options: Any) -> None:
@@ -101,7 +101,7 @@ class Command(BaseCommand):
             while self.worker.wait_for_next(end):
                 self._pass()
         except UNAVAILABLE as error:
-            raise CommandError(f"{_away(error)} Nothing is lost: run this again.") from error
+            raise CommandError(f"{_away(error)} Nothing is lost. Run this again.") from error
         if not +done and not self.worker.stopping.is_set():
             self._say("Nothing was due.")
 
@@ -116,14 +116,14 @@ class Command(BaseCommand):
 
     def _rest(self, listener: Listener, interval: float) -> None:
         try:
-            # The driver is waited on directly: its errors are made Django's here.
+            # The driver is used directly, so that its errors are wrapped here.
             with connections[write_db()].wrap_database_errors:
                 listener.wait(interval, self.worker.stopping)
         except UNAVAILABLE:
-            self.worker.stopping.wait(interval)  # the next pass tells of it
+            self.worker.stopping.wait(interval)  # the next pass reports it
 
     def _guarded_pass(self, listener: Listener) -> Counter[str]:
-        """A pass that outlives a database which is away for a while."""
+        """Do a pass; survive a database that cannot be reached for a while."""
         close_old_connections()
         try:
             listener.listen()
@@ -142,12 +142,12 @@ class Command(BaseCommand):
                 self.stdout.flush()
         elif words := [f"{text} {done[key]}" for key, text in WORDS.items() if done[key]]:
             self._say(", ".join(words))
-        self._tell_pauses()
+        self._report_pauses()
         return done
 
     @contextmanager
     def _shown(self) -> Iterator[None]:
-        """A bar, where somebody looks at a terminal and tqdm is installed."""
+        """Show a progress bar on a terminal, where tqdm is installed."""
         if not (tqdm and sys.stderr.isatty()) or self.json:
             yield
             return
@@ -162,8 +162,8 @@ class Command(BaseCommand):
             self.bar.set_postfix(done, refresh=False)
             self.bar.update(sum(done.values()) - self.bar.n)
 
-    def _tell_pauses(self) -> None:
-        """Say once that a provider is paused, and once that it is open again."""
+    def _report_pauses(self) -> None:
+        """Print once that a provider is paused, and once that it is open again."""
         using = self.worker.using
         for alias in providers if using is None else [using]:
             state = circuit_breaker.state_of(alias)
@@ -176,7 +176,7 @@ class Command(BaseCommand):
 
     def _stop(self) -> None:
         self.worker.stop()
-        self._say("Stopping: what is in the air is finished first.")
+        self._say("Stopping: requests in flight are finished first.")
 
     def _say(self, line: str) -> None:
         self.stdout.write(json.dumps({"note": line}, ensure_ascii=False) if self.json else line)
@@ -196,8 +196,8 @@ def _refuse_wrong(options: dict[str, Any]) -> None:
 
 
 def _away(error: Exception) -> str:
-    """The class only: the database's own text may hold values of the query."""
-    return f"The database is away or busy ({type(error).__name__})."
+    """Return the error's class only, because its text may hold values of the query."""
+    return f"The database cannot be reached or is busy ({type(error).__name__})."
 
 
 def _clock(moment: datetime) -> str:
@@ -207,7 +207,7 @@ def _clock(moment: datetime) -> str:
 @contextmanager
 def _ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     def on_signal(*args: Any) -> None:
-        # Not here: this may interrupt the very wait() that holds the lock which stop() needs.
+        # In a thread, because the signal may interrupt a wait() that holds the lock stop() needs.
         threading.Thread(target=stop).start()
 
     in_main = threading.current_thread() is threading.main_thread()

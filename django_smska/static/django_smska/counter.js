@@ -47,8 +47,8 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   function put(element, words, values) {
-    const told = words.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
-    if (element.textContent !== told) element.textContent = told; // or it would be read out again
+    const text = words.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+    if (element.textContent !== text) element.textContent = text; // or it would be read out again
   }
 
   function count(textarea) {

@@ -157,7 +157,7 @@ class Command(BaseCommand):
     def _check(self, gateway: StandInGateway, spent: Decimal) -> None:
         """Compare what is stored with what the other side accepted."""
         messages = list(SmsMessage.objects.all())
-        number, accepted = 2 + QUEUED, gateway.taken
+        number, accepted = 2 + QUEUED, gateway.accepted
         statuses = Counter(str(message.status) for message in messages)
         ids = sorted(message.gateway_id for message in messages)
         facts = {
@@ -260,7 +260,7 @@ def _page(gateway: StandInGateway) -> str:
 
 
 def _once(gateway: StandInGateway, message: SmsMessage) -> bool:
-    return gateway.times_taken(message.to.removeprefix("+"), message.body) == 1
+    return gateway.times_accepted(message.to.removeprefix("+"), message.body) == 1
 
 
 def _counted(statuses: dict[str, int]) -> str:
