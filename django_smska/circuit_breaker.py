@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.db.models import F, Q, QuerySet
-from django.utils import timezone
 
 from . import clock, states
 from .backends.failover import NONE_OPEN
@@ -31,6 +30,7 @@ from .exceptions import (
 )
 from .models import ProviderState, provider_states
 from .receipts import Receipt
+from .times import local
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ def _aliases(backend: CheckedBackend) -> set[str]:
 
 
 def _time_of_day(moment: datetime) -> str:
-    return f"{timezone.localtime(moment) if timezone.is_aware(moment) else moment:%H:%M:%S}"
+    return f"{local(moment):%H:%M:%S}"
 
 
 #: By the reason of the pause: what a caller who waits is answered.

@@ -71,6 +71,10 @@ class _Watchdog:
     IDLE_STEPS = 40  # checks without an attempt before the thread ends
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all attempts, as in a new process."""
         self._lock = threading.Lock()
         self._attempts: dict[_Attempt, float] = {}
         self._thread: threading.Thread | None = None
@@ -105,10 +109,10 @@ class _Watchdog:
                 attempt.expire()
 
 
-_watchdog = _Watchdog()
+watchdog = _Watchdog()
 if hasattr(os, "register_at_fork"):
     # A fork may come while another thread holds the lock.
-    os.register_at_fork(after_in_child=_watchdog.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=watchdog.reset)
 
 
 class _Attempt:
@@ -132,12 +136,12 @@ class _Attempt:
         self._lines: list[socket.socket] = []
 
     def __enter__(self) -> _Attempt:
-        _watchdog.watch(self, self._deadline)
+        watchdog.watch(self, self._deadline)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.give_back(None)
-        _watchdog.forget(self)
+        watchdog.forget(self)
         with self._lock:
             for line in self._lines:
                 line.close()
@@ -202,11 +206,11 @@ class _Attempt:
 
     def _ask_permission(self) -> None:
         """Call the hook. Its time does not count, because the deadline is the gateway's."""
-        left = _watchdog.forget(self)
+        left = watchdog.forget(self)
         try:
             self._before_first_byte()
         finally:
-            _watchdog.watch(self, left)
+            watchdog.watch(self, left)
 
     def _abort_if_expired(self) -> None:
         if self.expired:

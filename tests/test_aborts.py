@@ -38,7 +38,7 @@ def _collected_here():
     deadline the watchdog holds what was cut off before it could be forgotten."""
     gc.freeze()  # what is older need not be looked at
     yield
-    client._watchdog._attempts.clear()
+    client.watchdog.reset()
     gc.collect()
     gc.unfreeze()
 

@@ -244,15 +244,15 @@ def test_it_tells_the_balance_and_warns(boss, settings):
     def page(**changes):
         return boss.post(PAGE, filled(numbers=numbers, **changes)).content.decode()
 
-    assert "3, 0\xa0minutes ago" in page() and "may not be enough" not in page()
-    assert "may not be enough" in page(body="я" * 71)
+    assert "3, 0\xa0minutes ago" in page() and "may not suffice" not in page()
+    assert "may not suffice" in page(body="я" * 71)
     assert "1 number is not a Russian mobile number" in page()
     assert "No worker has been seen" in page() and "is paused" not in page()
     ProviderState.objects.update(worker_seen_at=now(), paused_at=now(), reason="funds")
     assert "No worker has been seen" not in page()
     assert "“default” is paused. The account has too few credits." in page()
     state.delete()
-    assert "not known" in page() and "may not be enough" not in page(body="я" * 71)
+    assert "not known" in page() and "may not suffice" not in page(body="я" * 71)
 
 
 def test_it_warns_of_a_text_that_went_to_the_same_number_a_moment_ago(boss):

@@ -1139,7 +1139,7 @@ class TestRecord:
     ):
         (message,) = self.claimed("a")
         error = InvalidRecipient(gateway_text="bad \0 words", code="-6")
-        monkeypatch.setattr(type(error), "words", "x\0")
+        monkeypatch.setattr(type(error), "text", "x\0")
         sending.record([sending.Result(message, error)])
         assert stored(message.pk).status == "failed"
 

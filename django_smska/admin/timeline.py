@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext, ngettext
@@ -13,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import SmsMessage
 from ..states import FINAL, Status
+from ..times import local
 from .wording import MARKS
 
 
@@ -26,9 +26,9 @@ def badge(message: SmsMessage) -> str:
 def times(message: SmsMessage) -> str:
     """Return when it was written, accepted and finished, each day shown once."""
     found = [at for at in (message.created_at, message.sent_at, message.finished_at) if at]
-    days = [_local(at).date() for at in found]
+    days = [local(at).date() for at in found]
     words = [
-        date_format(_local(at), "TIME_FORMAT" if day in days[:i] else "SHORT_DATETIME_FORMAT")
+        date_format(local(at), "TIME_FORMAT" if day in days[:i] else "SHORT_DATETIME_FORMAT")
         for i, (at, day) in enumerate(zip(found, days, strict=True))
     ]
     items = format_html_join("", "<span>{}</span>", ((word,) for word in words))
@@ -121,9 +121,5 @@ def _asked(message: SmsMessage) -> tuple[str, str] | None:
 
 
 def _time(at: datetime) -> tuple[str, str]:
-    local = _local(at)
-    return local.isoformat(), date_format(local, "SHORT_DATETIME_FORMAT")
-
-
-def _local(at: datetime) -> datetime:
-    return timezone.localtime(at) if timezone.is_aware(at) else at
+    moment = local(at)
+    return moment.isoformat(), date_format(moment, "SHORT_DATETIME_FORMAT")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.db.models import ProtectedError, RestrictedError
@@ -17,6 +16,7 @@ from django_smska import conf, daily_counts
 from django_smska.management.tables import require_tables
 from django_smska.models import SmsMessage, rows, write_db
 from django_smska.states import FINAL
+from django_smska.times import local
 
 BATCH = 1000
 
@@ -48,7 +48,7 @@ class Command(BaseCommand):
             deleted += number
             kept += left
         verb = "Would delete" if options["dry_run"] else "Deleted"
-        day = f"{timezone.localtime(before) if settings.USE_TZ else before:%Y-%m-%d %H:%M}"
+        day = f"{local(before):%Y-%m-%d %H:%M}"
         self.stdout.write(f"{verb} {deleted} messages that were finished before {day}.")
         if kept:
             self.stdout.write(f"Kept {kept} that other rows point to.")

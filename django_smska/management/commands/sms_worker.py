@@ -16,10 +16,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
-from django.utils import timezone
 
 from django_smska import circuit_breaker, clock, conf
 from django_smska.exceptions import InvalidProvider
@@ -27,6 +25,7 @@ from django_smska.management.tables import require_tables
 from django_smska.models import rows, write_db
 from django_smska.notify import Listener
 from django_smska.sms import providers
+from django_smska.times import local
 from django_smska.worker import MAX_RATE_WAIT_SECONDS, REPORTS_PER_PASS, Worker
 
 try:
@@ -201,7 +200,7 @@ def _away(error: Exception) -> str:
 
 
 def _clock(moment: datetime) -> str:
-    return f"{timezone.localtime(moment) if settings.USE_TZ else moment:%H:%M:%S}"
+    return f"{local(moment):%H:%M:%S}"
 
 
 @contextmanager
