@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -316,7 +316,16 @@ class SmsMessage(models.Model):
 
         Raises ``ValidationError`` with the field's name, never with its value.
         """
-        errors: dict[str, Any] = {}
+        self._tidy()
+        errors = dict(self._problems())
+        if not errors:
+            self._measure()
+            errors = dict(self._problems_of_size())
+        if errors:
+            raise ValidationError(errors)
+        self.clean_fields(exclude=self._unchecked())
+
+    def _tidy(self) -> None:
         for name in ("body", "sender"):
             value = getattr(self, name)
             if isinstance(value, Promise):
@@ -326,35 +335,41 @@ class SmsMessage(models.Model):
         if isinstance(self.body, str):
             # Browsers and files end lines with CR LF, and CR would count as a GSM character.
             self.body = self.body.replace("\r\n", "\n").replace("\r", "\n")
+        self.idempotency_key = self.idempotency_key or None
+
+    def _problems(self) -> Iterator[tuple[str, ValidationError]]:
+        """Yield what is wrong with each field by itself."""
         try:
             self.to = normalize(self.to)
         except ValidationError as error:
-            errors["to"] = error
+            yield "to", error
         for name in ("body", "sender", "idempotency_key"):
-            value = getattr(self, name)
-            if name == "idempotency_key" and value is None:
-                continue
-            if problem := _unstorable(value, one_line=name != "body"):
-                errors[name] = ValidationError(problem, code="invalid")
-            elif foreign := self._foreign_character(name):
-                errors[name] = foreign
-        bounds = {"send_after": times.latest, "expires_at": times.latest_expiry}
-        if self._state.adding:
-            bounds["created_at"] = times.latest
-        if self.expires_at is None:
-            del bounds["expires_at"]
-        for name, latest in bounds.items():
-            if problem := times.problem(getattr(self, name), latest):
-                errors[name] = ValidationError(problem, code="invalid")
+            if problem := self._problem_of_text(name):
+                yield name, problem
+        for name, latest in self._latest_times().items():
+            if words := times.problem(getattr(self, name), latest):
+                yield name, ValidationError(words, code="invalid")
         if not (isinstance(self.priority, int) and abs(self.priority) <= PRIORITY):
             words = _("This must be a whole number from %(least)s to %(most)s.")
             params = {"least": -PRIORITY, "most": PRIORITY}
-            errors["priority"] = ValidationError(words, code="invalid", params=params)
-        if not errors:
-            self._measure(errors)
-        if errors:
-            raise ValidationError(errors)
-        self.clean_fields(exclude=self._unchecked())
+            yield "priority", ValidationError(words, code="invalid", params=params)
+
+    def _problem_of_text(self, name: str) -> ValidationError | None:
+        value = getattr(self, name)
+        if name == "idempotency_key" and value is None:
+            return None
+        if problem := _unstorable(value, one_line=name != "body"):
+            return ValidationError(problem, code="invalid")
+        return self._foreign_character(name)
+
+    def _latest_times(self) -> dict[str, Callable[[], datetime]]:
+        """Return the fields with a time to check, and what gives the latest time of each."""
+        bounds = {"send_after": times.latest}
+        if self.expires_at is not None:
+            bounds["expires_at"] = times.latest_expiry
+        if self._state.adding:
+            bounds["created_at"] = times.latest
+        return bounds
 
     def _foreign_character(self, name: str) -> ValidationError | None:
         """Return the error about a character that the database's character set does not have."""
@@ -383,24 +398,22 @@ class SmsMessage(models.Model):
         fields = cls._meta.concrete_fields
         return {one.name for one in fields if not one.editable or one.is_relation} | {"id"}
 
-    def _measure(self, errors: dict[str, Any]) -> None:
+    def _measure(self) -> None:
         size = count(self.body)
         self.segments, self.encoding = size.segments, size.encoding
-        self.idempotency_key = self.idempotency_key or None
         if self.expires_at is None and self.status != Status.DRAFT:
             self.expires_at = self.send_after + conf.expires_after()
+
+    def _problems_of_size(self) -> Iterator[tuple[str, ValidationError]]:
         if not self.body.strip():
-            errors["body"] = ValidationError(_("The text is empty."), code="empty")
-        elif size.segments > conf.max_segments():
-            errors["body"] = ValidationError(
-                _("The text has %(segments)s segments; the most is %(most)s. Shorten it."),
-                code="too_long",
-                params={"segments": size.segments, "most": conf.max_segments()},
-            )
+            yield "body", ValidationError(_("The text is empty."), code="empty")
+        elif self.segments > conf.max_segments():
+            words = _("The text has %(segments)s segments; the most is %(most)s. Shorten it.")
+            params = {"segments": self.segments, "most": conf.max_segments()}
+            yield "body", ValidationError(words, code="too_long", params=params)
         if self.expires_at is not None and self.expires_at <= self.send_after:
-            errors["expires_at"] = ValidationError(
-                _("It would expire before it may be sent."), code="expired"
-            )
+            words = _("It would expire before it may be sent.")
+            yield "expires_at", ValidationError(words, code="expired")
 
     def send(self) -> None:
         """Send this draft or queued message now.

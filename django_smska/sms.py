@@ -271,6 +271,7 @@ def _good_rows(messages: Iterable[Any], using: str | None, bad: _BadRows) -> Ite
 
 def _store_batch(batch: list[Row], bad: _BadRows) -> list[SmsMessage]:
     """Insert the messages whose idempotency key is new; return them."""
+    batch = _without_repeats(batch, bad)
     new, refused = _with_new_keys(batch)
     longest = max([1, *(len(message.body) for _, message in new)])
     try:
@@ -284,6 +285,16 @@ def _store_batch(batch: list[Row], bad: _BadRows) -> list[SmsMessage]:
     for index in refused:
         bad.add(index, _reused())
     return [message for _, message in new]
+
+
+def _without_repeats(batch: list[Row], bad: _BadRows) -> list[Row]:
+    """Leave out an object that is in the batch twice: the first of them is stored."""
+    firsts: dict[int, Row] = {}
+    for index, message in batch:
+        if id(message) in firsts:
+            bad.add(index, _stored_already())
+        firsts.setdefault(id(message), (index, message))
+    return list(firsts.values())
 
 
 def _with_new_keys(batch: list[Row]) -> tuple[list[Row], list[int]]:
@@ -319,11 +330,10 @@ def _store_each(batch: list[Row], bad: _BadRows) -> Iterator[SmsMessage]:
 def _queued(row: Any, using: str | None) -> SmsMessage:
     """Make a row of ``send_mass_sms`` a valid, queued, unsaved message."""
     if isinstance(row, SmsMessage):
-        if not row._state.adding or getattr(row, "_queued_once", False):
-            raise ValidationError(_("This message is stored already."), code="stored")
+        if not row._state.adding:
+            raise _stored_already()
         message = row
         message.using = using or message.using
-        message._queued_once = True  # type: ignore[attr-defined]
     elif isinstance(row, (tuple, list)) and len(row) == 2:
         message = SmsMessage(
             to=row[0], body=row[1], using=using or DEFAULT_ALIAS, send_after=clock.now()
@@ -395,6 +405,10 @@ def _require_key_conflict(error: IntegrityError) -> None:
     """
     if "idempotency_key" not in str(error):
         raise error
+
+
+def _stored_already() -> ValidationError:
+    return ValidationError(_("This message is stored already."), code="stored")
 
 
 def _reused() -> ValidationError:
