@@ -16,7 +16,7 @@ class Minimal(BaseSmsBackend):
 
 
 class Talkative(BaseSmsBackend):
-    """Takes an option and refuses what it is told to refuse."""
+    """Refuses the numbers that its option names."""
 
     def __init__(self, *, refuse: str = "", **kwargs):
         super().__init__(**kwargs)
@@ -24,7 +24,7 @@ class Talkative(BaseSmsBackend):
 
     def send_message(self, message):
         if message.body == self.refuse:
-            raise SmsNotSent("told to refuse")
+            raise SmsNotSent("refused by its option")
         return Receipt()
 
 

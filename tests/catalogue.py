@@ -1,7 +1,7 @@
 """Bring the translations up to date: ``python -m tests.catalogue``.
 
 Texts that are new in the code come into each ``django.po`` without a translation, those that left
-it go, and ``django.mo`` is compiled anew. A new language starts from a ``django.po`` with a header.
+it go, and ``django.mo`` is compiled. A new language starts from a ``django.po`` with a header.
 """
 
 from __future__ import annotations

@@ -58,13 +58,13 @@ def form(button="_save", **changes):
 
 
 def post(client, action, *messages):
-    """Press the button on an action's page; return what the next page tells."""
+    """Press the button on an action's page; return what the next page shows."""
     pks = ",".join(str(message.pk) for message in messages)
     response = client.post(f"{LIST}{action}/", {"pks": pks}, follow=True)
-    return told(response)
+    return shown(response)
 
 
-def told(response):
+def shown(response):
     return [str(message) for message in response.context["messages"]]
 
 
@@ -178,7 +178,7 @@ def test_a_draft_is_saved_with_the_number_in_order_and_by_whom(boss):
         ({"body": " "}, "body"),
         ({"body": "x" * 50_000}, "body"),
         ({"sender": "two\nlines"}, "sender"),
-        ({"using": "nobody"}, "using"),
+        ({"using": "unknown"}, "using"),
         ({"expires_at_0": "2025-01-01", "expires_at_1": "12:00"}, "expires_at"),
     ],
 )
@@ -207,15 +207,15 @@ def test_save_and_send_sends_before_the_next_page(boss, provider):
     response = boss.post(f"{LIST}add/", form("_send"), follow=True)
     message = SmsMessage.objects.get()
     assert message.status == Status.SENT and provider.times_accepted("79041764995", "Hello") == 1
-    assert any(text.startswith("Sent: 1 message") for text in told(response))
+    assert any(text.startswith("Sent: 1 message") for text in shown(response))
     assert history(message)[1:] == ["Sent."]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_save_and_send_tells_what_was_wrong_and_keeps_the_message(boss, provider):
+def test_save_and_send_shows_what_was_wrong_and_keeps_the_message(boss, provider):
     response = boss.post(f"{LIST}add/", form("_send", to="+491711234567"), follow=True)
     assert SmsMessage.objects.get().status == Status.FAILED
-    assert any(text.startswith("Not sent: 1 message") for text in told(response))
+    assert any(text.startswith("Not sent: 1 message") for text in shown(response))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -230,18 +230,18 @@ def test_save_and_send_before_its_time_queues(boss, provider):
     later = f"{timezone.now() + timedelta(days=200):%Y-%m-%d}"
     response = boss.post(f"{LIST}add/", form("_send", send_after_0=later), follow=True)
     assert SmsMessage.objects.get().status == Status.QUEUED and provider.sends == 0
-    assert any(text.startswith("Queued for sending: 1 message") for text in told(response))
+    assert any(text.startswith("Queued for sending: 1 message") for text in shown(response))
 
 
 @pytest.mark.parametrize("button", ["_save", "_send"])
-def test_a_message_that_left_the_draft_meanwhile_is_not_edited(boss, button):
-    """Neither by a form that was opened before, and the user is told so."""
+def test_a_message_that_left_the_draft_in_the_meantime_is_not_edited(boss, button):
+    """Neither by a form that was opened before, and the user is reported so."""
     message = make()
     sending.enqueue(rows([message.pk]))
     response = boss.post(f"{LIST}{message.pk}/change/", form(button, body="Other"), follow=True)
     message.refresh_from_db()
     assert (message.body, message.status) == ("The text", "queued") and not outbox
-    assert told(response) == ["This message is no longer a draft. Your changes were not saved."]
+    assert shown(response) == ["This message is no longer a draft. Your changes were not saved."]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -255,7 +255,7 @@ def test_a_message_that_leaves_the_draft_while_it_is_saved_is_not_edited(boss, m
 
     monkeypatch.setattr(SmsMessageForm, "clean_to", clean_to)
     response = boss.post(f"{LIST}{message.pk}/change/", form("_send"), follow=True)
-    assert told(response) == ["This message is no longer a draft. Your changes were not saved."]
+    assert shown(response) == ["This message is no longer a draft. Your changes were not saved."]
     assert SmsMessage.objects.get().to == "+79041764995" and not outbox
 
 
@@ -295,7 +295,7 @@ def test_a_draft_that_one_may_not_edit_can_be_sent_as_it_is(client, django_user_
     assert [str(action["label"]) for action in response.context["actions"]] == ["Send"]
 
 
-def test_who_may_not_decide_is_not_told_to(client, django_user_model):
+def test_who_may_not_decide_is_not_reported_to(client, django_user_model):
     user = django_user_model.objects.create_user("viewer", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename="view_smsmessage"))
     client.force_login(user)
@@ -303,7 +303,7 @@ def test_who_may_not_decide_is_not_told_to(client, django_user_model):
     assert "A colleague with the permission" in page and "Then choose" not in page
 
 
-def test_what_was_sent_again_is_told_to_be_so(boss):
+def test_what_was_sent_again_is_reported_to_be_so(boss):
     message = make("unknown")
     sending.resend(message)
     page = boss.get(f"{LIST}{message.pk}/change/").content.decode()
@@ -324,7 +324,7 @@ def test_what_the_gateway_said_is_shown_escaped_and_is_no_link(boss):
     assert 'href="javascript' not in page and 'href="http://x.test' not in page
 
 
-def test_a_draft_that_was_queued_meanwhile_is_not_deleted(boss, monkeypatch):
+def test_a_draft_that_was_queued_in_the_meantime_is_not_deleted(boss, monkeypatch):
     message = make()
 
     def log_deletions(self, request, queryset):
@@ -349,7 +349,7 @@ def test_the_page_says_how_many_messages_and_segments_and_who_is_passed_over(bos
     assert SmsMessage.objects.filter(status="draft").count() == 2 and not outbox
 
 
-def test_the_page_tells_balance_and_pause_of_each_provider(boss, settings):
+def test_the_page_shows_balance_and_pause_of_each_provider(boss, settings):
     settings.SMS_PROVIDERS = {"default": {}, "bulk": {}}
     now = timezone.now()
     ProviderState.objects.create(alias="default", balance=1000, balance_at=now)
@@ -365,7 +365,7 @@ def test_the_page_of_more_than_a_handful_says_that_they_are_queued(boss, setting
     assert "These are more than 2 messages, so they are queued" in page
 
 
-def test_the_page_tells_of_messages_whose_time_has_not_come(boss):
+def test_the_page_shows_of_messages_whose_time_has_not_come(boss):
     later = timezone.now() + timedelta(hours=1)
     page = choose(boss, "send", make(send_after=later), make()).content.decode()
     assert "1 of them has a later sending time" in page
@@ -417,13 +417,13 @@ def test_more_than_fit_into_one_request_are_refused_with_words(boss, monkeypatch
     monkeypatch.setattr(django_smska.admin.actions, "MAX_KEYS", 2)
     response = choose(boss, "send", make(), make(), make())
     assert response.status_code == 302
-    assert told(boss.get(LIST)) == ["Choose at most 2 messages, for example by a filter."]
+    assert shown(boss.get(LIST)) == ["Choose at most 2 messages, for example by a filter."]
 
 
 def test_what_a_person_waits_for_one_by_one_is_bounded_by_less(boss, monkeypatch):
     monkeypatch.setattr(django_smska.admin.actions, "MAX_ONE_BY_ONE", 1)
     choose(boss, "resend", make(Status.UNKNOWN), make(Status.UNKNOWN))
-    assert told(boss.get(LIST)) == ["Choose at most 1 messages, for example by a filter."]
+    assert shown(boss.get(LIST)) == ["Choose at most 1 messages, for example by a filter."]
 
 
 def test_several_unknown_ones_are_decided_at_once(boss):
@@ -503,7 +503,7 @@ def test_pressing_twice_sends_once(boss, provider):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_loses_a_race_is_told_so_and_sees_no_error_page(boss, provider):
+def test_who_loses_a_race_is_reported_so_and_sees_no_error_page(boss, provider):
     """Another admin or worker claims the second message while the first one is being sent."""
     first, second = make(), make()
 
@@ -552,7 +552,7 @@ def test_a_draft_before_its_time_is_queued_and_a_queued_one_is_sent_now(boss):
     assert [message.pk for message in outbox] == [queued.pk]
 
 
-def test_a_provider_that_is_not_configured_any_more_is_told_and_no_error_page(boss):
+def test_a_provider_that_is_not_configured_any_more_is_reported_and_no_error_page(boss):
     message = make(using="gone")
     assert post(boss, "send", message)[0].startswith("Not done: 1 message")
     assert history(message)[0].startswith("Not done: ")
@@ -562,7 +562,7 @@ def test_a_provider_that_is_not_configured_any_more_is_told_and_no_error_page(bo
 
 
 @pytest.mark.django_db(transaction=True)
-def test_refresh_tells_what_the_gateway_said(boss, provider):
+def test_refresh_shows_what_the_gateway_said(boss, provider):
     message = make()
     message.send()
     assert post(boss, "refresh", message)[0].startswith("No final word yet: 1 message")
@@ -571,7 +571,7 @@ def test_refresh_tells_what_the_gateway_said(boss, provider):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_refresh_without_an_answer_is_told_and_changes_nothing(boss, provider):
+def test_refresh_without_an_answer_is_reported_and_changes_nothing(boss, provider):
     message, other = make(), make()
     message.send()
     other.send()
@@ -641,7 +641,7 @@ def test_cancel_takes_drafts_and_queued_messages_out(boss, settings, most):
         if status not in action.statuses
     ],
 )
-def test_a_deed_leaves_every_other_status_alone(boss, action, status):
+def test_an_action_leaves_every_other_status_alone(boss, action, status):
     message = make()
     rows([message.pk]).update(status=status, lease_until=timezone.now(), expires_at=timezone.now())
     before = list(SmsMessage.objects.values())
@@ -681,9 +681,9 @@ def test_with_atomic_requests_the_network_is_waited_for_outside_of_a_transaction
 
 
 @pytest.mark.django_db(transaction=True)
-def test_with_atomic_requests_save_and_send_tells_the_outcome_too(boss, provider, atomic_requests):
+def test_with_atomic_requests_save_and_send_shows_the_outcome_too(boss, provider, atomic_requests):
     response = boss.post(f"{LIST}add/", form("_send"), follow=True)
-    assert any(text.startswith("Sent: 1 message") for text in told(response))
+    assert any(text.startswith("Sent: 1 message") for text in shown(response))
     assert SmsMessage.objects.get().status == Status.SENT
 
 

@@ -1,4 +1,4 @@
-"""What stands above the admin's list, and what one message's page tells of its life."""
+"""What stands above the admin's list, and what one message's page shows of its life."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -49,7 +49,7 @@ class TestNeedsAPerson:
         assert (line.words, line.warns) == ("6 messages need attention", True)
         assert len(needing_attention()) == 6
 
-    def test_what_was_sent_again_needs_nobody(self):
+    def test_what_was_sent_again_needs_no_attention(self):
         [done, left] = make("failed", 2)
         make("queued", resend_of=done, send_after=timezone.now() + timedelta(days=1))
         assert words() == ["1 message needs attention"]
@@ -131,7 +131,7 @@ class TestTimeline:
         ]
         assert timeline.timeline(message).count("<li>") == 4
 
-    def test_one_for_later_that_took_three_attempts(self):
+    def test_one_for_later_with_three_attempts(self):
         later = timezone.now() + timedelta(hours=2)
         [message] = make("sending", send_after=later, sending_at=later, attempts=3)
         whats = [(step.what, step.after) for step in timeline.steps(message)]
@@ -140,7 +140,7 @@ class TestTimeline:
             ("Handed to the gateway", "3 attempts"),
         ]
 
-    def test_one_that_is_on_its_way_tells_what_was_asked(self):
+    def test_one_that_is_on_its_way_shows_what_was_asked(self):
         now = timezone.now()
         asked = {"sent_at": now, "next_status_at": now, "status_questions": 2, "gateway_id": "g"}
         [message] = make("sent", finished_at=None, **asked)
@@ -158,7 +158,7 @@ class TestTimeline:
         assert "<b>" not in timeline.timeline(message)
 
     @pytest.mark.parametrize(
-        ("seconds", "told"),
+        ("seconds", "words"),
         [
             (0, "0 s"),
             (0.4, "0 s"),
@@ -168,8 +168,8 @@ class TestTimeline:
             (180000, "2 d 2 h"),
         ],
     )
-    def test_a_duration_is_told_by_its_two_largest_parts(self, seconds, told):
-        assert timeline.lasting(timedelta(seconds=seconds)) == told
+    def test_a_duration_is_reported_by_its_two_largest_parts(self, seconds, words):
+        assert timeline.lasting(timedelta(seconds=seconds)) == words
 
 
 class TestAdvice:
@@ -193,7 +193,7 @@ class TestAdvice:
             wording.advice(message) == str(wording.FAILURES[code].advice) != wording.advice(other)
         )
 
-    def test_who_may_not_decide_is_not_told_to(self):
+    def test_who_may_not_decide_is_not_reported_to(self):
         [message] = make("unknown")
         assert "“Send again”" in wording.advice(message)
         assert "A colleague with the permission" in wording.advice(message, may_decide=False)

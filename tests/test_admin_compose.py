@@ -80,7 +80,7 @@ def send(client, **changes):
     return client.post(PAGE, check(client, **changes) | {"_send": "1"}, follow=True)
 
 
-def told(response):
+def shown(response):
     return [str(message) for message in response.context["messages"]]
 
 
@@ -114,7 +114,7 @@ def test_one_provider_is_no_choice(boss, settings):
         ({"body": " "}, "body", "required"),
         ({"body": "x" * 50_000}, "body", "the most is 10"),
         ({"sender": "two\nlines"}, "sender", "one line"),
-        ({"using": "nobody"}, "using", "not one of the available choices"),
+        ({"using": "unknown"}, "using", "not one of the available choices"),
         (at("2020-01-01"), "send_at", "This time has passed."),
         (at("tomorrow"), "send_at", "valid date"),
         ({"nonce": ""}, "nonce", "required"),
@@ -163,13 +163,13 @@ def test_the_numbers_of_a_file_outlive_an_error_elsewhere(boss):
     assert f"{ONE}\n{TWO}</textarea>" in response.content.decode()
 
 
-def test_numbers_are_not_taken_from_two_places(boss):
+def test_numbers_are_not_read_from_two_places(boss):
     file = SimpleUploadedFile("people.csv", TWO.encode())
     response = boss.post(PAGE, filled(file=file))
     assert "either in the field above or in a file" in errors(response)["file"][0]
 
 
-def test_a_file_that_cannot_be_read_is_told_at_its_field(boss):
+def test_a_file_that_cannot_be_read_is_reported_at_its_field(boss):
     assert "cannot be read" in errors(upload(boss, b"\x89PNG\0"))["file"][0]
     assert list(errors(upload(boss, b"x" * (recipients.LARGEST + 1)))) == ["file"]
 
@@ -207,7 +207,7 @@ def test_the_choice_of_a_column_is_not_seen_before_it_is_needed(boss):
     assert 'value="B"' not in response.content.decode()
 
 
-def test_what_is_hidden_in_a_file_is_told_and_gets_nothing(boss):
+def test_what_is_hidden_in_a_file_is_reported_and_gets_nothing(boss):
     book = Workbook()
     for row in (["Имя", "Телефон"], ["A", ONE], ["B", TWO]):
         book.active.append(row)
@@ -224,7 +224,7 @@ def test_what_is_hidden_in_a_file_is_told_and_gets_nothing(boss):
 # --- the second page
 
 
-def test_the_second_page_tells_all_and_does_nothing(boss):
+def test_the_second_page_shows_all_and_does_nothing(boss):
     numbers = f"{ONE}\n8 904 176-49-95\nIvan <b>\n{TWO}"
     response = boss.post(PAGE, filled(numbers=numbers, body="я" * 71))
     page = response.content.decode()
@@ -236,7 +236,7 @@ def test_the_second_page_tells_all_and_does_nothing(boss):
     assert not SmsMessage.objects.exists() and not outbox
 
 
-def test_it_tells_the_balance_and_warns(boss, settings):
+def test_it_shows_the_balance_and_warns(boss, settings):
     settings.SMSKA_SEND_AT_ONCE = 1
     state = ProviderState.objects.create(alias="default", balance=3, balance_at=now())
     numbers = f"{ONE}\n{TWO}\n+491711234567"
@@ -278,7 +278,7 @@ def test_of_very_many_that_are_left_out_some_are_named(boss):
     assert page.count("only digits") == 200
 
 
-def test_a_time_is_read_and_told_by_the_clock_that_is_shown(boss, monkeypatch):
+def test_a_time_is_read_and_reported_by_the_clock_that_is_shown(boss, monkeypatch):
     response = boss.post(PAGE, filled(**at(LATER)))
     day = NOON.strftime("%m/%d/%Y")
     assert f'value="Send at {date_format(NOON, "DATETIME_FORMAT")}"' in response.content.decode()
@@ -295,16 +295,16 @@ def test_one_is_sent_while_one_waits(boss, provider):
     message = SmsMessage.objects.get()
     assert provider.times_accepted("79041764995", "two\nlines") == 1
     assert (message.status, message.sender, message.created_by) == ("sent", "Shop", boss.user)
-    assert told(response)[0].startswith("Sent: 1 message")
+    assert shown(response)[0].startswith("Sent: 1 message")
     assert response.redirect_chain == [(f"{LIST}{message.pk}/change/", 302)]
     assert [entry.change_message for entry in LogEntry.objects.all()] == ["Sent."]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_handful_is_sent_while_one_waits_and_each_outcome_told(boss, provider):
+def test_a_handful_is_sent_while_one_waits_and_each_outcome_is_shown(boss, provider):
     provider.script(2, Fault("reset_after_request"), on="send")
     response = send(boss, numbers=f"{ONE}\n{TWO}\n+491711234567")
-    assert [words.split(":")[0] for words in told(response)] == [
+    assert [words.split(":")[0] for words in shown(response)] == [
         "Sent",
         "Unknown whether it was sent",
         "Queued for sending",
@@ -322,7 +322,7 @@ def test_pressing_twice_sends_once(boss, provider, number):
     response = boss.post(PAGE, carried, follow=True)
     assert list(SmsMessage.objects.values()) == first and len(first) == number
     assert provider.sends == (number if number <= 5 else 0)
-    assert len(told(response)) == 1 and "will not be sent again" in told(response)[0]
+    assert len(shown(response)) == 1 and "will not be sent again" in shown(response)[0]
     assert LogEntry.objects.count() == number
 
 
@@ -355,7 +355,7 @@ def test_numbers_that_are_added_on_the_way_back_get_theirs_and_no_other_a_second
     send(boss)
     response = send(boss, numbers=f"{ONE}\n{TWO}")
     assert stored() == [ONE, TWO] and len(outbox) == 2
-    assert "1 message was already created when you submitted this form before" in told(response)[1]
+    assert "1 message was already created when you submitted this form before" in shown(response)[1]
 
 
 @pytest.mark.parametrize("changes", [{"body": "Other"}, {"sender": "Shop"}, {"nonce": "n2"}])
@@ -367,7 +367,7 @@ def test_another_text_or_another_form_is_another_message(boss, changes):
 
 def test_more_than_a_handful_go_into_the_queue(boss):
     response = send(boss, numbers=many(6))
-    assert told(response)[0].startswith("Queued for sending: 6 messages (")
+    assert shown(response)[0].startswith("Queued for sending: 6 messages (")
     messages = SmsMessage.objects.all()
     assert all(one.status == Status.QUEUED and one.created_by == boss.user for one in messages)
     words = {entry.change_message for entry in LogEntry.objects.all()}
@@ -382,7 +382,7 @@ def test_one_with_a_time_waits_for_it_in_the_queue(boss):
     day = NOON.strftime("%m/%d/%Y")
     assert (message.status, message.send_after) == ("queued", NOON) and not outbox
     assert message.expires_at == NOON + timedelta(days=1)
-    assert told(response)[0].startswith(f"Queued to be sent at {day} noon: 1 message")
+    assert shown(response)[0].startswith(f"Queued to be sent at {day} noon: 1 message")
     assert f"{day} noon" in LogEntry.objects.get().change_message
 
 
@@ -434,14 +434,14 @@ def test_nothing_of_it_is_seen_without_the_permissions_to_see(client):
 
 def test_a_crash_reports_neither_text_nor_number(boss, monkeypatch):
     """To those who get Django's mails of errors."""
-    told = []
+    shown = []
 
     def crash(**fields):
         raise RuntimeError("crash")
 
     def report(sender, request, **kwargs):
         reporter = ExceptionReporter(request, *sys.exc_info())
-        told.append(reporter.get_traceback_text() + reporter.get_traceback_html())
+        shown.append(reporter.get_traceback_text() + reporter.get_traceback_html())
 
     carried = check(boss, numbers=many(6), body=SECRET) | {"_send": "1"}
     monkeypatch.setattr("django_smska.admin.compose.SmsMessage", crash)
@@ -451,8 +451,8 @@ def test_a_crash_reports_neither_text_nor_number(boss, monkeypatch):
         assert boss.post(PAGE, carried).status_code == 500
     finally:
         got_request_exception.disconnect(report)
-    assert "_store_in_bulk" in told[0]
-    assert SECRET not in told[0] and many(6)[-12:] not in told[0]
+    assert "_store_in_bulk" in shown[0]
+    assert SECRET not in shown[0] and many(6)[-12:] not in shown[0]
 
 
 @pytest.mark.parametrize("missing", ["view", "add", "send"])
@@ -476,4 +476,4 @@ def test_with_atomic_requests_the_network_is_waited_for_outside_of_a_transaction
     boss, provider, monkeypatch
 ):
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
-    assert told(send(boss))[0].startswith("Sent: 1 message")
+    assert shown(send(boss))[0].startswith("Sent: 1 message")

@@ -278,7 +278,7 @@ def peak(pieces):
         tracemalloc.stop()
 
 
-def test_a_message_stands_in_the_file_once_though_more_come_meanwhile(boss, monkeypatch):
+def test_a_message_stands_in_the_file_once_though_more_come_in_the_meantime(boss, monkeypatch):
     monkeypatch.setattr(export, "BATCH", 2)
     old = make(5)
     response = boss.post(PAGE)
@@ -343,7 +343,7 @@ def test_keys_that_are_none_export_nothing(boss, pks):
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_a_filter_that_makes_no_sense_is_told_and_nothing_leaves(boss, method):
+def test_a_filter_that_makes_no_sense_is_reported_and_nothing_leaves(boss, method):
     response = getattr(boss, method)(filtered("created_at__gte=nonsense"), follow=True)
     assert [str(message) for message in response.context["messages"]] == [
         "This filter is not understood: choose another."

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 LIST = "/admin/django_smska/smsmessage/"
 STATES = "/admin/django_smska/providerstate/"
-#: Of the same mask and size; only these may not be told apart.
+#: Of the same mask and size; only a user who may not see them must not see which is which.
 ONE = ("+79041764995", "+79045554995")
 OTHER = ("+79048884995", "+79042224995")
 TEXTS = ("The first text", "Another event")
@@ -132,7 +132,7 @@ def addresses(pks):
 
 
 def seen(client, address):
-    """All that an answer tells: without what differs from one request to the next."""
+    """All that an answer shows: without what differs from one request to the next."""
     response = client.get(address)
     assert response.status_code < 500
     page = response.content.decode()
@@ -151,7 +151,7 @@ def seen(client, address):
         ],
     ],
 )
-def test_no_answer_tells_apart_what_a_user_may_not_see(log_in, names):
+def test_no_answer_shows_apart_what_a_user_may_not_see(log_in, names):
     client = log_in(*names)
     pks = [make().pk, make().pk]
     ProviderState.objects.create(alias="default", reason="funds", paused_at=now())
@@ -338,11 +338,11 @@ def test_half_a_surrogate_pair_is_refused(boss, page, name):
 @pytest.mark.parametrize("debug", [True, False])
 def test_no_report_of_a_crash_shows_a_number_or_a_text(boss, monkeypatch, debug):
     """Neither the page that DEBUG shows nor the mail of errors."""
-    told = []
+    shown = []
 
     def report(sender, request, **kwargs):
         reporter = ExceptionReporter(request, *sys.exc_info())
-        told.append(reporter.get_traceback_text() + reporter.get_traceback_html())
+        shown.append(reporter.get_traceback_text() + reporter.get_traceback_html())
 
     message = make(status="draft")
     data = {"to": ONE[0], "body": TEXTS[0], "using": "default", "priority": "0", "_save": "1"}
@@ -378,11 +378,11 @@ def test_no_report_of_a_crash_shows_a_number_or_a_text(boss, monkeypatch, debug)
                             b"".join(response.streaming_content)
                         continue
                 assert response.status_code == 500, broken
-                told.append(response.content.decode())
+                shown.append(response.content.decode())
     finally:
         got_request_exception.disconnect(report)
-    assert len(told) == 12
-    for page in told:
+    assert len(shown) == 12
+    for page in shown:
         assert not [words for words in (ONE[0][2:], ONE[0][5:], TEXTS[0]) if words in page]
 
 

@@ -59,7 +59,7 @@ OWN = {action.name for action in ACTIONS}
 def log_in(client):
     def log_in(role):
         if ROLES[role] is not None:
-            user = User.objects.create_user("somebody", is_staff=True)
+            user = User.objects.create_user("colleague", is_staff=True)
             user.is_superuser = role == "superuser"
             user.save()
             codenames = [f"{name}_smsmessage" for name in ROLES[role]]
@@ -119,7 +119,7 @@ def test_get_shows_the_page_or_refuses_and_changes_nothing(log_in, name, role):
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("name", sorted(OWN))
-def test_post_does_the_deed_or_refuses(log_in, name, role):
+def test_post_does_the_action_or_refuses(log_in, name, role):
     message = make(NEEDS[name][1])
     before = everything()
     response = log_in(role).post(address(name, message), {"pks": str(message.pk)})
@@ -172,7 +172,7 @@ def test_post_adds_only_with_add_and_sends_only_with_send_permission(
     assert len(outbox) == int(may and button == "_send")
 
 
-def test_every_deed_is_an_action_too():
+def test_every_action_is_listed_too():
     actions = admin.site._registry[SmsMessage].actions
     assert set(actions) == {f"{name}_selected" for name in {*OWN, "export"}}
 

@@ -16,7 +16,7 @@ def left_out(found):
     return [(one.line, one.written) for one in found]
 
 
-def taken(text, asked=""):
+def chosen(text, asked=""):
     found = column(text if isinstance(text, bytes) else text.encode(), asked)
     return found.title, found.lines
 
@@ -67,7 +67,7 @@ def test_no_number_is_seen_where_there_can_be_none(text):
     assert not found.numbers and [one.written for one in found.bad] == [text]
 
 
-def test_doubled_and_bad_numbers_are_told_with_their_lines_and_why():
+def test_doubled_and_bad_numbers_are_reported_with_their_lines_and_why():
     found = read("8 904 176-49-95\nIvan\n\n+7 904 176 49 95, 8904176\n89041764996")
     assert found.numbers == [ONE, TWO]
     assert left_out(found.doubled) == [(4, "+7 904 176 49 95")]
@@ -103,7 +103,7 @@ def test_digits_that_may_be_something_else_get_nothing(text, words):
 
 
 @pytest.mark.parametrize("text", ["7,90418E+10", "7.90418E+10", "7,90418e+10; 89041764996"])
-def test_a_number_that_a_spreadsheet_has_shortened_is_told_to_be_one(text):
+def test_a_number_that_a_spreadsheet_has_shortened_is_reported_to_be_one(text):
     bad = read(text).bad
     assert len(bad) == 1 and "A spreadsheet has shortened this number" in bad[0].why
 
@@ -123,7 +123,7 @@ def test_there_is_a_limit(monkeypatch):
 def test_a_csv_is_read_with_any_delimiter_and_encoding(encoding, delimiter):
     table = [["Имя", "Телефон"], ["Иван", "8 904 176-49-95"], ["Ёж", "+79041764996"]]
     data = "\r\n".join(delimiter.join(row) for row in table).encode(encoding)
-    assert taken(data) == ("Телефон", "\n8 904 176-49-95\n+79041764996")
+    assert chosen(data) == ("Телефон", "\n8 904 176-49-95\n+79041764996")
     assert read(column(data).lines).numbers == [ONE, TWO]
 
 
@@ -135,13 +135,13 @@ def test_a_csv_is_read_with_any_delimiter_and_encoding(encoding, delimiter):
 def test_the_column_is_found_by_its_head(head):
     """Even where another one has more numbers."""
     data = f"Старый,{head},Отель\n{ONE},{TWO},1\n{ONE},,2".encode()
-    assert taken(data) == (head, f"\n{TWO}\n")
+    assert chosen(data) == (head, f"\n{TWO}\n")
 
 
 @pytest.mark.parametrize("head", ["Hotel", "Автомобиль", "Сотрудник", "Контакт"])
 def test_without_a_telling_head_it_is_the_column_with_most_numbers(head):
     data = f"{head};Связь\nx;{ONE}\n{TWO};{THREE}".encode()
-    assert taken(data) == ("Связь", f"\n{ONE}\n{THREE}")
+    assert chosen(data) == ("Связь", f"\n{ONE}\n{THREE}")
 
 
 def test_a_telling_head_over_no_numbers_is_not_followed():
@@ -150,8 +150,8 @@ def test_a_telling_head_over_no_numbers_is_not_followed():
 
 
 def test_a_table_without_a_head_loses_no_number():
-    assert taken(f"1;{ONE}\n2;{TWO}") == ("B", f"{ONE}\n{TWO}")
-    assert taken(f"{ONE}\n{TWO}\n") == ("A", f"{ONE}\n{TWO}")
+    assert chosen(f"1;{ONE}\n2;{TWO}") == ("B", f"{ONE}\n{TWO}")
+    assert chosen(f"{ONE}\n{TWO}\n") == ("A", f"{ONE}\n{TWO}")
     assert read(column(f"\n{ONE}, {TWO};{THREE}".encode()).lines).numbers == [ONE, TWO, THREE]
     assert column(b"8904176\n89041764996").lines.startswith("8904176\n")
 
@@ -191,7 +191,7 @@ def test_numbers_of_something_else_are_never_phone_numbers(head, numbers):
     """Not even where they are more, or where nothing else is a number."""
     assert kind(head) == Kind.SOMETHING_ELSE
     text = f"{head};Контакты\n{numbers};{ONE}\n{numbers};\n{numbers};{TWO}"
-    assert taken(text) == ("Контакты", f"\n{ONE}\n\n{TWO}")
+    assert chosen(text) == ("Контакты", f"\n{ONE}\n\n{TWO}")
     with pytest.raises(ValidationError, match="No column of this table is one of phone numbers"):
         column(f"{head};Имя\n{numbers};Иван".encode())
     with pytest.raises(ValidationError, match="No column of this table is one of phone numbers"):
@@ -240,7 +240,7 @@ def test_where_two_columns_may_be_meant_it_asks(heads, names):
         column(text.encode())
     assert [letter for letter, _name in asked.value.columns] == ["A", "B"]
     assert "Choose it below" in asked.value.messages[0]
-    assert taken(text, asked="B")[1] == f"\n{THREE}\n89161234567"
+    assert chosen(text, asked="B")[1] == f"\n{THREE}\n89161234567"
     with pytest.raises(ValidationError, match="has no column Q"):
         column(text.encode(), "Q")
 
@@ -250,7 +250,7 @@ def test_two_columns_without_heads_are_asked_for_by_their_letters():
         column(f"1;{ONE};x;{TWO}\n2;{TWO};y;{THREE}\n".encode())
 
 
-def test_a_second_fuller_column_is_not_taken_without_asking():
+def test_a_second_fuller_column_is_not_chosen_without_asking():
     """It may be the manager's."""
     text = f"Телефон;Имя;Телефон менеджера\n{ONE};A;{THREE}\n;B;{THREE}\n;C;{THREE}"
     with pytest.raises(UnclearColumn):
@@ -258,7 +258,7 @@ def test_a_second_fuller_column_is_not_taken_without_asking():
     with pytest.raises(UnclearColumn):
         column(text.replace("Телефон менеджера", "Позвонить").encode())
     other = text.replace("Телефон менеджера", "Номер карты")
-    assert taken(other) == ("Телефон", f"\n{ONE}\n\n")
+    assert chosen(other) == ("Телефон", f"\n{ONE}\n\n")
 
 
 def test_a_fuller_column_is_seen_however_far_down_and_right():
@@ -281,16 +281,16 @@ def test_ten_digits_below_a_word_that_says_nothing_are_asked_for():
     """Numbers of parcels begin with 9, too."""
     with pytest.raises(UnclearColumn, match="“B: Ромашка”"):
         column("Имя;Ромашка\nИван;9000000001\nПётр;9000000002".encode())
-    assert taken("Имя;Номер\nИван;9041764995")[0] == "Номер"
-    assert taken("Иван;9041764995\nПётр;9041764996")[0] == "B"
+    assert chosen("Имя;Номер\nИван;9041764995")[0] == "Номер"
+    assert chosen("Иван;9041764995\nПётр;9041764996")[0] == "B"
     text = f"Ромашка;Лютик\n9000000001;{ONE}\n9000000002;{TWO}"
-    assert taken(text)[0] == "Лютик"
+    assert chosen(text)[0] == "Лютик"
 
 
 def test_the_words_of_a_head_do_not_make_numbers():
     """A phone shop has its models in a column, and a clinic landlines."""
     text = f"Модель телефона;Телефон;Кому\nX1;8 495 123-45-67;{ONE}\nY2;84951234568;{TWO}"
-    assert taken(text) == ("Кому", f"\n{ONE}\n{TWO}")
+    assert chosen(text) == ("Кому", f"\n{ONE}\n{TWO}")
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_the_words_of_a_head_do_not_make_numbers():
 )
 def test_title_rows_may_stand_above_the_heads(above):
     text = f"{above}Номер заказа;Имя;Телефон\n89000000001;A;{ONE}\n89000000002;B;{TWO}"
-    title, lines = taken(text)
+    title, lines = chosen(text)
     assert title == "Телефон" and read(lines).numbers == [ONE, TWO]
     assert lines.split("\n").index(ONE) == above.count("\n") + 1
 
@@ -316,32 +316,32 @@ def test_commas_below_a_single_head_are_between_numbers():
     assert read(lines).numbers == [ONE] and "shortened" in read(lines).bad[0].why
     with pytest.raises(UnclearColumn):
         column(f"Телефоны\n9000000001,{ONE},{TWO}\n9000000002,{TWO},{ONE}".encode())
-    assert taken(f"Заказы\n{ONE};Иван\n{TWO};Пётр") == ("A", f"\n{ONE}\n{TWO}")
-    assert taken(f"9000000001;{ONE}") == ("B", ONE)
+    assert chosen(f"Заказы\n{ONE};Иван\n{TWO};Пётр") == ("A", f"\n{ONE}\n{TWO}")
+    assert chosen(f"9000000001;{ONE}") == ("B", ONE)
     found = column(f"Телефоны\nИван,{ONE},9000000001\nПётр,{TWO},9000000002".encode())
     assert read(found.lines).numbers == [ONE, TWO]
 
 
 def test_a_single_column_may_have_a_title_and_its_head_twice():
-    title, lines = taken(f"Имя;Телефон\nA;{ONE}\nИмя;Телефон\nB;{TWO}")
+    title, lines = chosen(f"Имя;Телефон\nA;{ONE}\nИмя;Телефон\nB;{TWO}")
     assert read(lines).numbers == [ONE, TWO] and not read(lines).bad
 
 
 def test_heads_may_be_missing_in_part():
-    assert taken(f";Телефон;\n9000000001;{ONE};x\n9000000002;{TWO};y")[0] == "Телефон"
-    assert taken(f"Номер заказа;;\n89000000001;{ONE};x\n89000000002;{TWO};y")[0] == "B"
+    assert chosen(f";Телефон;\n9000000001;{ONE};x\n9000000002;{TWO};y")[0] == "Телефон"
+    assert chosen(f"Номер заказа;;\n89000000001;{ONE};x\n89000000002;{TWO};y")[0] == "B"
 
 
 @pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;\r"])
 def test_the_line_that_excel_announces_the_delimiter_with_is_no_row(line):
     text = f"{line}\nИмя, фамилия;Телефон\nИван, Томск;{ONE}"
-    assert taken(text) == ("Телефон", f"\n\n{ONE}")
-    assert taken(f"sep=^\nИмя^Телефон\nИван^{ONE}") == ("Телефон", f"\n\n{ONE}")
+    assert chosen(text) == ("Телефон", f"\n\n{ONE}")
+    assert chosen(f"sep=^\nИмя^Телефон\nИван^{ONE}") == ("Телефон", f"\n\n{ONE}")
 
 
 def test_commas_in_every_cell_do_not_hide_the_delimiter():
     text = f"Иванов, Иван, И.;{ONE}\nПетров, Пётр, П.;{TWO}\n1,5;{THREE}"
-    assert taken(text) == ("B", f"{ONE}\n{TWO}\n{THREE}")
+    assert chosen(text) == ("B", f"{ONE}\n{TWO}\n{THREE}")
 
 
 def test_a_file_of_two_encodings_keeps_its_heads():

@@ -277,7 +277,7 @@ def test_links_that_lead_out_of_the_file_are_not_followed():
         column(packed(links=external))
 
 
-def test_ten_thousand_rows_under_a_title_and_a_head_are_taken():
+def test_ten_thousand_rows_under_a_title_and_a_head_are_read():
     lines = column(b"list\n\nphone\n" + b"1\n" * tables.ROWS).lines
     assert len(read(lines).bad) == tables.ROWS
 

@@ -74,7 +74,7 @@ class Contract:
         assert "SMS_PROVIDERS['bulk']: Unknown option 'api_kee'." in str(refused.value)
         assert refused.value.check == "E003"
 
-    def test_repr_tells_the_alias_and_no_option(self, backend):
+    def test_repr_shows_the_alias_and_no_option(self, backend):
         assert "alias='alias'" in repr(backend)
         assert "test" not in repr(backend).replace("tests.", "")
 
@@ -102,7 +102,7 @@ class TestSmska(Contract):
         backend.send_messages([sms(sender="Own"), sms(sender="")])
         assert [entry.sender for entry in self.gateway.accepted] == ["Own", "Test"]
 
-    def test_any_spelling_of_a_russian_mobile_number_is_taken(self, backend):
+    def test_any_spelling_of_a_russian_mobile_number_is_accepted(self, backend):
         backend.send_message(sms(to="8 (904) 176-49-95"))
         assert self.gateway.accepted[0].msisdn == "79041764995"
 
@@ -169,7 +169,7 @@ class TestSmska(Contract):
             ({"proxy": "socks5://host:1"}, "'proxy' must be an http:// address", "E005"),
         ],
     )
-    def test_wrong_options_are_refused_with_the_cure(self, wrong, words, check):
+    def test_wrong_options_are_refused_with_a_hint(self, wrong, words, check):
         with pytest.raises(InvalidProvider, match=words) as refused:
             smska.SmsBackend(alias="default", **{**options(self.gateway), **wrong})
         assert refused.value.check == check
@@ -273,7 +273,7 @@ class TestFailover(Contract):
         assert self.second.sends == 0
 
     @pytest.mark.parametrize("name", ["no_credit", "sent_error", "http_404"])
-    def test_the_next_is_tried_where_the_first_surely_did_not_take_it(self, backend, name):
+    def test_the_next_is_tried_where_the_first_definitely_did_not_take_it(self, backend, name):
         self.first.script_all(Fault(name))
         assert backend.send_message(sms()).alias == "second"
         assert len(self.second.accepted) == 1
@@ -306,7 +306,7 @@ class TestFailover(Contract):
             backend.send_message(sms())
         assert (self.first.sends, self.second.sends) == (1, 1)
 
-    def test_a_stored_message_is_tracked_with_the_one_that_took_it(self, transactional_db):
+    def test_a_stored_message_is_tracked_with_the_one_that_accepted_it(self, transactional_db):
         self.first.script_all(Fault("no_credit"))
         message = send_sms("+79041764995", "text", using="both")
         assert (message.status, message.using) == ("sent", "second")
@@ -408,7 +408,7 @@ class TestFailover(Contract):
         assert backend.send_message(message).alias == "minimal"
         assert len(seen) == 2
 
-    @pytest.mark.parametrize("wrong", [(), "first", ["self"], ["nobody"]])
+    @pytest.mark.parametrize("wrong", [(), "first", ["self"], ["unknown"]])
     def test_wrong_aliases_are_refused(self, wrong):
         with pytest.raises(InvalidProvider):
             self.make(alias="self", providers=wrong)

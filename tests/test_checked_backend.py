@@ -240,7 +240,7 @@ class Unprintable:
         {"gateway_id": "\ud800"},
         {"gateway_id": None},
         {"gateway_id": Unprintable()},
-        {"alias": "nobody"},
+        {"alias": "unknown"},
         {"alias": ["zz"]},
         {"alias": "x" * 100},
     ],

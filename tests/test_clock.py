@@ -65,7 +65,7 @@ def test_it_is_asked_for_once_in_a_while(real, monkeypatch, django_assert_num_qu
 
 
 def test_a_host_that_slept_asks_again(real, monkeypatch, django_assert_num_queries):
-    """Its monotonic clock stood still meanwhile."""
+    """Its monotonic clock stood still in the meantime."""
     clock.now()
     wall = clock.time.time
     monkeypatch.setattr(clock.time, "time", lambda: wall() + 300)

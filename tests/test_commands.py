@@ -149,7 +149,7 @@ class TestBalance:
         run("sms_balance")
         assert not circuit_breaker.state_of("default").is_paused
 
-    def test_without_the_database_the_balance_is_told_all_the_same(self, gateway, monkeypatch):
+    def test_without_the_database_the_balance_is_reported_all_the_same(self, gateway, monkeypatch):
         monkeypatch.setattr(circuit_breaker, "state_of", raises(OperationalError("no such table")))
         assert "default: 1000 credits; not stored: OperationalError" in run("sms_balance")[0]
 
@@ -195,7 +195,7 @@ class TestSendTestSms:
         assert len(outbox) == 1
         assert error == "Accepted: 1 of 2."
 
-    def test_a_refusal_is_told_in_the_gateways_words(self, gateway):
+    def test_a_refusal_is_reported_in_the_gateways_words(self, gateway):
         gateway.senders = ["Other"]
         out, error = run("sendtestsms", NUMBER)
         assert "not sent. SMS_PROVIDERS['default']: The gateway does not accept this sender" in out
@@ -300,7 +300,7 @@ def during_passes(monkeypatch, *actions):
     """Let the daemon do a pass after each action, then stop it; return what it said."""
     run_once, left = Worker.run_once, list(actions)
 
-    def after_a_deed(worker):
+    def after_an_action(worker):
         action = left.pop(0)
         if not left:
             worker.stop()
@@ -308,7 +308,7 @@ def during_passes(monkeypatch, *actions):
             action()
         return run_once(worker)
 
-    monkeypatch.setattr(Worker, "run_once", after_a_deed)
+    monkeypatch.setattr(Worker, "run_once", after_an_action)
     return run("sms_worker", "--interval", "0.001")[0]
 
 
@@ -375,10 +375,10 @@ def start_worker(gateway):
 
 @real_sends
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_told_to_stop_leaves_nothing_in_doubt(gateway, start_worker, end):
-    """What is in the air is finished as sent, what was only claimed is queued again, exit code 0.
+def test_a_worker_reported_to_stop_leaves_nothing_in_doubt(gateway, start_worker, end):
+    """What is in flight is finished as sent, what was only claimed is queued again, exit code 0.
 
-    Of two threads one is answered at once and gets another message. So there are two in the air,
+    Of two threads one is answered at once and gets another message. So there are two in flight,
     and of the others some are claimed already.
     """
     send_mass_sms([(f"+7904176{n}", "Hello") for n in range(4950, 4958)])
@@ -405,7 +405,7 @@ def test_a_worker_told_to_stop_leaves_nothing_in_doubt(gateway, start_worker, en
 
 
 @real_sends
-def test_an_idle_worker_told_to_stop_ends(gateway, start_worker):
+def test_an_idle_worker_reported_to_stop_ends(gateway, start_worker):
     worker = start_worker("--interval", "600")
     assert "Waiting for messages." in worker.stdout.readline()
     worker.send_signal(signal.SIGTERM)
@@ -473,7 +473,7 @@ class TestPrune:
 
     @pytest.mark.parametrize("batch", [1, 2, 3, 1000])
     def test_a_message_stays_while_its_resend_stays(self, monkeypatch, batch):
-        """In batches of any size; a dry run tells the same numbers and deletes nothing."""
+        """In batches of any size; a dry run shows the same numbers and deletes nothing."""
         monkeypatch.setattr(sms_prune, "BATCH", batch)
         gone = make("failed")
         make("rejected", resend_of=make("failed", resend_of=gone))

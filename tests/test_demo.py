@@ -60,9 +60,9 @@ def test_the_demo_does_what_it_says_and_can_be_run_again(tmp_path):
     assert len(passwords) == 2
 
 
-def test_the_demo_says_at_once_that_its_port_is_taken(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_the_demo_says_at_once_that_its_port_is_in_use(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
         ended = manage(tmp_path, "demo", "--port", str(port))
     assert ended.returncode == 1
     assert f"Port {port}: " in ended.stderr

@@ -55,7 +55,7 @@ def test_a_missing_alias_is_a_key_error_and_a_configuration_error():
 
 
 def test_errors_need_no_settings():
-    """Whoever reads a pickled error, or only wants to catch one, may have none."""
+    """A process that unpickles or catches an error may have none."""
     code = "from django_smska import exceptions; print(exceptions.InsufficientCredits(alias='a'))"
     environment = {name: value for name, value in os.environ.items() if "DJANGO" not in name}
     ran = subprocess.run(

@@ -161,9 +161,9 @@ def words(response):
     """What a page says, without scripts and tags, and the words in attributes that people meet."""
     text = response.content.decode()
     text = re.sub(r"<(script|style).*?</\1>", " ", text, flags=re.DOTALL)
-    told = re.findall(r'(?:title|aria-label|placeholder)="([^"]*)"', text)
-    told += re.findall(r'<input type="submit" value="([^"]*)"', text)
-    return " ".join(html.unescape(" ".join([re.sub(r"<[^>]*>", " ", text), *told])).split())
+    shown = re.findall(r'(?:title|aria-label|placeholder)="([^"]*)"', text)
+    shown += re.findall(r'<input type="submit" value="([^"]*)"', text)
+    return " ".join(html.unescape(" ".join([re.sub(r"<[^>]*>", " ", text), *shown])).split())
 
 
 def test_the_list_is_in_russian(russian):
@@ -219,8 +219,8 @@ def test_no_page_that_asks_has_a_word_of_english(russian, name):
     response = russian.get(f"{LIST}{name}/?pks={','.join(map(str, pks))}")
     assert left_in_english(words(response)) == []
     response = russian.post(f"{LIST}{name}/", {"pks": ",".join(map(str, pks))}, follow=True)
-    told = " ".join(str(message) for message in response.context["messages"])
-    assert told and left_in_english(re.sub(r"<[^>]*>", "", told)) == []
+    shown = " ".join(str(message) for message in response.context["messages"])
+    assert shown and left_in_english(re.sub(r"<[^>]*>", "", shown)) == []
 
 
 @pytest.mark.parametrize(
@@ -243,8 +243,8 @@ def test_the_page_that_asks_counts_as_russians_do(russian, number, said):
 def test_what_became_of_messages_is_counted_too(russian):
     pks = ",".join(str(make().pk) for _ in range(3))
     response = russian.post(f"{LIST}cancel/", {"pks": pks}, follow=True)
-    (told,) = response.context["messages"]
-    assert str(told).startswith("Отменено: 3 сообщения (")
+    (shown,) = response.context["messages"]
+    assert str(shown).startswith("Отменено: 3 сообщения (")
 
 
 # --- texts that are stored in English and shown in the reader's language
@@ -307,7 +307,7 @@ def test_a_pause_keeps_the_words_without_the_name_of_a_setting():
 GUIDE = Path(__file__).parents[1] / "README.ru.rst"
 
 
-def test_the_guide_tells_of_each_status_permission_pause_and_button():
+def test_the_guide_shows_of_each_status_permission_pause_and_button():
     guide = " ".join(GUIDE.read_text(encoding="utf-8").split())
     permissions = SmsMessage._meta.permissions
     with translation.override("ru"):

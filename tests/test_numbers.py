@@ -83,7 +83,7 @@ def test_what_cannot_be_a_number_is_refused_without_being_repeated(wrong):
 
 
 @pytest.mark.parametrize("short", ["8 904 12", "7904", "+7 904 176", "904176499"])
-def test_a_russian_number_of_a_wrong_length_is_told_so(short):
+def test_a_russian_number_of_a_wrong_length_is_reported_so(short):
     with pytest.raises(ValidationError, match="A Russian number has 11 digits"):
         normalize(short)
 
@@ -169,7 +169,7 @@ def test_objects_of_phonenumbers_that_are_no_numbers_are_refused(wrong, words):
         normalize(wrong)
 
 
-def test_number_objects_of_other_libraries_are_taken():
+def test_number_objects_of_other_libraries_are_accepted():
     class PhoneNumber:
         as_e164 = "+79041764995"
 

@@ -247,7 +247,7 @@ def test_what_is_no_balance_is_not_guessed(text):
     assert type(read_balance_answer(Answer(200, text.encode()))) is QueryFailed
 
 
-def test_a_refused_question_tells_of_the_login_not_of_the_message():
+def test_a_refused_question_shows_of_the_login_not_of_the_message():
     assert type(read_balance_answer(Answer(200, b"-1|Authentication failed"))) is (
         AuthenticationFailed
     )

@@ -1178,7 +1178,7 @@ class TestThirdPartyBackends:
 
     def test_its_refusal_is_believed(self):
         self.use("Talkative", refuse="no")
-        with pytest.raises(SmsNotSent, match="told to refuse") as refused:
+        with pytest.raises(SmsNotSent, match="refused by its option") as refused:
             send_sms(NUMBER, "no")
         assert stored(refused.value.sms).status == "failed"
 

@@ -1,4 +1,4 @@
-"""The stand-in gateway: that it speaks the documented protocol, and spoils it as it was told."""
+"""The stand-in gateway: that it speaks the documented protocol, and spoils it as scripted."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class TestProtocol:
         ],
     )
     def test_refusals(self, changes: dict[str, str], code: int) -> None:
-        """What is wrong is refused with the documented text, and not taken."""
+        """What is wrong is refused with the documented text, and not accepted."""
         with StandInGateway(senders=["test"]) as gateway:
             assert post(gateway, **changes) == faults.ERRORS[code]
             assert gateway.accepted == []
@@ -204,13 +204,13 @@ class TestProtocol:
 
     def test_unknown_id(self, gateway: StandInGateway) -> None:
         """The status of an unknown id, or of none, is an error."""
-        assert query(gateway, "nobody") == faults.ERRORS[-4].decode()
+        assert query(gateway, "unknown") == faults.ERRORS[-4].decode()
         assert post(gateway, LOGIN, Action="query") == faults.ERRORS[-4]
 
 
 class TestFates:
     @pytest.mark.parametrize(
-        ("ending", "told"),
+        ("ending", "expected"),
         [
             ("95", "3|ACCEPTD 4|DELIVRD 4|DELIVRD 4|DELIVRD"),
             ("01", "3|ACCEPTD 5|REJECTD 5|REJECTD 5|REJECTD"),
@@ -221,18 +221,18 @@ class TestFates:
             ("06", "3|ACCEPTD 6|REJECTD 6|REJECTD 6|REJECTD"),
         ],
     )
-    def test_by_ending(self, gateway: StandInGateway, ending: str, told: str) -> None:
+    def test_by_ending(self, gateway: StandInGateway, ending: str, expected: str) -> None:
         """The last two digits of a number choose its fate; delivered is the usual one."""
-        assert statuses(gateway, send(gateway, MSISDN=f"790417649{ending}")) == told.split()
+        assert statuses(gateway, send(gateway, MSISDN=f"790417649{ending}")) == expected.split()
 
     def test_chosen(self, gateway: StandInGateway) -> None:
         """A fate can be chosen for a number, from a later query on."""
         gateway.fate("+" + NUMBER, "REJECTD", after=2)
-        told = ["3|ACCEPTD", "3|ACCEPTD", "5|REJECTD", "5|REJECTD"]
-        assert statuses(gateway, send(gateway)) == told
+        expected = ["3|ACCEPTD", "3|ACCEPTD", "5|REJECTD", "5|REJECTD"]
+        assert statuses(gateway, send(gateway)) == expected
 
     def test_any_status(self, gateway: StandInGateway) -> None:
-        """Any sequence can be told, undocumented statuses too."""
+        """Any sequence can be shown, undocumented statuses too."""
         gateway.fate(NUMBER, "9|STRANGE", "DELETED", after=0)
         assert statuses(gateway, send(gateway), 2) == ["9|STRANGE", "8|DELETED"]
 
@@ -407,7 +407,7 @@ class TestScript:
         assert post(gateway)[:2] == b"0|"
 
     def test_other_requests(self, gateway: StandInGateway) -> None:
-        """Balances and queries can be struck too; status payloads strike queries by themselves."""
+        """Balances and queries can be struck too; status payloads strike queries only."""
         gateway.script_next(Fault("http_502"), on="balance")
         gateway.script_next(Fault("status_unknown_word"))
         message_id = send(gateway)
@@ -428,8 +428,8 @@ class TestScript:
         assert 20 < len(met) < 100
         assert {fault.accepted for fault in met} == {True, False}
 
-    def test_seed_is_told(self) -> None:
-        """A seed taken by chance is told, so that a run can be repeated."""
+    def test_seed_is_reported(self) -> None:
+        """A random seed is shown, so that a run can be repeated."""
         script = StandInGateway(fault_rate=1)._script
         again = StandInGateway(fault_rate=1, seed=script.seed)._script
         assert script.planned("send", 1) == again.planned("send", 1) is not None
@@ -457,7 +457,7 @@ class TestScript:
             Fault("reset_at_accept", accepted=True)
 
     def test_usual_truth(self) -> None:
-        """Without a truth the message is taken wherever that can be."""
+        """Without a truth the message is accepted wherever that is possible."""
         assert Fault("silence").accepted is True
         assert Fault("http_404").accepted is False
 
@@ -480,7 +480,7 @@ def body_of(gateway: StandInGateway, fault: Fault) -> bytes:
 class TestEveryFault:
     @pytest.mark.parametrize(("name", "accepted"), TRUTHS)
     def test_truth_and_end(self, gateway: StandInGateway, name: str, accepted: bool) -> None:
-        """The message is taken or not as the fault says; it ends when the client hangs up."""
+        """The message is accepted or not as the fault says; it ends when the client hangs up."""
         on = FAULTS[name].on
         message_id = send(gateway) if on == "query" else ""
         gateway.script_next(Fault(name, accepted, body=b"{line}", seconds=0.001))
@@ -541,8 +541,8 @@ class TestBrokenConnections:
         """`late` answers honestly in the end."""
         assert body_of(gateway, Fault("late", seconds=0.01)).startswith(b"0|Message sent|")
 
-    def test_late_and_not_taken(self, gateway: StandInGateway) -> None:
-        """A send that is not taken is answered by an error, never by a success."""
+    def test_late_and_not_accepted(self, gateway: StandInGateway) -> None:
+        """A send that is not accepted is answered by an error, never by a success."""
         assert body_of(gateway, Fault("late", False, seconds=0.01)) == b"-3|Sent Error"
 
     @pytest.mark.parametrize("accepted", [True, False])
@@ -571,7 +571,7 @@ class TestBrokenConnections:
 
 class TestTls:
     def test_corrupt_record(self, tls_gateway: StandInGateway, trusting: ssl.SSLContext) -> None:
-        """`corrupt_tls` breaks the TLS stream after the message was taken."""
+        """`corrupt_tls` breaks the TLS stream after the message was accepted."""
         tls_gateway.script_next(Fault("corrupt_tls"))
         with trusting.wrap_socket(connect(tls_gateway), server_hostname="127.0.0.1") as sock:
             sock.sendall(request_bytes(SEND))
@@ -621,14 +621,14 @@ class TestHttp:
 
     @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
     def test_redirect(self, gateway: StandInGateway, code: int) -> None:
-        """`redirect_…` points to itself, to another host name, or where it is told."""
+        """`redirect_…` points to itself, to another host name, or where it is reported."""
         plain = played(gateway, Fault(f"redirect_{code}"))
         other = played(gateway, Fault(f"redirect_{code}_elsewhere"))
-        told = played(gateway, Fault(f"redirect_{code}", location="https://example.org/"))
+        shown = played(gateway, Fault(f"redirect_{code}", location="https://example.org/"))
         assert f"HTTP/1.1 {code} ".encode() in plain
         assert b"Location: /api/httppost.php\r\n" in plain
         assert f"Location: http://localhost:{gateway.port}/elsewhere\r\n".encode() in other
-        assert b"Location: https://example.org/\r\n" in told
+        assert b"Location: https://example.org/\r\n" in shown
 
     @pytest.mark.parametrize(
         ("name", "pattern"),
@@ -745,7 +745,7 @@ class TestPayloads:
         "name", [name for name, kind in FAULTS.items() if kind.group == "payload"]
     )
     def test_no_lie(self, gateway: StandInGateway, name: str) -> None:
-        """No payload says "Message sent" of a message that was not taken."""
+        """No payload says "Message sent" of a message that was not accepted."""
         gateway.script_next(Fault(name, False, body=b"{line}"), on="send")
         assert b"Message sent" not in post(gateway)
         assert gateway.accepted == []
@@ -781,7 +781,7 @@ class TestPayloads:
 class TestMeanings:
     @pytest.mark.parametrize(("name", "code"), faults.REFUSALS.items())
     def test_refusal(self, gateway: StandInGateway, name: str, code: int) -> None:
-        """A refusal has the documented text; the message is not taken."""
+        """A refusal has the documented text; the message is not accepted."""
         assert body_of(gateway, Fault(name)) == faults.ERRORS[code]
 
     def test_credit_ends(self, gateway: StandInGateway) -> None:
@@ -808,7 +808,7 @@ class TestMeanings:
         assert set(statuses(gateway, message_id)) == {"3|ACCEPTD"}
 
     def test_unknown_id(self, gateway: StandInGateway) -> None:
-        """`unknown_id` tells an id that no query will find."""
+        """`unknown_id` shows an id that no query will find."""
         message_id = body_of(gateway, Fault("unknown_id")).decode().split("|")[2]
         assert query(gateway, message_id) == faults.ERRORS[-4].decode()
 
@@ -835,7 +835,7 @@ class TestPage:
         assert "<b>" not in page
 
     def test_a_fate_of_ones_own_is_escaped(self, gateway: StandInGateway) -> None:
-        """A status that nobody knows is shown as it is on the wire."""
+        """An unknown status is shown as it is on the wire."""
         send(gateway)
         gateway.fate(NUMBER, '9|"<b>', after=0)
         page = self.page(gateway)
@@ -843,7 +843,7 @@ class TestPage:
         assert "<b>" not in page
 
     def test_status(self, gateway: StandInGateway) -> None:
-        """The page shows the status that was told last."""
+        """The page shows the status that was reported last."""
         message_id = send(gateway, MSISDN="79041764906")
         statuses(gateway, message_id, 2)
         page = self.page(gateway)
@@ -851,7 +851,7 @@ class TestPage:
         assert 'title="6|REJECTD">rejected (6)</span>' in row
 
     def test_endings(self, gateway: StandInGateway) -> None:
-        """The page tells what the end of a number does."""
+        """The page shows what the end of a number does."""
         page = self.page(gateway)
         row = page[page.index("<td>…02</td>") : page.index("<td>…03</td>")]
         assert row.index("accepted (3)") < row.index("→") < row.index("expired (7)")
@@ -911,7 +911,7 @@ def command(*options: str) -> str:
 class TestCommand:
     @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
     def test_run(self, tmp_path: Any, ending: signal.Signals) -> None:
-        """It tells its address, shows each send with a masked number, and ends when it is told."""
+        """It shows its address, shows each send with a masked number, and ends on a signal."""
         ledger = str(tmp_path / "ledger")
         options = ["--ledger", ledger, "--fault", "sent_error@2", "--api-password", "p@ss"]
         with running(*options) as (process, greeting, port):
@@ -973,7 +973,7 @@ class TestCommand:
             command("--port", "0", *options)
 
     def test_port_in_use(self, gateway: StandInGateway) -> None:
-        """A port in use is told, with the cure."""
+        """A port in use is shown, with a way out."""
         from django.core.management.base import CommandError
 
         with pytest.raises(CommandError, match="Choose a free port with --port"):

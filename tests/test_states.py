@@ -40,7 +40,7 @@ def test_nothing_follows_a_final_status():
 
 
 def test_no_setting_and_no_number_brings_unknown_back_to_the_queue():
-    """Promise 3: once a byte may have been written, nothing sends it again by itself."""
+    """Promise 3: once a byte may have been written, nothing sends it again automatically."""
     for last in (True, False):
         for attempts in range(1, 20):
             for most in range(1, 20):
@@ -49,12 +49,12 @@ def test_no_setting_and_no_number_brings_unknown_back_to_the_queue():
 
 
 @pytest.mark.parametrize("kind", ["account", "funds", "unreachable"])
-def test_what_ails_the_provider_leaves_the_message_in_the_queue(kind):
+def test_a_fault_of_the_provider_leaves_the_message_in_the_queue(kind):
     assert decide(kind, attempts=99, most=5).status == Status.QUEUED
 
 
 @pytest.mark.parametrize("kind", ["message", "sender"])
-def test_what_ails_the_message_fails_it(kind):
+def test_a_fault_of_the_message_fails_it(kind):
     assert decide(kind, attempts=1, most=5).status == Status.FAILED
 
 
@@ -67,7 +67,7 @@ def test_not_now_is_tried_again_later_and_not_for_ever():
 
 
 @pytest.mark.parametrize("kind", ["account", "funds", "unreachable", "temporary"])
-def test_nothing_follows_where_the_caller_was_told(kind):
+def test_nothing_follows_where_the_caller_got_the_error(kind):
     assert decide(kind, attempts=1, most=5, last=True).status == Status.FAILED
 
 

@@ -43,7 +43,7 @@ def test_where_all_is_well_it_says_so_and_exits_0(db):
         ({"using": "gone"}, "a provider that is not in SMS_PROVIDERS"),
     ],
 )
-def test_each_problem_is_told_and_makes_it_exit_1(db, change, words):
+def test_each_problem_is_reported_and_makes_it_exit_1(db, change, words):
     queue_sms(NUMBER, "text")
     now = timezone.now()
     values = {k: now + v if isinstance(v, timedelta) else v for k, v in change.items()}
@@ -53,7 +53,7 @@ def test_each_problem_is_told_and_makes_it_exit_1(db, change, words):
     assert error == f"Needs attention: {values.get('using', 'default')}."
 
 
-def test_a_paused_provider_is_told_with_its_reason_and_balance(db):
+def test_a_paused_provider_is_reported_with_its_reason_and_balance(db):
     now = timezone.now()
     ProviderState.objects.create(
         alias="default", reason="funds", detail="Top it up.", paused_at=now, balance="0.5",

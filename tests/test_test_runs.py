@@ -229,7 +229,7 @@ def test_pytest_sets_the_variable_and_puts_it_back(tmp_path, gateway):
 
 
 def test_djangos_testserver_sends_nothing(tmp_path, gateway):
-    """It serves a test's data, so that what it sends is nobody's wish; no test need start it."""
+    """It serves a test's data, so that nothing that it sends is wanted; no test need start it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     env = environment(gateway)

@@ -1,4 +1,4 @@
-"""The wire against ill-mannered gateways on real sockets: never a false "sent", never a false
+"""The wire against misbehaving gateways on real sockets: never a false "sent", never a false
 "not sent", and one request a send."""
 
 import errno
@@ -137,7 +137,7 @@ def test_over_tls_the_handshake_is_before_the_first_byte(
         assert isinstance(result, GatewayUnreachable if unsent else SmsOutcomeUnknown)
 
 
-def test_tls_works_and_an_untrusted_certificate_is_surely_not_sent(tls, ca_bundle):
+def test_tls_works_and_an_untrusted_certificate_is_definitely_not_sent(tls, ca_bundle):
     with StandInGateway(tls=tls) as gateway:
         assert isinstance(client(gateway, ca_bundle=ca_bundle).send(NUMBER, "a", "T"), Receipt)
         hook = Hook()
@@ -146,7 +146,7 @@ def test_tls_works_and_an_untrusted_certificate_is_surely_not_sent(tls, ca_bundl
         assert gateway.sends == 1
 
 
-def test_a_closed_port_is_surely_not_sent():
+def test_a_closed_port_is_definitely_not_sent():
     hook = Hook()
     with closed_port() as port:
         wire = Gateway("k", "p", url=f"http://127.0.0.1:{port}/x")
@@ -154,7 +154,7 @@ def test_a_closed_port_is_surely_not_sent():
     assert hook.calls == 0
 
 
-def test_an_unknown_name_is_surely_not_sent(monkeypatch):
+def test_an_unknown_name_is_definitely_not_sent(monkeypatch):
     def no_such_name(*args, **kwargs):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -181,7 +181,7 @@ def test_the_hook_is_called_when_the_connection_stands(gateway):
     assert seen == [(True, 0)]
 
 
-def test_where_leave_was_long_in_coming_the_connection_is_made_anew(gateway, monkeypatch):
+def test_a_connection_is_replaced_where_permission_was_slow(gateway, monkeypatch):
     """While the database was slow, the gateway may have hung up on the idle connection."""
     from django_smska import client as module
 
@@ -241,7 +241,7 @@ def test_the_deadline_goes_on_after_permission(monkeypatch):
     assert isinstance(result, SmsOutcomeUnknown) and result.code == "deadline"
 
 
-def test_where_it_cannot_be_made_anew_nothing_was_written(gateway, monkeypatch):
+def test_where_it_cannot_be_replaced_nothing_was_written(gateway, monkeypatch):
     from django_smska import client as module
 
     clock = module.time.monotonic
@@ -305,8 +305,8 @@ def test_with_keep_alive_0_no_connection_is_reused(gateway):
 
 
 @pytest.mark.parametrize("status", [102, 103, 199])
-def test_an_interim_answer_is_not_taken_for_the_answer(gateway, status):
-    """Nor is the answer that follows it taken for the one to the next request."""
+def test_an_interim_answer_is_not_read_as_the_answer(gateway, status):
+    """Nor is the answer that follows it read as the one to the next request."""
     interim = b"HTTP/1.1 %d Wait\r\n\r\n" % status
     honest = FAULTS["answer"]
 
@@ -326,7 +326,7 @@ def test_an_interim_answer_is_not_taken_for_the_answer(gateway, status):
     assert [results[n].gateway_id for n in (0, 2, 4)] == [ids[f"text {n}"] for n in (0, 2, 4)]
 
 
-def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(gateway):
+def test_an_answer_that_comes_twice_is_not_read_as_the_next_one(gateway):
     begins = [threading.Event() for _ in range(5)]
 
     def play(wire, fault, line):
@@ -481,7 +481,7 @@ def test_an_explicit_proxy_gets_the_request(gateway):
     assert gateway.requests[0].target == "http://sms.invalid/api"
 
 
-def test_a_refusing_proxy_before_tls_is_surely_not_sent(gateway):
+def test_a_refusing_proxy_before_tls_is_definitely_not_sent(gateway):
     """CONNECT passes through the same code as a request, and is none."""
     hook = Hook()
     proxy = gateway.url.rsplit("/", 2)[0]
@@ -514,7 +514,7 @@ def test_balance_and_status(gateway):
     assert wire.balance() == 999
     assert wire.status(receipt.gateway_id).status == "sent"
     assert wire.status(receipt.gateway_id).status == "delivered"
-    assert isinstance(wire.status("nobody"), QueryFailed)
+    assert isinstance(wire.status("unknown"), QueryFailed)
     gateway.api_password = "changed"
     assert isinstance(wire.balance(), AuthenticationFailed)
     assert isinstance(wire.status(receipt.gateway_id), AuthenticationFailed)
@@ -529,7 +529,7 @@ def test_a_question_without_an_answer_is_an_error_of_the_question(gateway, name,
     assert isinstance(result, QueryFailed)
 
 
-def test_a_gateway_that_prints_what_it_was_sent_tells_no_secret():
+def test_a_gateway_that_prints_what_it_was_sent_shows_no_secret():
     with StandInGateway(api_key="the-login", api_password="the-password") as gateway:
         echo = b"-4|the-login the-password 79041764995 9041764995 the whole text"
         gateway.script_all(answer(echo, accepted=False))

@@ -66,11 +66,11 @@ def serve():
             pass
 
     call_command("migrate", verbosity=0)
-    told = fill()
+    shown = fill()
     server = ThreadedWSGIServer(("127.0.0.1", 0), Quiet)
     server.set_app(StaticFilesHandler(get_wsgi_application()))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(json.dumps({"url": f"http://127.0.0.1:{server.server_port}", **told}), flush=True)
+    print(json.dumps({"url": f"http://127.0.0.1:{server.server_port}", **shown}), flush=True)
     sys.stdin.read()
 
 
@@ -100,8 +100,8 @@ def fill():
         size = count(body)
         at = now - timedelta(minutes=11 * (len(statuses) - number))
         began = status not in ("draft", "queued", "claimed", "cancelled")
-        taken = began and status not in ("sending", "failed", "unknown")
-        ended = taken and status != "sent" or status == "failed"
+        accepted = began and status not in ("sending", "failed", "unknown")
+        ended = accepted and status != "sent" or status == "failed"
         code, words = FAILURES.get(status, ("", ""))
         SmsMessage.objects.bulk_create(
             [
@@ -118,9 +118,9 @@ def fill():
                     lease_until=now + timedelta(days=1),
                     attempts=int(began),
                     sending_at=at + timedelta(seconds=2) if began else None,
-                    sent_at=at + timedelta(seconds=3) if taken else None,
+                    sent_at=at + timedelta(seconds=3) if accepted else None,
                     finished_at=at + timedelta(seconds=21) if ended else None,
-                    gateway_id=f"{58114 + number}" if taken else "",
+                    gateway_id=f"{58114 + number}" if accepted else "",
                     error_code=code,
                     error_text=words,
                 )

@@ -1,4 +1,4 @@
-"""The counter under a text: what it tells, and that it agrees with Python."""
+"""The counter under a text: what it shows, and that it agrees with Python."""
 
 import random
 
@@ -57,13 +57,13 @@ def writing(look, superuser):
 
 
 def test_python_and_javascript_count_the_same(writing):
-    told = writing.evaluate("texts => texts.map(smskaCount)", texts())
-    for text, size in zip(texts(), told, strict=True):
+    shown = writing.evaluate("texts => texts.map(smskaCount)", texts())
+    for text, size in zip(texts(), shown, strict=True):
         assert size == {**count(text)._asdict(), "characters": len(text)}, repr(text)
 
 
 def test_python_and_javascript_know_the_same_alphabet(writing):
-    """Every character of the first two planes, by itself: 1 unit, 2 units, or another alphabet."""
+    """Every character of the first two planes, alone: 1 unit, 2 units, or another alphabet."""
     units = """() => Array.from({length: 0x20000}, (_, code) => String.fromCodePoint(code))
         .map((one) => [one, smskaCount(one)])
         .filter(([one, size]) => size.encoding === "GSM-7")
@@ -86,7 +86,7 @@ def test_the_counter_follows_the_typing(writing):
     assert "because of “U+00A0”, character 2." in counter.inner_text()
 
 
-def test_the_counter_is_told_to_screen_readers(writing):
+def test_the_counter_is_reported_to_screen_readers(writing):
     described = writing.get_attribute("#id_body", "aria-describedby").split()
     assert "id_body_counter" in described
     assert writing.locator("#id_body_counter").is_visible()
