@@ -30,13 +30,15 @@ def bare(number: int) -> float:
     from django.db import transaction
 
     from django_smska.models import SmsMessage
-    from django_smska.sms import BATCH, _queued
+    from django_smska.sms import BATCH_ROWS
 
-    ready = [_queued(pair, None) for pair in pairs(number)]
+    ready = [SmsMessage(to=to, body=body, status="queued") for to, body in pairs(number)]
+    for message in ready:
+        message.prepare()
 
     def store() -> None:
         with transaction.atomic():
-            SmsMessage.objects.bulk_create(ready, batch_size=BATCH)
+            SmsMessage.objects.bulk_create(ready, batch_size=BATCH_ROWS)
 
     return common.seconds(store)
 

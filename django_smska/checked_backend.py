@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 
 REPORTED = (MOVES[Status.SENT] | {Status.SENT}) - {Status.UNCONFIRMED}
 KINDS = STOPPING_KINDS | {"message", "sender", "temporary", "broken", "unknown", "query"}
-LONGEST_WORDS = 1000  # characters of an error's text that are kept
-LEAST_RATE = 1e-6  # messages a second: one in eleven days
-TOO_MUCH = 10**12  # credits; no account has so many, and the column cannot hold them
+MAX_ERROR_CHARACTERS = 1000  # characters of an error's text that are kept
+MIN_RATE_PER_SECOND = 1e-6  # messages a second: one in eleven days
+CREDITS_LIMIT = 10**12  # credits; no account has so many, and the column cannot hold them
 
 FAILED = gettext_noop("The provider's program failed before anything was sent; the log says more.")
 NO_ANSWER = gettext_noop("The provider's program gave no usable answer; the log says more.")
@@ -289,7 +289,7 @@ class CheckedBackend:
         try:
             value = getattr(self._backend, "rate", None)
             rate = _above_zero(value) if isinstance(value, (int, float)) else parse_rate(value)
-            if rate is not None and rate < LEAST_RATE:
+            if rate is not None and rate < MIN_RATE_PER_SECOND:
                 raise ValueError("a rate that is never reached")
             return rate
         except Exception as error:
@@ -347,9 +347,9 @@ def _tidy(error: Any, raised_by: CheckedBackend) -> None:
     doubt = isinstance(error, SmsOutcomeUnknown)
     if error.kind not in KINDS or (error.kind == "unknown") != doubt:
         raise ValueError("a kind that the engine does not know")
-    error.args = (storable(str(error.args[0]), LONGEST_WORDS) or error.summary,)
+    error.args = (storable(str(error.args[0]), MAX_ERROR_CHARACTERS) or error.summary,)
     error.code = storable(str(error.code), 32)
-    error.gateway_text = storable(str(error.gateway_text), LONGEST_WORDS)
+    error.gateway_text = storable(str(error.gateway_text), MAX_ERROR_CHARACTERS)
     error.sms = None
     if not raised_by.members:  # the members of a failover name themselves
         error.alias, error.refused = raised_by.alias, ()
@@ -383,7 +383,7 @@ def _balance(value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         raise TypeError("a balance is a number")
     balance = Decimal(str(value))
-    if not (balance.is_finite() and abs(balance) < TOO_MUCH):
+    if not (balance.is_finite() and abs(balance) < CREDITS_LIMIT):
         raise ValueError("a balance that no account has")
     exponent = int(balance.as_tuple().exponent)
     return balance.quantize(Decimal("0.0001")) if exponent < -4 else balance

@@ -44,7 +44,7 @@ from .protocol import (
     read_status_answer,
 )
 from .receipts import Receipt, Report
-from .redact import PIECE, Hidden, contained, repeats, withhold
+from .redact import PIECE_CHARACTERS, Hidden, contained, repeats, withhold
 from .unreachable import cause_of, unreachable
 
 logger = logging.getLogger(__name__)
@@ -511,7 +511,7 @@ class Gateway:
             return SmsOutcomeUnknown(code="repeated-id", gateway_text=gateway_id)
         secrets = [*self._secrets(asked), asked.number]
         long = [
-            secret for secret in secrets if len(secret) >= PIECE
+            secret for secret in secrets if len(secret) >= PIECE_CHARACTERS
         ]  # shorter ones match by chance
         if gateway_id in secrets or repeats(gateway_id, long):
             return Receipt("", receipt.balance)

@@ -18,7 +18,7 @@ from .exceptions import InvalidProvider
 from .redact import Hidden, contained
 
 T = TypeVar("T")
-LONGEST = timedelta(days=36525)  # a date that far ahead is still in the calendar
+MAX_DURATION = timedelta(days=36525)  # a date that far ahead is still in the calendar
 
 
 class Setting(Generic[T]):
@@ -50,7 +50,7 @@ def _number(value: Any) -> float:
 
 def _seconds(value: Any) -> timedelta:
     wait = value if isinstance(value, timedelta) else timedelta(seconds=_number(value))
-    if not timedelta(0) < wait <= LONGEST:
+    if not timedelta(0) < wait <= MAX_DURATION:
         raise ValueError
     return wait
 

@@ -20,7 +20,7 @@ else:
     CharField, TextField, ForeignKey = models.CharField, models.TextField, models.ForeignKey
     ForeignKeyDescriptor = ForwardManyToOneDescriptor
 
-LONGEST = 4000  # characters of another party's text that are kept
+MAX_FOREIGN_CHARACTERS = 4000  # characters of another party's text that are kept
 
 #: NUL, and halves of surrogate pairs: neither can be stored by every database nor sent as UTF-8.
 UNSENDABLE = re.compile("[\0\ud800-\udfff]")
@@ -80,7 +80,7 @@ def fit(value: Any, field: Any, connection: Any) -> Any:
     """Return a text as this column can hold it: cut, and with ``?`` for what it cannot hold."""
     if not isinstance(value, str):
         return value
-    text = UNSENDABLE.sub("?", value[: field.max_length or LONGEST])
+    text = UNSENDABLE.sub("?", value[: field.max_length or MAX_FOREIGN_CHARACTERS])
     if foreign_character(text, field, connection) is None:
         return text
     narrow = _charsets(connection).of(field)

@@ -33,7 +33,7 @@ from .segments import count
 from .states import Status
 
 MAX_NEEDING_ATTENTION = 500  # messages of each status that are examined
-PRIORITY = 32767  # the highest, which every database can store
+MAX_PRIORITY = 32767  # the highest, which every database can store
 
 
 class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
@@ -349,9 +349,9 @@ class SmsMessage(models.Model):
         for name, latest in self._latest_times().items():
             if words := times.problem(getattr(self, name), latest):
                 yield name, ValidationError(words, code="invalid")
-        if not (isinstance(self.priority, int) and abs(self.priority) <= PRIORITY):
+        if not (isinstance(self.priority, int) and abs(self.priority) <= MAX_PRIORITY):
             words = _("This must be a whole number from %(least)s to %(most)s.")
-            params = {"least": -PRIORITY, "most": PRIORITY}
+            params = {"least": -MAX_PRIORITY, "most": MAX_PRIORITY}
             yield "priority", ValidationError(words, code="invalid", params=params)
 
     def _problem_of_text(self, name: str) -> ValidationError | None:

@@ -46,7 +46,7 @@ def contained(call: Callable[[], _T]) -> _T | BaseException:
 
 # --- the gateway's text ---------------------------------------------------------------------------
 
-PIECE = 8  # characters of a secret that are not shown
+PIECE_CHARACTERS = 8  # characters of a secret that are not shown
 _LONG_NUMBER = re.compile(r"\+?[0-9](?:[\s()+.\-]*[0-9]){6,}")
 _UNICODE = re.compile(r"\\u(?:\{([0-9a-fA-F]{1,6})\}|([0-9a-fA-F]{4}))")
 _BYTES = re.compile(r"(?:[\\=]x?[0-9a-fA-F]{2})+")
@@ -66,22 +66,27 @@ def withhold(text: str, secrets: Iterable[str], number: str = "") -> str:
 
 
 def repeats(text: str, secrets: Iterable[str]) -> bool:
-    """Return whether ``text`` has a secret in it, or ``PIECE`` characters of one, in any of the
-    spellings in which programs print a request."""
+    """Return whether ``text`` has a secret in it, or a piece of one.
+
+    It may be in any of the spellings in which programs print a request. A piece has
+    ``PIECE_CHARACTERS``.
+    """
     readings = {fold(reading) for reading in _readings(text) for fold in (_words, _letters)}
-    pieces = {one[at : at + PIECE] for one in readings for at in range(len(one))}
+    pieces = {one[at : at + PIECE_CHARACTERS] for one in readings for at in range(len(one))}
     return any(_is_in(secret, readings, pieces) for secret in secrets)
 
 
 def _is_in(secret: str, readings: set[str], pieces: set[str]) -> bool:
     long = any(
-        folded[at : at + PIECE] in pieces
+        folded[at : at + PIECE_CHARACTERS] in pieces
         for folded in (_words(secret), _letters(secret))
-        for at in range(len(folded) - PIECE + 1)
+        for at in range(len(folded) - PIECE_CHARACTERS + 1)
     )
     short = _words(secret)
     # One or two characters are found in every text.
-    return long or (3 <= len(short) < PIECE and any(short in reading for reading in readings))
+    return long or (
+        3 <= len(short) < PIECE_CHARACTERS and any(short in reading for reading in readings)
+    )
 
 
 def _readings(text: str) -> Iterator[str]:

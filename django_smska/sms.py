@@ -31,9 +31,10 @@ __all__ = ["outbox", "providers", "queue_sms", "send_mass_sms", "send_sms"]
 
 logger = logging.getLogger(__name__)
 
-BATCH = 1000  # rows an INSERT
-CHARACTERS = 1_000_000  # of texts a query, so that MariaDB accepts them in one packet (16 MB)
-BAD_ROWS_KEPT = 1000
+BATCH_ROWS = 1000  # rows an INSERT
+# Of texts in a query, so that MariaDB accepts them in one packet (16 MB)
+MAX_QUERY_CHARACTERS = 1_000_000
+MAX_BAD_ROWS_KEPT = 1000
 
 ROW = "(number, text) pairs or unsaved SmsMessage objects"
 Row = tuple[int, SmsMessage]  # number of the row from 0, and its message
@@ -196,7 +197,7 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     handover = _handover()
     with transaction.atomic(using=write_db()):
         good = _good_rows(messages, using, bad)
-        while batch := list(islice(good, BATCH)):
+        while batch := list(islice(good, BATCH_ROWS)):
             new = _store_batch(batch, bad)
             stored += len(new)
             if handover is not None:
@@ -236,7 +237,7 @@ class _BadRows:
 
     def add(self, index: int, error: ValidationError) -> None:
         self.number += 1
-        if len(self.errors) < BAD_ROWS_KEPT:
+        if len(self.errors) < MAX_BAD_ROWS_KEPT:
             self.errors.append((index, error))
 
 
@@ -277,7 +278,7 @@ def _store_batch(batch: list[Row], bad: _BadRows) -> list[SmsMessage]:
     try:
         with transaction.atomic(using=write_db()):
             rows().bulk_create(
-                [message for _, message in new], batch_size=max(CHARACTERS // longest, 1)
+                [message for _, message in new], batch_size=max(MAX_QUERY_CHARACTERS // longest, 1)
             )
     except IntegrityError as error:
         _require_key_conflict(error)

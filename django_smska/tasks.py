@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 #: Keys a task. One request goes alone, then 16 at once: if all take the deadline of 30 seconds, it
 #: ends in 150, before RQ's default timeout of 180 seconds, at which RQ stops a task wherever it is.
-GROUP = 64
+KEYS_PER_TASK = 64
 
 #: Backends that have no workers of their own, in Django as in the backport.
 WITHOUT_WORKERS = {"ImmediateBackend", "DummyBackend"}
@@ -154,8 +154,8 @@ class Handover:
     def _groups(self, backend: Any) -> Iterator[tuple[datetime | None, list[int]]]:
         for moment, keys in self.keys.items():
             if moment is None or backend.supports_defer:
-                for start in range(0, len(keys), GROUP):
-                    yield moment, keys[start : start + GROUP].tolist()
+                for start in range(0, len(keys), KEYS_PER_TASK):
+                    yield moment, keys[start : start + KEYS_PER_TASK].tolist()
 
     def _give_up(self, error: Exception) -> None:
         # The class only, because a broker's own text may hold its address and password.

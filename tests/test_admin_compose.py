@@ -171,7 +171,7 @@ def test_numbers_are_not_read_from_two_places(boss):
 
 def test_a_file_that_cannot_be_read_is_reported_at_its_field(boss):
     assert "cannot be read" in errors(upload(boss, b"\x89PNG\0"))["file"][0]
-    assert list(errors(upload(boss, b"x" * (recipients.LARGEST + 1)))) == ["file"]
+    assert list(errors(upload(boss, b"x" * (recipients.MAX_FILE_BYTES + 1)))) == ["file"]
 
 
 def test_where_the_column_is_not_clear_it_can_be_chosen(boss):

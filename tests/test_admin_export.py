@@ -230,9 +230,9 @@ def test_fifty_thousand_messages_take_a_query_a_batch_and_short_pieces(boss, kin
         found = list(boss.post(PAGE, {kind: "1"}).streaming_content)
     if kind == "_csv":
         assert sum(piece.count(b"\r\n") for piece in found) == 50_000 + 1
-    assert max(map(len, found)) < export.BATCH * 300
+    assert max(map(len, found)) < export.BATCH_ROWS * 300
     assert len(found) > 3
-    assert len(context) == len(none) + 50_000 / export.BATCH
+    assert len(context) == len(none) + 50_000 / export.BATCH_ROWS
     words = LogEntry.objects.order_by("pk").last().change_message
     assert words == "Exported 50000 messages: all messages."
 
@@ -258,9 +258,9 @@ UNIQUE = ("id", "idempotency_key", "resend_of")
 
 @pytest.mark.parametrize("pieces", [export.csv_pieces, export.xlsx_pieces])
 def test_the_memory_is_that_of_one_batch(boss, monkeypatch, pieces):
-    monkeypatch.setattr(export, "BATCH", 200)
+    monkeypatch.setattr(export, "BATCH_ROWS", 200)
     multiply(4000)
-    few = SmsMessage.objects.filter(pk__gt=newest() - 2 * export.BATCH)
+    few = SmsMessage.objects.filter(pk__gt=newest() - 2 * export.BATCH_ROWS)
     assert peak(pieces(SmsMessage.objects.all(), boss.user)) < 1.2 * peak(pieces(few, boss.user))
 
 
@@ -279,7 +279,7 @@ def peak(pieces):
 
 
 def test_a_message_stands_in_the_file_once_though_more_come_in_the_meantime(boss, monkeypatch):
-    monkeypatch.setattr(export, "BATCH", 2)
+    monkeypatch.setattr(export, "BATCH_ROWS", 2)
     old = make(5)
     response = boss.post(PAGE)
     data = b""
@@ -355,7 +355,7 @@ def test_the_count_is_exact_and_the_warning_is_for_those_whom_it_concerns(boss, 
     multiply(11_915)
     page = boss.get(PAGE).content.decode()
     assert "<strong>11915 messages</strong>" in page and "1,048,575" not in page
-    monkeypatch.setattr(export, "EXCEL_ROWS", 11_915)
+    monkeypatch.setattr(export, "MAX_EXCEL_MESSAGES", 11_915)
     assert "1,048,575" not in boss.get(PAGE).content.decode()
     make()
     assert "1,048,575" in boss.get(PAGE).content.decode()
@@ -406,8 +406,8 @@ def test_what_xml_cannot_hold_is_left_out_of_an_xlsx(boss):
 
 
 def test_an_xlsx_has_as_many_sheets_as_its_messages_need(boss, monkeypatch):
-    monkeypatch.setattr(export, "BATCH", 2)
-    monkeypatch.setattr(xlsx, "ROWS", 5)
+    monkeypatch.setattr(export, "BATCH_ROWS", 2)
+    monkeypatch.setattr(xlsx, "MAX_SHEET_ROWS", 5)
     make(9)
     book = workbook(boss)
     assert [sheet.max_row for sheet in book] == [5, 5, 2]
@@ -417,8 +417,8 @@ def test_an_xlsx_has_as_many_sheets_as_its_messages_need(boss, monkeypatch):
 
 
 def test_a_sheet_stays_below_what_a_zip_file_holds(boss, monkeypatch):
-    monkeypatch.setattr(export, "BATCH", 2)
-    monkeypatch.setattr(xlsx, "SHEET", 1000)
+    monkeypatch.setattr(export, "BATCH_ROWS", 2)
+    monkeypatch.setattr(xlsx, "MAX_SHEET_BYTES", 1000)
     make(4, body="x" * 1000)
     assert [sheet.max_row for sheet in workbook(boss)] == [3, 3]
 
@@ -503,7 +503,7 @@ def test_it_is_noted_before_the_first_byte_and_a_broken_download_with_what_left(
     boss, monkeypatch, kind, number
 ):
     """What was packed for an XLSX file counts, too: it may be on its way."""
-    monkeypatch.setattr(export, "BATCH", 2)
+    monkeypatch.setattr(export, "BATCH_ROWS", 2)
     make(5)
     response = boss.post(PAGE, {kind: "1"})
     assert noted() == "Began to export: all messages."
@@ -523,7 +523,7 @@ def test_get_notes_nothing(boss):
 @pytest.mark.django_db(transaction=True)
 def test_under_asgi_it_streams_too(monkeypatch):
     """Django warns of a plain iterator, and here warnings are errors."""
-    monkeypatch.setattr(export, "BATCH", 2)
+    monkeypatch.setattr(export, "BATCH_ROWS", 2)
     make(5)
     client = AsyncClient()
     client.force_login(User.objects.create_superuser("boss"))

@@ -109,7 +109,7 @@ def test_a_number_that_a_spreadsheet_has_shortened_is_reported_to_be_one(text):
 
 
 def test_there_is_a_limit(monkeypatch):
-    monkeypatch.setattr(recipients, "MOST", 3)
+    monkeypatch.setattr(recipients, "MAX_NUMBERS", 3)
     assert len(read("89041764995\n1\n2").bad) == 2
     with pytest.raises(ValidationError, match="more than 3 numbers"):
         read("89041764995\n1\n2\n3")
@@ -171,7 +171,7 @@ def test_a_comma_in_the_head_does_not_hide_the_semicolons():
 
 def test_a_long_cell_is_cut_and_so_no_number():
     found = read(column(f"{ONE}\n{TWO}{' ' * 1000}x{'9' * 1000}".encode()).lines)
-    assert found.numbers == [ONE] and len(found.bad[0].written) == tables.LONGEST + 1
+    assert found.numbers == [ONE] and len(found.bad[0].written) == tables.MAX_CELL_CHARACTERS + 1
 
 
 # --- which column

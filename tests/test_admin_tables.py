@@ -243,10 +243,10 @@ ENTITIES = '<!DOCTYPE x [<!ENTITY a "99"><!ENTITY b "&a;&a;">]>'
         (b"\n\n", "The file is empty"),
         (b"<html><table><tr><td>89041764995", "cannot be read"),
         (b"%PDF-1.7 89041764995", "cannot be read"),
-        (b"1\n" * (tables.ROWS + 2), "more than 10000 rows"),
-        (b"\n" * (tables.LAST_LINE + 1), "more than 100000 rows"),
+        (b"1\n" * (tables.MAX_ROWS + 2), "more than 10000 rows"),
+        (b"\n" * (tables.MAX_LINES + 1), "more than 100000 rows"),
         (b"1;" * 300 + b"1\n2\n", "more than 200 columns"),
-        (b"1" * (tables.LARGEST + 1), "too large"),
+        (b"1" * (tables.MAX_FILE_BYTES + 1), "too large"),
         (nested(), "cannot be read"),
         (locked(), "cannot be read"),
         (packed()[:-100], "cannot be read"),
@@ -278,8 +278,8 @@ def test_links_that_lead_out_of_the_file_are_not_followed():
 
 
 def test_ten_thousand_rows_under_a_title_and_a_head_are_read():
-    lines = column(b"list\n\nphone\n" + b"1\n" * tables.ROWS).lines
-    assert len(read(lines).bad) == tables.ROWS
+    lines = column(b"list\n\nphone\n" + b"1\n" * tables.MAX_ROWS).lines
+    assert len(read(lines).bad) == tables.MAX_ROWS
 
 
 def test_a_long_sheet_of_which_a_filter_shows_little_is_read():
@@ -374,20 +374,28 @@ def peak(data):
 @pytest.mark.parametrize("name", SWOLLEN)
 def test_an_xlsx_that_swells_is_refused_before_it_does(name, read_from_archives, monkeypatch):
     """The bounds are a tenth of the real ones, so that the test is quick."""
-    for bound in ("UNPACKED", "ELEMENTS", "KEPT"):
+    for bound in ("MAX_UNPACKED_BYTES", "MAX_ELEMENTS", "MAX_KEPT_CHARACTERS"):
         monkeypatch.setattr(tables, bound, getattr(tables, bound) // 10)
     assert peak(SWOLLEN[name]()) < 6 * MILLION
-    assert sum(read_from_archives) <= tables.UNPACKED + tables.CHUNK
-    assert max(read_from_archives, default=0) <= tables.CHUNK
+    assert sum(read_from_archives) <= tables.MAX_UNPACKED_BYTES + tables.CHUNK_BYTES
+    assert max(read_from_archives, default=0) <= tables.CHUNK_BYTES
 
 
 @pytest.mark.parametrize(
     "bound, value, data",
     [
-        ("ELEMENTS", 1000, packed(f"<row>{'<c/>' * 2000}</row>")),
-        ("KEPT", 1000, packed(strings=f"<sst>{'<si><t>123456789</t></si>' * 300}</sst>")),
-        ("UNPACKED", 2 * tables.CHUNK, packed(f"<row>{' ' * 3 * tables.CHUNK}</row>")),
-        ("ELEMENTS", MILLION, packed(sheet="<worksheet>" + '<col min="1" max="9"/>' * 20_001)),
+        ("MAX_ELEMENTS", 1000, packed(f"<row>{'<c/>' * 2000}</row>")),
+        (
+            "MAX_KEPT_CHARACTERS",
+            1000,
+            packed(strings=f"<sst>{'<si><t>123456789</t></si>' * 300}</sst>"),
+        ),
+        (
+            "MAX_UNPACKED_BYTES",
+            2 * tables.CHUNK_BYTES,
+            packed(f"<row>{' ' * 3 * tables.CHUNK_BYTES}</row>"),
+        ),
+        ("MAX_ELEMENTS", MILLION, packed(sheet="<worksheet>" + '<col min="1" max="9"/>' * 20_001)),
     ],
 )
 def test_each_bound_holds_alone(monkeypatch, bound, value, data):
@@ -406,7 +414,7 @@ def test_a_large_table_is_looked_at_here_and_there(monkeypatch):
     monkeypatch.setattr(recipients, "normalize", counting)
     with pytest.raises(ValidationError, match="not clear"):
         column(f"x;y;{';'.join([ONE] * 30)}\n".encode() * 10_000)
-    assert len(looked_at) <= recipients.SAMPLE
+    assert len(looked_at) <= recipients.SAMPLE_CELLS
 
 
 @pytest.mark.parametrize(
@@ -427,7 +435,7 @@ def test_a_large_table_is_looked_at_here_and_there(monkeypatch):
 )
 def test_what_is_not_needed_is_not_unpacked(parts, read_from_archives):
     assert read(column(packed(**parts)).lines).numbers == [ONE]
-    assert sum(read_from_archives) <= 4 * tables.CHUNK
+    assert sum(read_from_archives) <= 4 * tables.CHUNK_BYTES
 
 
 @pytest.mark.parametrize(

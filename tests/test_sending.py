@@ -1286,7 +1286,7 @@ class TestMassSms:
 
     def test_long_texts_are_stored_in_smaller_queries(self, provider, monkeypatch):
         """MariaDB refuses a query above 16 MB: a thousand texts of ten thousand characters."""
-        monkeypatch.setattr(sms, "CHARACTERS", 40)
+        monkeypatch.setattr(sms, "MAX_QUERY_CHARACTERS", 40)
         with CaptureQueriesContext(connection) as queries:
             assert send_mass_sms((NUMBER, "x" * 20) for _ in range(6)) == 6
         assert sum("INSERT" in query["sql"] for query in queries) == 3

@@ -39,8 +39,8 @@ from .wording import balance_words, has_no_worker, paused_words
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 200  # numbers that are left out, on the page that names them
-LOOKED_UP = 500  # numbers, in one query, to see whether they have just got this text
+MAX_LEFT_OUT_SHOWN = 200  # numbers that are left out, on the page that names them
+MAX_NUMBERS_LOOKED_UP = 500  # numbers, in one query, to see whether they have just got this text
 ANY_NUMBER = "+79000000000"
 
 
@@ -103,7 +103,7 @@ class ComposeForm(SmsMessageForm):
             raise ValidationError(_("Give numbers either in the field above or in a file."))
         asked = self._asked_column()
         try:
-            self.column = recipients.column(file.read(recipients.LARGEST + 1), asked)
+            self.column = recipients.column(file.read(recipients.MAX_FILE_BYTES + 1), asked)
         except recipients.UnclearColumn as error:
             self._ask_for_column(error)
             raise
@@ -250,8 +250,8 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         numbers=Unlogged(", ".join(found.numbers)),
         doubled=len(found.doubled),
         bad=len(found.bad),
-        left_out=left_out[:SHOWN],
-        more=len(left_out) - SHOWN,
+        left_out=left_out[:MAX_LEFT_OUT_SHOWN],
+        more=len(left_out) - MAX_LEFT_OUT_SHOWN,
         state=state,
         balance=balance_words(state),
         warnings=list(_warnings(form, state)),
@@ -293,7 +293,7 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
 def _just_sent(form: ComposeForm) -> bool:
     """Return whether this text has just been written to one of the numbers, by any form."""
     same = rows().filter(
-        to__in=form.recipients.numbers[:LOOKED_UP],
+        to__in=form.recipients.numbers[:MAX_NUMBERS_LOOKED_UP],
         body=form.instance.body,
         created_at__gte=timezone.now() - timedelta(hours=1),
     )

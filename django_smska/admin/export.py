@@ -43,8 +43,8 @@ from .guard import not_understood
 from .permissions import may_see_number, may_see_text, without
 from .wording import error_words
 
-BATCH = 2000  # rows a query, and lines a piece of the file
-EXCEL_ROWS = xlsx.ROWS - 1  # messages that Excel shows of a CSV file
+BATCH_ROWS = 2000  # rows a query, and lines a piece of the file
+MAX_EXCEL_MESSAGES = xlsx.MAX_SHEET_ROWS - 1  # messages that Excel shows of a CSV file
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 # The idempotency key is not among them: projects write numbers into theirs.
@@ -184,10 +184,10 @@ def _batches(chosen: QuerySet[Any], columns: list[str]) -> Iterator[list[tuple[A
     name = f"created_by__{get_user_model().USERNAME_FIELD}"
     wanted = [name if column == "created_by" else column for column in columns]
     older = chosen.order_by("-pk").values_list("to", "body", *wanted)
-    batch = list(older[:BATCH])
+    batch = list(older[:BATCH_ROWS])
     while batch:
         yield batch
-        batch = list(older.filter(pk__lt=batch[-1][-1])[:BATCH])
+        batch = list(older.filter(pk__lt=batch[-1][-1])[:BATCH_ROWS])
 
 
 def _shown_to(user: Any, columns: list[str]) -> Callable[[tuple[Any, ...]], list[str | int]]:
@@ -245,7 +245,7 @@ def ask(model_admin: ActionAdmin, request: HttpRequest, pks: str) -> HttpRespons
         which=which,
         pks=pks,
         number=chosen.order_by().count(),
-        most=EXCEL_ROWS,
+        most=MAX_EXCEL_MESSAGES,
         columns=headings(columns_for(user)),
         may_see_number=may_see_number(user),
         may_see_text=may_see_text(user),

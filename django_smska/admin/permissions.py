@@ -11,7 +11,7 @@ from ..models import SmsMessage
 from ..numbers import mask
 from ..redact import WITHHELD, repeats, withhold
 
-PIECE = 5  # digits in a row that count as a part of a number
+PIECE_DIGITS = 5  # digits in a row that count as a part of a number
 _DIGITS = re.compile(r"\d(?:[\W_]{0,3}\d){4,}")
 # As people write them. A date and a time do not begin like this.
 _NUMBER = re.compile(r"(?<!\d)(?:\+\d|[789])(?:[\s().\-]{0,3}\d){9,14}")
@@ -68,5 +68,5 @@ def without(foreign: str, *, number: str | None = None, text: str | None = None)
 
 def _unless_of(number: str, found: str) -> str:
     digits = "".join(str(int(one)) for one in found if one.isdecimal())
-    parts = (digits[at : at + PIECE] for at in range(len(digits) - PIECE + 1))
+    parts = (digits[at : at + PIECE_DIGITS] for at in range(len(digits) - PIECE_DIGITS + 1))
     return "•••" if any(part in number for part in parts) else found

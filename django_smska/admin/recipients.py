@@ -14,13 +14,21 @@ from django.utils.translation import gettext_lazy as _
 from ..numbers import NO_EXTENSION, find, is_russian_mobile, normalize, plain
 from . import tables
 from .phone_words import Kind, has_extension, is_head, kind
-from .tables import LARGEST, Table, letter
+from .tables import MAX_FILE_BYTES, Table, letter
 
-__all__ = ["LARGEST", "MOST", "Column", "Recipients", "UnclearColumn", "column", "read"]
+__all__ = [
+    "MAX_FILE_BYTES",
+    "MAX_NUMBERS",
+    "Column",
+    "Recipients",
+    "UnclearColumn",
+    "column",
+    "read",
+]
 
-MOST = tables.ROWS  # numbers at a time
-SAMPLE = 20_000  # cells by which the column is chosen
-NAMED = 10  # columns and sheets, where they are listed
+MAX_NUMBERS = tables.MAX_ROWS  # numbers at a time
+SAMPLE_CELLS = 20_000  # cells by which the column is chosen
+MAX_NAMED = 10  # columns and sheets, where they are listed
 
 # What spreadsheets put around a number to keep it text: '+7904…, ="+7904…".
 _WRAPPING = " \u00a0'\"="
@@ -71,7 +79,7 @@ class UnclearColumn(ValidationError):
 
     def __init__(self, columns: list[tuple[str, str]]) -> None:
         self.columns = columns
-        names = ", ".join(_quoted(name) for _letter, name in columns[:NAMED])
+        names = ", ".join(_quoted(name) for _letter, name in columns[:MAX_NAMED])
         words = _(
             "It is not clear which column holds the phone numbers: %(columns)s. Choose it below, "
             "and give the file again."
@@ -83,17 +91,17 @@ def read(text: str, asked: str = "") -> Recipients:
     """Read numbers that stand on lines of their own, or between commas, semicolons or tabs, or in a
     column of a table with heads; ``asked``: the letter of this column, where it is not clear.
 
-    Raises ``ValidationError`` if there are more than ``MOST``, ``UnclearColumn`` for such a table.
+    Raises ``ValidationError`` for more than ``MAX_NUMBERS``, ``UnclearColumn`` for such a table.
     """
     found = Recipients(column=_column_of_text(text, asked))
     text = found.column.lines if found.column else text
     lines: dict[str, int] = {}
     for index, (line, written, number) in enumerate(_entries(text)):
-        if index == MOST:
+        if index == MAX_NUMBERS:
             raise ValidationError(
                 _("These are more than %(most)s numbers. Send them in parts."),
                 code="too_many",
-                params={"most": MOST},
+                params={"most": MAX_NUMBERS},
             )
         if isinstance(number, ValidationError):
             found.bad.append(LeftOut(line, written, " ".join(number.messages)))
@@ -248,7 +256,7 @@ def _column_of(table: Table, asked: str) -> Column:
     notes = _hidden(table)
     if others:
         words = gettext("Left out: other columns with phone numbers, %s.")
-        notes.append(words % ", ".join(others[:NAMED]))
+        notes.append(words % ", ".join(others[:MAX_NAMED]))
     return Column(chosen.head or letter(chosen.at), _lines(table, line, [chosen]), notes)
 
 
@@ -261,7 +269,7 @@ def _title(table: Table, line: int, heads: list[str]) -> str:
 
 
 def _first_rows(table: Table) -> list[tuple[int, list[str]]]:
-    return list(islice(table.rows(), tables.HEADS))
+    return list(islice(table.rows(), tables.MAX_HEAD_ROWS))
 
 
 def _head_row(rows: list[tuple[int, list[str]]]) -> tuple[int, list[str]] | None:
@@ -288,7 +296,7 @@ def _unknown_head_row(table: Table) -> tuple[int, list[str]] | None:
 
 def _candidates(table: Table, head_line: int, heads: list[str]) -> list[_Candidate]:
     candidates = [_Candidate(at, head, kind(head)) for at, head in enumerate(heads)]
-    step = 1 + len(table) * table.width // SAMPLE
+    step = 1 + len(table) * table.width // SAMPLE_CELLS
     for line, cells in table.rows(step):
         if line > head_line:
             for candidate, cell in zip(candidates, cells, strict=True):
@@ -354,8 +362,8 @@ def _lines(table: Table, head_line: int, chosen: list[_Candidate]) -> str:
         written = [cells[one.at] for one in chosen if cells[one.at] != one.head]
         lines.append(";".join(filter(None, written)) if line > head_line else "")
         number += line > head_line
-    if number > MOST:
-        raise tables.too_many_rows(MOST)
+    if number > MAX_NUMBERS:
+        raise tables.too_many_rows(MAX_NUMBERS)
     return "\n".join(lines)
 
 
@@ -375,6 +383,6 @@ def _hidden(table: Table) -> list[str]:
         (gettext("Left out: other sheets %s."), map(_quoted, table.other_sheets)),
     ):
         if listed := list(names):
-            more = [f"+{len(listed) - NAMED}"] if len(listed) > NAMED else []
-            notes.append(words % ", ".join([*listed[:NAMED], *more]))
+            more = [f"+{len(listed) - MAX_NAMED}"] if len(listed) > MAX_NAMED else []
+            notes.append(words % ", ".join([*listed[:MAX_NAMED], *more]))
     return notes

@@ -23,23 +23,24 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-LARGEST = 5_000_000  # bytes of a file
-ROWS = 10_000  # rows with something in them
-HEADS = 20  # rows that may stand above these: a title, heads
-LAST_LINE = 100_000  # to which rows are looked at, blank and hidden ones as well
-COLUMNS = 200
-LONGEST = 60  # characters of a cell: longer ones are no number, and would swell the page
-KEPT = 5_000_000  # characters of all cells
-LONGEST_ROW = 100_000  # characters of a row in a CSV file
+MAX_FILE_BYTES = 5_000_000  # bytes of a file
+MAX_ROWS = 10_000  # rows with something in them
+MAX_HEAD_ROWS = 20  # rows that may stand above these: a title, heads
+MAX_LINES = 100_000  # to which rows are looked at, blank and hidden ones as well
+MAX_COLUMNS = 200
+# characters of a cell: longer ones are no number, and would swell the page
+MAX_CELL_CHARACTERS = 60
+MAX_KEPT_CHARACTERS = 5_000_000  # characters of all cells
+MAX_ROW_CHARACTERS = 100_000  # characters of a row in a CSV file
 
-UNPACKED = 30_000_000  # bytes of an XLSX file's parts, as far as they are read
-ELEMENTS = 800_000  # of XML in these parts
-DEPTH = 30  # elements within each other
-LONGEST_TAG = 250_000  # bytes of a tag with its attributes
-NAMES = 5_000  # of elements and attributes
-MEMBERS = 2_000  # files within an XLSX file
-SHEETS = 200
-CHUNK = 65_536  # bytes
+MAX_UNPACKED_BYTES = 30_000_000  # bytes of an XLSX file's parts, as far as they are read
+MAX_ELEMENTS = 800_000  # of XML in these parts
+MAX_DEPTH = 30  # elements within each other
+MAX_TAG_BYTES = 250_000  # bytes of a tag with its attributes
+MAX_NAMES = 5_000  # of elements and attributes
+MAX_MEMBERS = 2_000  # files within an XLSX file
+MAX_SHEETS = 200
+CHUNK_BYTES = 65_536  # bytes
 
 _CELL_END = "\x1f"  # no cell has it: it counts as a blank, and blanks are made one
 
@@ -69,15 +70,15 @@ class Table:
             cells.pop()
         if not cells:
             return
-        if len(cells) > COLUMNS:
+        if len(cells) > MAX_COLUMNS:
             raise _too_wide()
         self._lines.append(line)
         self._rows.append(_CELL_END.join(cells))
         self._kept += len(self._rows[-1])
         self.width = max(self.width, len(cells))
-        if len(self._rows) > ROWS + HEADS:
-            raise too_many_rows(ROWS)
-        if self._kept > KEPT:
+        if len(self._rows) > MAX_ROWS + MAX_HEAD_ROWS:
+            raise too_many_rows(MAX_ROWS)
+        if self._kept > MAX_KEPT_CHARACTERS:
             raise _too_large()
 
     def __len__(self) -> int:
@@ -96,7 +97,7 @@ def read(data: bytes) -> Table:
 
     Raises ``ValidationError`` with the way out for what cannot be read or is too large.
     """
-    if len(data) > LARGEST:
+    if len(data) > MAX_FILE_BYTES:
         raise _too_large()
     if data.startswith(b"PK"):
         return _read_xlsx(data)
@@ -124,8 +125,8 @@ def too_many_rows(most: int) -> ValidationError:
 
 
 def _short(cell: str) -> str:
-    text = " ".join(cell[: 20 * LONGEST].split())
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    text = " ".join(cell[: 20 * MAX_CELL_CHARACTERS].split())
+    return text if len(text) <= MAX_CELL_CHARACTERS else f"{text[:MAX_CELL_CHARACTERS]}…"
 
 
 def _unreadable() -> ValidationError:
@@ -138,7 +139,7 @@ def _too_large() -> ValidationError:
 
 def _too_wide() -> ValidationError:
     words = _("The table has more than %s columns. Keep the one with the numbers in a file.")
-    return ValidationError(words % COLUMNS)
+    return ValidationError(words % MAX_COLUMNS)
 
 
 # --- CSV ------------------------------------------------------------------------------------------
@@ -153,13 +154,13 @@ def read_csv(data: bytes) -> Table:
     try:
         for line, row in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
             lines.row_is_complete()
-            if line > LAST_LINE:
-                raise too_many_rows(LAST_LINE)
-            if len(row) > COLUMNS and any(row[COLUMNS:]):
+            if line > MAX_LINES:
+                raise too_many_rows(MAX_LINES)
+            if len(row) > MAX_COLUMNS and any(row[MAX_COLUMNS:]):
                 raise _too_wide()
             if line > 1 or not is_announced:
-                table.add(line, row[:COLUMNS])
-            if len(row) == 1 and line <= HEADS:
+                table.add(line, row[:MAX_COLUMNS])
+            if len(row) == 1 and line <= MAX_HEAD_ROWS:
                 table.undivided.add(line)
     except (csv.Error, UnicodeError):
         raise _unreadable() from None
@@ -180,7 +181,7 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._stream.readline(LONGEST_ROW + 1)
+        line = self._stream.readline(MAX_ROW_CHARACTERS + 1)
         if "\0" in line:  # pictures, documents
             raise _unreadable()
         if line:
@@ -189,7 +190,7 @@ class _Lines:
             raise ValidationError(_("A quotation mark in this file is opened and never closed."))
         else:
             raise StopIteration
-        if self._length > LONGEST_ROW:
+        if self._length > MAX_ROW_CHARACTERS:
             raise ValidationError(
                 _(
                     "A row of this file is too long for a table. Is a quotation mark opened and "
@@ -205,7 +206,7 @@ def _open(data: bytes, encoding: str) -> io.TextIOWrapper:
 
 def _first_lines(data: bytes, encoding: str) -> list[str]:
     stream = _open(data, encoding)
-    return [stream.readline(LONGEST_ROW) for _number in range(HEADS)]
+    return [stream.readline(MAX_ROW_CHARACTERS) for _number in range(MAX_HEAD_ROWS)]
 
 
 def _encoding(data: bytes) -> str:
@@ -250,7 +251,7 @@ class _Finished(Exception):
 
 
 def _read_xlsx(data: bytes) -> Table:
-    if data.count(b"PK\x01\x02") > MEMBERS:  # before the list of them is read
+    if data.count(b"PK\x01\x02") > MAX_MEMBERS:  # before the list of them is read
         raise _too_large()
     try:
         with ZipFile(io.BytesIO(data)) as archive:
@@ -266,8 +267,8 @@ class _Archive:
 
     def __init__(self, archive: ZipFile) -> None:
         self._archive = archive
-        self._bytes = UNPACKED
-        self._elements = ELEMENTS
+        self._bytes = MAX_UNPACKED_BYTES
+        self._elements = MAX_ELEMENTS
 
     def table(self) -> Table:
         [path] = self._links("", "officeDocument").values()
@@ -316,12 +317,12 @@ class _Archive:
         done = 0
         try:
             with self._archive.open(member) as stream:
-                while chunk := stream.read(CHUNK):
+                while chunk := stream.read(CHUNK_BYTES):
                     done += len(chunk)
                     self._bytes -= len(chunk)
                     parser.Parse(chunk)
-                    is_long = done - parser.CurrentByteIndex > LONGEST_TAG
-                    if self._bytes < 0 or is_long or len(parser.intern) > NAMES:
+                    is_long = done - parser.CurrentByteIndex > MAX_TAG_BYTES
+                    if self._bytes < 0 or is_long or len(parser.intern) > MAX_NAMES:
                         raise _too_large()
             parser.Parse(b"", True)
         except _Finished:
@@ -337,7 +338,7 @@ class _Archive:
             nonlocal depth
             depth += 1
             self._elements -= 1
-            if self._elements < 0 or depth > DEPTH:
+            if self._elements < 0 or depth > MAX_DEPTH:
                 raise _too_large()
             local = names.get(name) or names.setdefault(name, _local(name))
             part.start(local, attributes)
@@ -399,7 +400,7 @@ class _Links(_Part):
             target = attributes["Target"]
             path = normpath(join("/", self._folder, target)).lstrip("/")
             self.paths[attributes["Id"]] = path
-        if len(self.paths) > SHEETS:
+        if len(self.paths) > MAX_SHEETS:
             raise _too_large()
 
 
@@ -419,7 +420,7 @@ class _Book(_Part):
         else:
             [link] = (value for key, value in attributes.items() if _local(key) == "id")
             self.visible.append((sheet, link))
-        if len(self.visible) + len(self.hidden) > SHEETS:
+        if len(self.visible) + len(self.hidden) > MAX_SHEETS:
             raise _too_large()
 
     def end(self, name: str) -> None:
@@ -447,8 +448,8 @@ class _Texts(_Part):
             self._phonetic = True
 
     def text(self, piece: str) -> None:
-        if not self._phonetic and len(self._text) <= LONGEST:
-            self._text += piece[: 20 * LONGEST]
+        if not self._phonetic and len(self._text) <= MAX_CELL_CHARACTERS:
+            self._text += piece[: 20 * MAX_CELL_CHARACTERS]
 
     def end(self, name: str) -> None:
         if name == "rPh":
@@ -458,7 +459,7 @@ class _Texts(_Part):
                 self._all += _short(_unescape(self._text)).encode()
                 self._text = ""
             self._ends.append(len(self._all))
-            if len(self._all) > 2 * KEPT:
+            if len(self._all) > 2 * MAX_KEPT_CHARACTERS:
                 raise _too_large()
 
 
@@ -493,8 +494,8 @@ class _Sheet(_Part):
             self._phonetic = True
 
     def text(self, piece: str) -> None:
-        if not self._phonetic and len(self._value) <= LONGEST:
-            self._value += piece[: 20 * LONGEST]
+        if not self._phonetic and len(self._value) <= MAX_CELL_CHARACTERS:
+            self._value += piece[: 20 * MAX_CELL_CHARACTERS]
 
     def end(self, name: str) -> None:
         if name == "c":
@@ -512,7 +513,7 @@ class _Sheet(_Part):
             raise _too_large()
         if _is_true(attributes.get("hidden")) or float(attributes.get("width", 1)) == 0:
             first, last = int(attributes["min"]), int(attributes["max"])
-            self._hidden.update(range(max(first, 1) - 1, min(last, COLUMNS)))
+            self._hidden.update(range(max(first, 1) - 1, min(last, MAX_COLUMNS)))
 
     def _start_row(self, attributes: dict[str, str]) -> None:
         line = int(attributes.get("r", self._line + 1))
@@ -536,7 +537,7 @@ class _Sheet(_Part):
             return
         if self._column in self._hidden:
             self._table.hidden_columns.add(self._column)
-        elif self._column >= COLUMNS:
+        elif self._column >= MAX_COLUMNS:
             raise _too_wide()
         else:
             self._row[self._column] = value
@@ -546,8 +547,8 @@ class _Sheet(_Part):
             return
         if self._row_is_hidden:
             self._table.hidden_rows += 1
-        elif self._line > LAST_LINE:
-            raise too_many_rows(LAST_LINE)
+        elif self._line > MAX_LINES:
+            raise too_many_rows(MAX_LINES)
         else:
             cells = [self._row.get(at, "") for at in range(max(self._row) + 1)]
             self._table.add(self._line, cells)

@@ -11,9 +11,10 @@ from typing import IO, Any
 from xml.sax.saxutils import escape
 from zipfile import ZIP_DEFLATED, ZipFile
 
-ROWS = 1_048_576  # of a sheet in Excel, its heads among them
-SHEET = 1_000_000_000  # bytes: zip files are written in another way from 2 GiB on
-LONGEST = 32_767  # characters of a cell in Excel, which calls a file with more of them broken
+MAX_SHEET_ROWS = 1_048_576  # of a sheet in Excel, its heads among them
+MAX_SHEET_BYTES = 1_000_000_000  # bytes: zip files are written in another way from 2 GiB on
+# In a cell: Excel calls a file with more of them broken.
+MAX_CELL_CHARACTERS = 32_767
 
 Cell = str | int
 
@@ -44,7 +45,11 @@ class Book:
 
     def add(self, rows: Sequence[Iterable[Cell]]) -> bytes:
         """Return the next piece of the file, which may be empty."""
-        if self._sheet is None or self._rows + len(rows) > ROWS or self._bytes > SHEET:
+        if (
+            self._sheet is None
+            or self._rows + len(rows) > MAX_SHEET_ROWS
+            or self._bytes > MAX_SHEET_BYTES
+        ):
             self._start_sheet()
         self._write("".join(map(_row, rows)))
         self._rows += len(rows)
@@ -109,7 +114,7 @@ def _cell(value: Cell) -> str:
     if not value:
         return "<c/>"
     text = _NOT_IN_XML.sub("", value.replace("\r\n", "\n").replace("\r", "\n"))
-    text = escape(_ESCAPED.sub("_x005F_", text[:LONGEST]))
+    text = escape(_ESCAPED.sub("_x005F_", text[:MAX_CELL_CHARACTERS]))
     return f'<c t="inlineStr"><is><t xml:space="preserve">{text}</t></is></c>'
 
 

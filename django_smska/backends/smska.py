@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 3600  # seconds that any step may take
+MAX_STEP_SECONDS = 3600  # seconds that any step may take
 DEFAULT_URL = "http://my2.sms-ka.net/api/httppost.php"
 
 
@@ -228,8 +228,8 @@ class SmsBackend(BaseSmsBackend):
             value = self._connection[name]
             least = 0 if name == "keep_alive" else 0.001
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and least <= value <= LONGEST):  # neither is NaN
-                self._refuse(f"{name!r} must be a number of seconds up to {LONGEST}.")
+            if not (number and least <= value <= MAX_STEP_SECONDS):  # neither is NaN
+                self._refuse(f"{name!r} must be a number of seconds up to {MAX_STEP_SECONDS}.")
         if not isinstance(self.sender_id, str):
             self._refuse("'sender_id' must be text.")
         if problem := _problem_of_address(self.url, ("http", "https")):

@@ -48,7 +48,7 @@ from django_smska.testing.faults import (
 __all__ = ["FAULTS", "Accepted", "Fault", "Received", "StandInGateway", "answer", "closed_port"]
 
 FORM_TYPE = "application/x-www-form-urlencoded"
-LONGEST_BODY = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 NOT_FOUND = frame(b"Not Found", 404)
 
 
@@ -344,7 +344,7 @@ def _parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
 
 def _length(headers: dict[str, str]) -> int:
     length = int(headers.get("content-length", "0"))
-    if not 0 <= length <= LONGEST_BODY:
+    if not 0 <= length <= MAX_BODY_BYTES:
         raise ValueError(f"A body of {length} bytes is not read.")
     return length
 
@@ -394,7 +394,7 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
-SHOWN = 200
+MAX_SHOWN = 200
 NONE = '<p class="none">None so far. Send one, then load this page again.</p>'
 SCROLLING = '<div class="wide" tabindex="0" role="region" aria-label="Messages">'
 COLUMNS = ["Time", "Number", "Sender", "Text", "Status", "Id"]
@@ -420,7 +420,7 @@ def _page(account: Account) -> str:
         style=STYLE,
         balance=f"{Decimal(account.balance):f}",
         count=len(accepted),
-        messages=_table(account, accepted[: -SHOWN - 1 : -1], len(accepted)),
+        messages=_table(account, accepted[: -MAX_SHOWN - 1 : -1], len(accepted)),
         endings="".join(fates),
     )
 
@@ -428,7 +428,7 @@ def _page(account: Account) -> str:
 def _table(account: Account, newest: list[Accepted], count: int) -> str:
     if not newest:
         return NONE
-    cut = f"<p>The newest {SHOWN} of them:</p>" if count > SHOWN else ""
+    cut = f"<p>The newest {MAX_SHOWN} of them:</p>" if count > MAX_SHOWN else ""
     rows = _row(COLUMNS, "th") + "".join(_message(account, entry) for entry in newest)
     return f"{cut}{SCROLLING}<table>{rows}</table></div>"
 
