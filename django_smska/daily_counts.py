@@ -1,14 +1,12 @@
-"""Counts the messages of each day, so that statistics read days, not messages.
+"""Count the messages of each day, so that statistics read days and not messages.
 
-A day is counted anew as long as something of it may change, the less often the older it is; then
-never again. What is pruned is noted beforehand, so it stays in its day's numbers.
+A day is counted again as long as one of its messages may change, and less often the older it is.
+Messages that are pruned are noted in the counts of their day before they are deleted.
 """
 
 from __future__ import annotations
 
-import json
 import time as clock
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
 from math import inf
@@ -19,33 +17,30 @@ from django.db.models import Count, F, Sum
 from django.utils import timezone
 
 from . import conf
-from .models import SmsDay, SmsMessage, SmsMessageQuerySet, rows, write_db
+from .models import SmsDay, SmsDayCount, SmsMessageQuerySet, rows, write_db
 from .states import FINAL, Status
 from .times import FIRST, Readable, as_stored
 
-#: By words: ``("messages", provider, sender, status)``, ``("segments", provider, sender)``,
-#: ``("failure", provider, status, error code)``, ``("time", provider, at most so many seconds)``.
-Numbers = Counter[tuple[str, ...]]
+FRESH_FOR = timedelta(minutes=1)  # a count is not repeated earlier
+FRESH_SHARE = 50  # nor, of an older day, before this part of its age
+CLOCK_TOLERANCE = timedelta(hours=1)  # by which the clock of a host may be wrong
 
-FRESH_FOR = timedelta(minutes=1)  # that numbers count as new
-FRESH_SHARE = 50  # and those of older days for this part of their age
-SLACK = timedelta(hours=1)  # by which some host's clock may be wrong
-
-#: Seconds; about half as much again from one to the next. Beyond them, whole days.
-BOUNDS = (
+#: The ranges of delivery times end here; each end is about half as much again as the one before.
+#: Beyond the last one, ranges end with whole days.
+BOUNDS_SECONDS = (
     *(5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 420, 600, 900, 1200, 1800, 2700, 3600),
     *(5400, 7200, 10800, 14400, 21600, 32400, 43200, 64800, 86400),
 )
-DAY = 86400
+DAY_SECONDS = 86400
 
-#: The gateway took these, and wants to be paid.
+#: The gateway accepted these messages and charges for them.
 ACCEPTED = frozenset(
     {
         *(Status.SENT, Status.DELIVERED, Status.REJECTED, Status.EXPIRED),
         *(Status.DELETED, Status.UNCONFIRMED),
     }
 )
-#: These did not arrive, or nobody knows.
+#: These did not arrive, or it is not known whether they did.
 FAILURES = frozenset(
     {
         *(Status.FAILED, Status.REJECTED, Status.EXPIRED, Status.DELETED),
@@ -54,75 +49,118 @@ FAILURES = frozenset(
 )
 
 
-class Group(NamedTuple):
-    """So many messages that have all this in common. ``delay``: whole seconds, from taken by the
-    gateway to finished."""
+#: The columns of messages, and an annotation, that decide to which group of a day they belong.
+ALIKE = ("using", "sender", "status", "error_code", "seconds")
 
+
+class Group(NamedTuple):
+    """What the messages of one row have in common: the unique columns of ``SmsDayCount``."""
+
+    day_id: date
     using: str
     sender: str
     status: str
     error_code: str
-    delay: int | None
-    number: int
-    segments: int
+    delivered_within_seconds: int
 
 
-def at_most(delay: int) -> int:
-    """The bound, in seconds, that a time of ``delay`` whole seconds and a bit does not pass."""
-    end = max(delay, 0) + 1
-    return next((bound for bound in BOUNDS if end <= bound), -(-end // DAY) * DAY)
+class Size(NamedTuple):
+    """A number of messages and of their segments."""
+
+    messages: int = 0
+    segments: int = 0
+
+    def plus(self, messages: int, segments: int) -> Size:
+        return Size(self.messages + messages, self.segments + segments)
 
 
-def count_up(groups: Iterable[Group]) -> Numbers:
-    """Add groups up to the numbers that are kept."""
-    found: Numbers = Counter()
-    for group in groups:
-        using, sender, status = group.using, group.sender, group.status
-        found["messages", using, sender, status] += group.number
-        if status in ACCEPTED:
-            found["segments", using, sender] += group.segments
-        if status in FAILURES:
-            code = group.error_code if status == Status.FAILED else ""
-            found["failure", using, status, code] += group.number
-        if status == Status.DELIVERED and group.delay is not None:
-            found["time", using, str(at_most(group.delay))] += group.number
+def group_of(
+    day: date, using: str, sender: str, status: str, error_code: str, seconds: int | None
+) -> Group:
+    """Return the group of messages; ``seconds``: whole ones from accepted to finished."""
+    error_code = error_code if status == Status.FAILED else ""
+    within = 0
+    if status == Status.DELIVERED and seconds is not None:
+        within = upper_bound(seconds)
+    return Group(day, using, sender, status, error_code, within)
+
+
+def total(parts: Iterable[tuple[Group, Size]]) -> dict[Group, Size]:
+    """Return the size of each group."""
+    found: dict[Group, Size] = {}
+    for group, size in parts:
+        found[group] = found.get(group, Size()).plus(*size)
     return found
 
 
-def stored(numbers: Numbers) -> str:
-    """As a row keeps them: lists of words and a number, in JSON."""
-    return json.dumps([[*words, number] for words, number in sorted(numbers.items())])
+# --- delivery times -------------------------------------------------------------------------------
 
 
-def read(text: str) -> Numbers:
-    """What :func:`stored` made."""
-    return Counter({tuple(words): number for *words, number in json.loads(text)})
+def upper_bound(seconds: int) -> int:
+    """Return the end, in seconds, of the range of a time of ``seconds`` and a fraction."""
+    end = max(seconds, 0) + 1
+    whole_days = -(-end // DAY_SECONDS) * DAY_SECONDS
+    return next((bound for bound in BOUNDS_SECONDS if end <= bound), whole_days)
+
+
+def place_of(bound: int | None) -> int:
+    """Return the place of a bound among all: 1 for the first one, 0 for none."""
+    if bound is None:
+        return 0
+    if bound in BOUNDS_SECONDS:
+        return BOUNDS_SECONDS.index(bound) + 1
+    return len(BOUNDS_SECONDS) + bound // DAY_SECONDS - 1
+
+
+def bound_at(place: int) -> int:
+    """Return the bound at this place."""
+    most = len(BOUNDS_SECONDS)
+    return BOUNDS_SECONDS[place - 1] if place <= most else (place - most + 1) * DAY_SECONDS
 
 
 # --- days -----------------------------------------------------------------------------------------
 
 
 def day_of(moment: datetime) -> date:
-    """The day in the project's time zone."""
+    """Return the day of this moment in the project's time zone."""
     zone = timezone.get_default_timezone()
     return timezone.localdate(moment, zone) if timezone.is_aware(moment) else moment.date()
 
 
 def start_of(day: date) -> datetime:
-    """When the day begins in the project's time zone."""
+    """Return the moment at which this day begins in the project's time zone."""
     start = datetime.combine(day, time.min)
     zone = timezone.get_default_timezone()
     return start.replace(tzinfo=zone) if conf.uses_time_zones() else start
 
 
 def days() -> models.QuerySet[SmsDay]:
-    """The counted days, in the database that is written to."""
+    """Return the days, in the database that is written to."""
     return SmsDay.objects.using(write_db())
 
 
+def counts() -> models.QuerySet[SmsDayCount]:
+    """Return the counts of all days, in the database that is written to."""
+    return SmsDayCount.objects.using(write_db())
+
+
+def totals(first: date, last: date, *columns: str) -> models.QuerySet[Any, Any]:
+    """Return the numbers of the messages of these days, in groups by the named columns.
+
+    Each row has these columns, ``number`` and ``size``, which is the number of segments.
+    """
+    found = counts().filter(day__gte=first, day__lte=last, messages__gt=0).order_by()
+    summed = found.values(*columns).annotate(number=Sum("messages"), size=Sum("segments"))
+    named: models.QuerySet[Any, Any] = summed.values_list(*columns, "number", "size", named=True)
+    return named
+
+
 def catch_up(first: date = date.min, *, budget: float = inf) -> int:
-    """Count the days from ``first`` on that are due, the newest first, for about ``budget``
-    seconds, but one at least; return how many are left that were never counted."""
+    """Count the days since ``first`` that are due, and return how many were never counted.
+
+    The newest day goes first. At least one is counted, and no other begins after ``budget``
+    seconds.
+    """
     end, now = clock.monotonic() + budget, timezone.now()
     _make(_missing(first, now))
     kept = days().filter(day__range=(first, day_of(now)), settled=False).order_by("-day")
@@ -139,10 +177,12 @@ def catch_up(first: date = date.min, *, budget: float = inf) -> int:
 
 
 def _missing(first: date, now: datetime) -> set[date]:
-    """The days since the first message that have no row yet."""
-    begin = as_stored(FIRST)  # what is written as older was not written by us
+    """Return the days since the first message that have no row yet."""
+    begin = as_stored(FIRST)  # an older time was written by raw SQL
+    # In two queries, because an ORDER BY of a time that is also selected uses no index: see times.
     known = rows().filter(created_at__gt=begin).order_by("created_at")
-    oldest = known.values_list("created_at", flat=True).first()
+    oldest_pk = known.values_list("pk", flat=True).first()
+    oldest = rows([oldest_pk]).values_list("created_at", flat=True).first()
     if oldest is None or oldest <= begin:
         return set()
     first, today = max(first, day_of(oldest)), day_of(now)
@@ -151,7 +191,7 @@ def _missing(first: date, now: datetime) -> set[date]:
 
 
 def _make(missing: Iterable[date]) -> None:
-    """Another one may be making the same."""
+    """Create the rows of these days, unless another process does it at the same time."""
     new = [SmsDay(day=day) for day in missing]
     if new:
         days().bulk_create(new, ignore_conflicts=True)
@@ -165,50 +205,88 @@ def _is_due(day: date, seen: datetime | None, now: datetime) -> bool:
 
 
 def count(day: date, seen: datetime | None) -> None:
-    """Count a day that was counted at ``seen``, unless somebody else just does.
+    """Count a day that was counted at ``seen``, unless another process counted it since.
 
-    The UPDATE comes first: it holds the row until the numbers are written, so of two that count
-    one does it, and nobody prunes meanwhile.
+    The UPDATE comes first because it locks the row until the counts are written. So of two
+    processes one counts, and none prunes messages of this day in the meantime.
     """
     now = timezone.now()
     with transaction.atomic(using=write_db()):
         mine = days().filter(day=day)
         if not mine.filter(counted_at=seen).update(counted_at=now):
             return
-        groups = _groups(day)
-        pruned = read(mine.values_list("pruned", flat=True).get())
-        over = now > start_of(day + timedelta(1)) + SLACK
-        settled = over and all(group.status in FINAL for group in groups)
-        mine.update(numbers=stored(count_up(groups) + pruned), settled=settled)
+        present = _present(day)
+        _update(present, counts().filter(day=day))
+        over = now > start_of(day + timedelta(1)) + CLOCK_TOLERANCE
+        settled = over and all(group.status in FINAL for group in present)
+        mine.update(settled=settled)
+        if settled:
+            counts().filter(day=day, messages=0).delete()
+
+
+def _update(present: dict[Group, Size], stored: models.QuerySet[SmsDayCount]) -> None:
+    """Make the rows of a day count the present messages and the pruned ones.
+
+    A row whose group has no message is kept with zero. Where such a row is deleted and inserted
+    again, MariaDB also locks its neighbours in the index, which may be rows of another day.
+    """
+    changed = []
+    for group, row in _rows(present, stored).items():
+        size = present.get(group, Size()).plus(row.pruned_messages, row.pruned_segments)
+        if size != (row.messages, row.segments):
+            row.messages, row.segments = size
+            changed.append(row)
+    _save(changed, "messages", "segments")
+
+
+def _rows(
+    groups: Iterable[Group], stored: models.QuerySet[SmsDayCount]
+) -> dict[Group, SmsDayCount]:
+    """Return the stored rows, and new ones for the groups that have none."""
+    found = {Group(*(getattr(row, name) for name in Group._fields)): row for row in stored}
+    for group in groups:
+        found.setdefault(group, SmsDayCount(**group._asdict()))
+    return found
+
+
+def _save(changed: list[SmsDayCount], *fields: str) -> None:
+    """Insert the new rows, and write these fields of the others."""
+    new = [row for row in changed if row.pk is None]
+    old = [row for row in changed if row.pk is not None]
+    counts().bulk_create(new)
+    counts().bulk_update(old, fields, batch_size=100)
 
 
 class _Seconds(models.Func):
-    """Whole seconds from the second time to the first, as each database tells them."""
+    """Whole seconds from the second time to the first, in the functions of each database."""
 
     output_field = models.IntegerField()
     arity = 2
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        words = "CAST(ROUND((julianday(%(expressions)s)) * 86400, 3) AS INTEGER)"
+        sql = "CAST(ROUND((julianday(%(expressions)s)) * 86400, 3) AS INTEGER)"
         return self.as_sql(
-            compiler, connection, template=words, arg_joiner=") - julianday(", **context
+            compiler, connection, template=sql, arg_joiner=") - julianday(", **context
         )
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        words = "CAST(FLOOR(EXTRACT(EPOCH FROM %(expressions)s)) AS bigint)"
-        return self.as_sql(compiler, connection, template=words, arg_joiner=" - ", **context)
+        sql = "CAST(FLOOR(EXTRACT(EPOCH FROM %(expressions)s)) AS bigint)"
+        return self.as_sql(compiler, connection, template=sql, arg_joiner=" - ", **context)
 
     def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        words = "-TIMESTAMPDIFF(SECOND, %(expressions)s)"
-        return self.as_sql(compiler, connection, template=words, **context)
+        sql = "-TIMESTAMPDIFF(SECOND, %(expressions)s)"
+        return self.as_sql(compiler, connection, template=sql, **context)
 
 
-def _groups(day: date) -> list[Group]:
-    """One GROUP BY over the messages of a day."""
-    delay = _Seconds(Readable(F("finished_at")), Readable(F("sent_at")))
-    alike = ("using", "sender", "status", "error_code", "delay")
-    found = _of(day).annotate(delay=delay).values_list(*alike)
-    return [Group(*row) for row in found.annotate(number=Count("pk"), size=Sum("segments"))]
+def _present(day: date) -> dict[Group, Size]:
+    """Return the sizes of a day's groups by one GROUP BY over its messages."""
+    found = _with_seconds(_of(day)).values_list(*ALIKE)
+    sized: Any = found.annotate(number=Count("pk"), size=Sum("segments"))
+    return total((group_of(day, *common), Size(number, size)) for *common, number, size in sized)
+
+
+def _with_seconds(messages: SmsMessageQuerySet) -> models.QuerySet[Any]:
+    return messages.annotate(seconds=_Seconds(Readable(F("finished_at")), Readable(F("sent_at"))))
 
 
 def _of(day: date) -> SmsMessageQuerySet:
@@ -220,21 +298,24 @@ def _of(day: date) -> SmsMessageQuerySet:
 
 
 def keep(pks: Iterable[Any]) -> None:
-    """Note these messages in the numbers of their days; call it in the transaction that deletes
-    them. The days are counted anew at the next occasion."""
-    found: dict[date, list[Group]] = defaultdict(list)
-    for message in rows(pks).defer("body"):
-        found[day_of(message.created_at)].append(_alone(message))
-    _make(found)
-    for kept in days().select_for_update().filter(day__in=found).order_by("day"):
-        kept.pruned = stored(read(kept.pruned) + count_up(found[kept.day]))
-        kept.counted_at, kept.settled = None, False
-        kept.save(update_fields=["pruned", "counted_at", "settled"])
+    """Note messages as pruned in the counts of their days, which are then due to be counted.
 
-
-def _alone(message: SmsMessage) -> Group:
-    delay = None
-    if message.sent_at and message.finished_at:
-        delay = int((message.finished_at - message.sent_at).total_seconds())
-    told = (message.using, message.sender, message.status, message.error_code)
-    return Group(*told, delay, 1, message.segments)
+    Call it in the transaction that deletes the messages.
+    """
+    gone: Any = _with_seconds(rows(pks)).values_list("created_at", "segments", *ALIKE)
+    found = total(
+        (group_of(day_of(created_at), *common), Size(1, segments))
+        for created_at, segments, *common in gone
+    )
+    dates = sorted({group.day_id for group in found})
+    _make(dates)
+    mine = days().filter(day__in=dates)
+    list(mine.select_for_update().order_by("day"))
+    # Locked too, because a transaction that began to read earlier would see older rows.
+    stored = _rows(found, counts().filter(day__in=dates).select_for_update())
+    for group, size in found.items():
+        row = stored[group]
+        row.pruned_messages += size.messages
+        row.pruned_segments += size.segments
+    _save([stored[group] for group in found], "pruned_messages", "pruned_segments")
+    mine.update(counted_at=None, settled=False)

@@ -462,24 +462,55 @@ class ProviderState(models.Model):
 
 
 class SmsDay(models.Model):
-    """The messages that were written on one day, counted. ``daily_counts`` keeps these rows.
+    """A day on which messages were written. ``daily_counts`` keeps these rows and their counts.
 
-    ``numbers``: rows of words and a number. ``pruned``: those of messages that were deleted since,
-    which ``numbers`` has, too. ``settled``: whatever it counts is final, so it is not counted anew.
+    ``settled``: every counted status is final, so that the day is not counted again.
     """
 
     day = models.DateField(primary_key=True)
     counted_at = models.DateTimeField(null=True)
     settled = models.BooleanField(default=False)
-    # No JSONField: its system check opens the database whenever anything is checked.
-    numbers = models.TextField(default="[]")
-    pruned = models.TextField(default="[]")
 
     class Meta:
         default_permissions = ()
 
     def __str__(self) -> str:
         return str(self.day)
+
+
+class SmsDayCount(models.Model):
+    """The number of messages of one day that have all these columns in common.
+
+    ``error_code`` is kept of failed messages only, and ``delivered_within_seconds`` of delivered
+    ones: the upper end of a range of delivery times, or 0. ``messages`` and ``segments`` include
+    the pruned ones, which are in no other table.
+    """
+
+    day = models.ForeignKey(SmsDay, models.CASCADE, related_name="counts", db_index=False)
+    using = ExactField(max_length=64)
+    sender = ExactField(max_length=32)
+    status = models.CharField(max_length=16)
+    error_code = ExactField(max_length=32)
+    delivered_within_seconds = models.PositiveBigIntegerField(default=0)
+    messages = models.PositiveBigIntegerField(default=0)
+    segments = models.PositiveBigIntegerField(default=0)
+    pruned_messages = models.PositiveBigIntegerField(default=0)
+    pruned_segments = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(
+                name="smska_day_count",
+                fields=(
+                    *("day", "using", "sender", "status", "error_code"),
+                    "delivered_within_seconds",
+                ),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day_id} {self.using} {self.status}: {self.messages}"
 
 
 for _model in (SmsMessage, ProviderState, SmsDay):

@@ -1,4 +1,4 @@
-"""The page that tells what was counted."""
+"""The statistics page."""
 
 import math
 from collections import Counter
@@ -25,7 +25,7 @@ PAGE = "/admin/django_smska/smsmessage/statistics/"
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch):
+def unlimited_counting(monkeypatch):
     monkeypatch.setattr(statistics, "COUNTING_BUDGET_SECONDS", math.inf)
 
 
@@ -36,7 +36,7 @@ def boss(client, db):
 
 
 def figures(page):
-    return {str(words): number for words, number in page["summary"]}
+    return {str(name): number for name, number in page["summary"]}
 
 
 @pytest.mark.django_db
@@ -76,7 +76,7 @@ class TestPage:
             (("days", "30"),): "111",
             (("days", "7"), ("using", "default")): "1",
             (("days", "30"), ("using", "old")): "100",
-            (("days", "x"), ("using", "nobody"), ("by", "year")): "111",
+            (("days", "x"), ("using", "no-such"), ("by", "year")): "111",
         }.items():
             assert figures(statistics.page(dict(query)))["Messages"] == number
 
@@ -119,7 +119,7 @@ class TestPage:
         marked = [status for _, statuses in statistics.MARKS.values() for status in statuses]
         assert sorted(marked) == sorted(Status)
 
-    def test_failures_by_kind_in_plain_words(self):
+    def test_failures_by_kind_in_plain_text(self):
         make("failed", 2, after=1, error_code="-6")
         make("failed", 1, after=1, error_code="number")
         make("failed", 2, after=1, error_code="connect-timeout")
@@ -135,11 +135,11 @@ class TestPage:
 
     @pytest.mark.parametrize("status", sorted(daily_counts.FAILURES))
     @pytest.mark.parametrize("code", ["", "-1", "-12", "http-429", "connect-refused", "\u2603"])
-    def test_every_failure_has_words(self, status, code):
+    def test_every_failure_has_a_text(self, status, code):
         assert str(wording.undelivered(status, code))
 
     @pytest.mark.parametrize("code", CODES)
-    def test_every_code_of_ours_has_words_of_its_own(self, code):
+    def test_every_code_of_ours_has_its_own_text(self, code):
         assert wording.failure(code) != wording.failure("")
 
     @pytest.mark.parametrize("code", ["http-401", "http-403"])
@@ -163,13 +163,13 @@ class TestPage:
             ["(the provider's own)", "2", "100.0%", "0", "2"],
         ]
 
-    def test_days_that_wait_are_told(self, boss, monkeypatch):
+    def test_uncounted_days_are_reported(self, boss, monkeypatch):
         make(at=NOW - timedelta(days=9), after=1)
         monkeypatch.setattr(statistics, "COUNTING_BUDGET_SECONDS", 0)
         for left in ("9 days are", "8 days are"):
             assert f"{left} not counted yet" in boss.get(PAGE).content.decode()
 
-    def test_what_was_pruned_is_still_told(self, clock):  # noqa: F811
+    def test_pruned_messages_are_still_counted(self, clock):  # noqa: F811
         """Also where no older message is left at all."""
         make("delivered", 3, at=NOW - timedelta(days=20), after=7)
         call_command("sms_prune", "--keep", "10", stdout=StringIO())
@@ -183,9 +183,9 @@ class TestPage:
         assert "&lt;b&gt;Shop" in page and "<b>Shop" not in page and "<i>" not in page
 
     def test_no_number_and_no_text_is_in_it(self, boss):
-        make("failed", after=1, error_text="the gateway's words", gateway_id="g17")
+        make("failed", after=1, error_text="the gateway's text", gateway_id="g17")
         page = boss.get(PAGE).content.decode()
-        assert not any(word in page for word in ("4995", "Hello", "the gateway's words", "g17"))
+        assert not any(text in page for text in ("4995", "Hello", "the gateway's text", "g17"))
 
     def test_without_a_message_there_is_a_page(self, boss):
         assert boss.get(PAGE, {"days": "365", "by": "week"}).status_code == 200
@@ -209,9 +209,3 @@ class TestPage:
 )
 def test_the_scale_ends_on_a_round_number(highest, top):
     assert charts.round_top(highest) == top
-
-
-def test_each_step_of_the_scale_is_a_bound_and_back():
-    bounds = [*daily_counts.BOUNDS, 2 * daily_counts.DAY, 3 * daily_counts.DAY]
-    assert [statistics._step(bound) for bound in bounds] == list(range(1, len(bounds) + 1))
-    assert [statistics._bound(step) for step in range(1, len(bounds) + 1)] == bounds

@@ -474,7 +474,7 @@ class TestPrune:
     @pytest.mark.parametrize("batch", [1, 2, 3, 1000])
     def test_a_message_stays_while_its_resend_stays(self, monkeypatch, batch):
         """In batches of any size; a dry run shows the same numbers and deletes nothing."""
-        monkeypatch.setattr(sms_prune, "BATCH", batch)
+        monkeypatch.setattr(sms_prune, "BATCH_MESSAGES", batch)
         gone = make("failed")
         make("rejected", resend_of=make("failed", resend_of=gone))
         oldest = make("failed")
@@ -515,7 +515,7 @@ class TestPrune:
         assert queue_sms(NUMBER, "Hello", idempotency_key="order-1").status == "queued"
 
     def test_each_batch_costs_the_same(self, monkeypatch):
-        monkeypatch.setattr(sms_prune, "BATCH", 5)
+        monkeypatch.setattr(sms_prune, "BATCH_MESSAGES", 5)
         costs = []
         for rows in (9, 19, 29):  # two, four and six batches
             for _ in range(rows):

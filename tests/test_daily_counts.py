@@ -1,7 +1,6 @@
-"""Days that are counted once for all."""
+"""Counts of days, which do not change when messages are pruned."""
 
 import threading
-from collections import Counter
 from datetime import date, datetime, timedelta
 from datetime import timezone as zones
 from io import StringIO
@@ -9,12 +8,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, connection
+from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_smska import daily_counts
-from django_smska.models import SmsDay, SmsMessage
+from django_smska.models import SmsDay, SmsDayCount, SmsMessage
 from django_smska.states import FINAL, Status
 
 NOW = datetime(2026, 5, 20, 12, tzinfo=ZoneInfo("Europe/Moscow"))
@@ -37,7 +37,7 @@ def clock(monkeypatch):
 
 
 def make(status="delivered", number=1, *, at=NOW, after=None, **fields):
-    """Store messages that were written and taken at ``at``, and finished ``after`` seconds."""
+    """Store messages that were written and accepted at ``at``, and finished ``after`` seconds."""
     end = None if after is None else at + timedelta(seconds=after)
     fields = {"to": "+79041764995", "body": "Hello", "segments": 1, **fields}
     times = {"created_at": at, "expires_at": at, "lease_until": at, "sent_at": at}
@@ -47,15 +47,20 @@ def make(status="delivered", number=1, *, at=NOW, after=None, **fields):
 
 
 def numbers(day=TODAY):
-    return daily_counts.read(SmsDay.objects.get(day=day).numbers)
+    """Return messages and segments by what they have in common."""
+    return {
+        (row.using, row.sender, row.status, row.error_code, row.delivered_within_seconds): (
+            row.messages,
+            row.segments,
+        )
+        for row in SmsDayCount.objects.filter(day=day)
+    }
 
 
 def messages(day=TODAY):
-    found = Counter()
-    for words, number in numbers(day).items():
-        if words[0] == "messages":
-            found[words[3]] += number
-    return dict(found)
+    counted = SmsDayCount.objects.filter(day=day, messages__gt=0)
+    by_status = counted.order_by().values_list("status")
+    return dict(by_status.annotate(Sum("messages")))
 
 
 # --- counting
@@ -67,35 +72,46 @@ class TestCount:
         make("delivered", 3, after=4.2, sender="Shop", segments=2)
         make("delivered", after=5.0, using="bulk")
         make("failed", after=0, error_code="-6")
-        make("rejected", after=60)
-        make("unknown")
+        make("rejected", after=60, error_code="ignored")
+        make("unknown", error_code="ignored")
         make("draft")
         daily_counts.catch_up()
         assert numbers() == {
-            ("messages", "default", "Shop", "delivered"): 3,
-            ("messages", "bulk", "", "delivered"): 1,
-            ("messages", "default", "", "failed"): 1,
-            ("messages", "default", "", "rejected"): 1,
-            ("messages", "default", "", "unknown"): 1,
-            ("messages", "default", "", "draft"): 1,
-            ("segments", "default", "Shop"): 6,
-            ("segments", "bulk", ""): 1,
-            ("segments", "default", ""): 1,
-            ("failure", "default", "failed", "-6"): 1,
-            ("failure", "default", "rejected", ""): 1,
-            ("failure", "default", "unknown", ""): 1,
-            ("time", "default", "5"): 3,
-            ("time", "bulk", "10"): 1,
+            ("default", "Shop", "delivered", "", 5): (3, 6),
+            ("bulk", "", "delivered", "", 10): (1, 1),
+            ("default", "", "failed", "-6", 0): (1, 1),
+            ("default", "", "rejected", "", 0): (1, 1),
+            ("default", "", "unknown", "", 0): (1, 1),
+            ("default", "", "draft", "", 0): (1, 1),
         }
+
+    def test_names_are_compared_character_by_character(self):
+        """Not by a database that counts capital letters, accents and blanks as the same."""
+        names = ["Shop", "shop", "shöp", "Shop "]
+        for name in names:
+            make(at=NOW - timedelta(days=200), after=1, sender=name)
+        call_command("sms_prune", stdout=StringIO())
+        day = (NOW - timedelta(days=200)).date()
+        assert sorted(sender for _, sender, *_ in numbers(day)) == sorted(names)
 
     @pytest.mark.parametrize(
         "after, bound",
-        [(-3, 5), (0, 5), (4.99, 5), (5, 10), (100, 120), (86399, 86400), (86400, 172800)],
+        [
+            *((-3, 5), (0, 5), (4.99, 5), (5, 10), (100, 120), (86399, 86400), (86400, 172800)),
+            (200_000 * 86400, 200_001 * 86400),  # five centuries
+        ],
     )
     def test_no_time_is_longer_than_its_bound(self, after, bound):
         make(after=after)
         daily_counts.catch_up()
-        assert numbers()["time", "default", str(bound)] == 1
+        assert numbers() == {("default", "", "delivered", "", bound): (1, 1)}
+
+    def test_bounds_and_their_places(self):
+        day = daily_counts.DAY_SECONDS
+        bounds = [*daily_counts.BOUNDS_SECONDS, 2 * day, 3 * day]
+        places = list(range(1, len(bounds) + 1))
+        assert [daily_counts.place_of(bound) for bound in bounds] == places
+        assert [daily_counts.bound_at(place) for place in places] == bounds
 
     def test_a_day_is_one_of_the_projects_time_zone(self):
         for hour, day in ((20, 18), (21, 19)):  # midnight in Moscow is 21:00 in UTC
@@ -133,7 +149,7 @@ class TestCount:
 
 @pytest.mark.django_db
 class TestAgain:
-    """When a day is counted anew."""
+    """When a day is counted again."""
 
     def counted(self, day=TODAY):
         daily_counts.catch_up()
@@ -156,8 +172,8 @@ class TestAgain:
         assert self.counted(day.date()) == NOW
 
     @pytest.mark.parametrize("status", sorted(set(Status) - FINAL))
-    def test_an_older_day_the_more_rarely_the_older_it_is(self, clock, status):
-        """A draft is sent after weeks, and somebody decides about an unknown one."""
+    def test_an_older_day_less_often(self, clock, status):
+        """A draft may be sent after weeks, and a user may decide about an unknown one."""
         day = NOW - timedelta(days=100)
         make(status, at=day)
         assert self.counted(day.date()) == NOW
@@ -179,13 +195,38 @@ class TestAgain:
         self.counted()
         assert messages(day.date()) == {"delivered": 2}
 
-    def test_patience_counts_the_newest_first_and_tells_what_is_left(self, monkeypatch):
+    def test_a_budget_goes_to_the_newest_days_and_the_rest_is_reported(self, monkeypatch):
         make(at=NOW - timedelta(days=9), after=1)
         ticks = iter(range(100))
         monkeypatch.setattr(daily_counts.clock, "monotonic", lambda: next(ticks))
         assert daily_counts.catch_up(budget=3) == 7
         done = SmsDay.objects.exclude(counted_at=None).values_list("day", flat=True)
         assert sorted(day.day for day in done) == [18, 19, 20]
+
+    def test_only_what_differs_is_written(self, clock):
+        make("queued", 2)
+        make("delivered", 3, after=1)
+        daily_counts.catch_up()
+        before = set(SmsDayCount.objects.values_list("pk", flat=True))
+        SmsMessage.objects.filter(status="queued").update(status="sent")
+        clock.forward(minutes=2)
+        with CaptureQueriesContext(connection) as queries:
+            daily_counts.catch_up()
+        assert messages() == {"sent": 2, "delivered": 3}
+        assert before < set(SmsDayCount.objects.values_list("pk", flat=True))
+        [update] = [
+            query["sql"] for query in queries if 'WHEN ("' in query["sql"].replace("`", '"')
+        ]
+        assert "smsdaycount" in update and update.count("WHEN") == 2  # two columns of one row
+
+    def test_a_settled_day_has_no_empty_rows(self, clock):
+        day = NOW - timedelta(days=1)
+        make("sent", at=day)
+        daily_counts.catch_up()
+        SmsMessage.objects.update(status="delivered", finished_at=NOW)
+        clock.forward(days=1)
+        daily_counts.catch_up()
+        assert [status for _, _, status, *_ in numbers(day.date())] == ["delivered"]
 
     def test_of_two_that_count_a_day_one_does(self):
         make(after=1)
@@ -222,34 +263,115 @@ def test_many_at_once_double_nothing():
     }
 
 
+NEVER_WAIT = {
+    "sqlite": "PRAGMA busy_timeout = 0",
+    "postgresql": "SET lock_timeout = '1ms'",
+    "mysql": "SET innodb_lock_wait_timeout = 0",
+}
+
+
+def is_locked_out(function):
+    """Return whether another connection would have to wait for this one, if it did wait."""
+    found = []
+
+    def call():
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(NEVER_WAIT[connection.vendor])
+            function()
+            found.append(False)
+        except OperationalError as error:
+            found.append("lock" in str(error).lower())
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    return found.pop()
+
+
+def after(part, function):
+    """Return a wrapper of queries that calls the function after the first one with this part."""
+    results = []
+
+    def wrapper(execute, sql, *args):
+        result = execute(sql, *args)
+        if part in sql.replace("`", '"') and not results:
+            results.append(None)
+            results[0] = function()
+        return result
+
+    return connection.execute_wrapper(wrapper), results
+
+
 @pytest.mark.django_db(transaction=True)
-def test_nobody_prunes_while_a_day_is_counted(monkeypatch):
-    """Or a message counts once as it is there, and once more as it is gone."""
-    make("delivered", 3, at=NOW - timedelta(days=200), after=7)
-    day = daily_counts.day_of(NOW - timedelta(days=200))
-    SmsDay.objects.create(day=day)
+class TestCountAndPruneAtOnce:
+    """Or a message counts once because it is there, and once more because it was pruned."""
 
-    def prune():
+    old = NOW - timedelta(days=200)
+
+    @pytest.fixture
+    def day(self):
+        make("delivered", 3, at=self.old, after=7)
+        day = daily_counts.day_of(self.old)
+        SmsDay.objects.create(day=day)
+        return day
+
+    def prune(self):
         call_command("sms_prune", stdout=StringIO())
-        connection.close()
 
-    pruner = threading.Thread(target=prune)
-    find = daily_counts._groups
+    def test_what_is_being_counted_is_not_pruned(self, day):
+        wrapper, results = after("GROUP BY", lambda: is_locked_out(self.prune))
+        with wrapper:
+            daily_counts.count(day, None)
+        assert results == [True]
+        assert SmsMessage.objects.count() == 3
+        self.prune()
+        assert not SmsMessage.objects.exists()
+        assert messages(day) == {"delivered": 3}
 
-    def find_and_let_prune(day):
-        found = find(day)
-        if pruner.ident is None:
-            pruner.start()
-            pruner.join(0.3)
-            assert pruner.is_alive()
-        return found
+    def test_what_is_being_pruned_is_not_counted(self, day):
+        def count():
+            daily_counts.count(day, None)
 
-    monkeypatch.setattr(daily_counts, "_groups", find_and_let_prune)
-    daily_counts.count(day, None)
-    pruner.join()
-    assert not SmsMessage.objects.exists()
-    daily_counts.catch_up()
-    assert messages(day) == {"delivered": 3}
+        wrapper, results = after(
+            'DELETE FROM "django_smska_smsmessage"', lambda: is_locked_out(count)
+        )
+        with wrapper:
+            self.prune()
+        assert results == [True]
+        assert messages(day) == {"delivered": 3}
+
+    def test_days_side_by_side_are_counted_at_once(self):
+        """No lock reaches into the rows of the next day."""
+        if connection.vendor == "sqlite":
+            pytest.skip("one process writes at a time")
+        day = NOW.date() - timedelta(days=300)
+        next_day = day + timedelta(days=1)
+        make("delivered", 3, at=NOW - timedelta(days=300), after=7)
+        make("delivered", 2, at=NOW - timedelta(days=299), after=7)
+        SmsDay.objects.bulk_create([SmsDay(day=day), SmsDay(day=next_day)])
+        wrapper, results = after(
+            'INSERT INTO "django_smska_smsdaycount"',
+            lambda: is_locked_out(lambda: daily_counts.count(next_day, None)),
+        )
+        with wrapper:
+            daily_counts.count(day, None)
+        assert results == [False]
+        assert messages(day) == {"delivered": 3} and messages(next_day) == {"delivered": 2}
+
+    def test_a_count_that_fails_changes_nothing(self, day):
+        def fail():
+            raise RuntimeError("killed")
+
+        for part in ("GROUP BY", 'INSERT INTO "django_smska_smsdaycount"'):
+            wrapper, _ = after(part, fail)
+            with wrapper, pytest.raises(RuntimeError):
+                daily_counts.count(day, None)
+            assert SmsDay.objects.get(day=day).counted_at is None and not numbers(day)
+        daily_counts.count(day, None)
+        assert messages(day) == {"delivered": 3}
 
 
 # --- pruning
@@ -259,8 +381,8 @@ def test_nobody_prunes_while_a_day_is_counted(monkeypatch):
 class TestPrune:
     old = NOW - timedelta(days=200)
 
-    def prune(self, *words):
-        call_command("sms_prune", *words, stdout=StringIO())
+    def prune(self, *options):
+        call_command("sms_prune", *options, stdout=StringIO())
 
     @pytest.mark.parametrize("counted_before", [True, False])
     def test_numbers_survive(self, clock, counted_before):
@@ -282,6 +404,14 @@ class TestPrune:
         self.prune()
         assert not SmsMessage.objects.exists()
         assert messages(self.old.date()) == {"delivered": 4, "failed": 2}
+
+    def test_numbers_stand_between_a_prune_and_the_next_count(self, monkeypatch):
+        make("delivered", 3, at=self.old, after=7)
+        daily_counts.catch_up()
+        monkeypatch.setattr(daily_counts, "catch_up", lambda: None)
+        self.prune()
+        assert SmsDay.objects.get(day=self.old.date()).counted_at is None
+        assert messages(self.old.date()) == {"delivered": 3}
 
     def test_what_is_kept_after_all_is_not_counted_twice(self, monkeypatch):
         from django.db.models import ProtectedError

@@ -1,18 +1,18 @@
-"""Bar charts as inline SVG: shapes and classes only; words and numbers stand around them in HTML.
+"""Bar charts as inline SVG with shapes and classes only. Texts and numbers are HTML around it.
 
-So a picture can be stretched to any width while its words keep their size, and no style is inline.
+So a picture can be stretched to any width while its texts keep their size, and no style is inline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.utils.html import format_html, format_html_join
 
-STEP = 10  # units from bar to bar; all is 100 units high
+WIDTH = 10  # units of a bar with its gap; the picture is 100 units high
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,13 @@ class Layer:
     spans: list[tuple[float, float]]
 
 
+class Column(NamedTuple):
+    """A column of a table. ``cell`` returns what stands in the line of an item."""
+
+    head: Any
+    cell: Callable[[Any], Any]
+
+
 @dataclass(frozen=True)
 class Table:
     """The numbers behind a picture, or without one."""
@@ -31,11 +38,16 @@ class Table:
     heads: list[Any]
     lines: list[list[Any]]
 
+    @classmethod
+    def of(cls, items: Iterable[Any], *columns: Column) -> Table:
+        """Return the table that has a line for each item."""
+        lines = [[column.cell(item) for column in columns] for item in items]
+        return cls([column.head for column in columns], lines)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A picture with its words. ``ticks``: at even distances, from the top down; ``dates``: the
-    same, from left to right."""
+    """A picture with its texts and its numbers. ``ticks``: at even distances, from the top down."""
 
     key: str
     title: Any
@@ -43,8 +55,14 @@ class Chart:
     description: str
     layers: list[Layer]
     ticks: list[Any]
-    dates: list[Any]
     table: Table
+
+    @property
+    def dates(self) -> list[Any]:
+        """Return the names below the first, the middle and the last bar."""
+        names = [line[0] for line in self.table.lines]
+        shown = {0, len(names) // 2, len(names) - 1} if names else set()
+        return [names[place] for place in sorted(shown)]
 
     @property
     def svg(self) -> str:
@@ -52,14 +70,14 @@ class Chart:
 
 
 def stack(rows: Sequence[Sequence[float]], top: float) -> list[list[tuple[float, float]]]:
-    """Put the numbers of each bar on top of each other; return the spans of each layer."""
+    """Return the spans of each layer, where the numbers of each bar stand on top of each other."""
     ends = [list(accumulate((number / top for number in row), initial=0.0)) for row in rows]
     bars = [list(zip(row[:-1], row[1:], strict=True)) for row in ends]
     return [list(layer) for layer in zip(*bars, strict=True)]
 
 
 def round_top(highest: float) -> int:
-    """The next number of the kind 2, 4, 6, 8, 10, 20, 40…: half of it is a whole one, too."""
+    """Return the next of the numbers 2, 4, 6, 8, 10, 20, 40…, whose halves are whole, too."""
     size = 1
     while highest > 10 * size:
         size *= 10
@@ -67,19 +85,20 @@ def round_top(highest: float) -> int:
 
 
 def draw(chart: Chart) -> str:
-    """The SVG, with a title and a description for those who do not see it, and a word on each bar
-    for the mouse."""
+    """Return the SVG with a title and a description for screen readers, and with the numbers of
+    each bar for the mouse."""
     number = len(chart.table.lines)
     paths = ((layer.mark, _path(layer.spans, number)) for layer in chart.layers)
     return format_html(
         '<svg class="smska-chart" viewBox="0 0 {width} 100" preserveAspectRatio="none" role="img" '
         'aria-labelledby="smska-{key}-title" aria-describedby="smska-{key}-words">'
-        '<title id="smska-{key}-title">{title}</title><desc id="smska-{key}-words">{words}</desc>'
+        '<title id="smska-{key}-title">{title}</title>'
+        '<desc id="smska-{key}-words">{description}</desc>'
         '<path class="smska-grid" d="M0 0H{width}M0 50H{width}M0 100H{width}"/>{bars}{hints}</svg>',
         key=chart.key,
-        width=max(number, 1) * STEP,
+        width=max(number, 1) * WIDTH,
         title=chart.title,
-        words=chart.description,
+        description=chart.description,
         bars=format_html_join("", '<path class="smska-bar-{}" d="{}"/>', paths),
         hints=format_html_join("", _HINT, _hints(chart.table)),
     )
@@ -89,11 +108,11 @@ _HINT = '<rect class="smska-hint" x="{}" y="0" width="{}" height="100"><title>{}
 
 
 def _path(spans: list[tuple[float, float]], number: int) -> str:
-    """Where there are many bars, gaps between them would eat them."""
+    """Return the outlines of the bars. Many bars have no gaps, which would be as wide as they."""
     gap = 1 if number <= 100 else 0
     drawn = (
-        f"M{x * STEP + gap} {100 - 100 * low:.4g}H{(x + 1) * STEP - gap}V{100 - 100 * high:.4g}"
-        f"H{x * STEP + gap}Z"
+        f"M{x * WIDTH + gap} {100 - 100 * low:.4g}H{(x + 1) * WIDTH - gap}V{100 - 100 * high:.4g}"
+        f"H{x * WIDTH + gap}Z"
         for x, (low, high) in enumerate(spans)
         if high > low
     )
@@ -103,8 +122,8 @@ def _path(spans: list[tuple[float, float]], number: int) -> str:
 def _hints(table: Table) -> list[tuple[int, int, str]]:
     return [
         (
-            x * STEP,
-            STEP,
+            x * WIDTH,
+            WIDTH,
             ", ".join(f"{head}: {cell}" for head, cell in zip(table.heads, line, strict=True)),
         )
         for x, line in enumerate(table.lines)

@@ -1,31 +1,30 @@
-"""What the statistics page tells, from the counted days of ``daily_counts``: no number or text of a
-person is among them."""
+"""The statistics page. It reads the rows of ``daily_counts``, which have no phone number and no
+text of a message."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
 from django import forms
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
-from django.utils.functional import cached_property
 from django.utils.translation import gettext, ngettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .. import daily_counts
-from ..daily_counts import FAILURES, Numbers
+from ..daily_counts import ACCEPTED, FAILURES, bound_at, place_of
 from ..states import Status
-from .charts import Chart, Layer, Table, round_top, stack
+from .charts import Chart, Column, Layer, Table, round_top, stack
 from .forms import aliases
 from .timeline import lasting
 from .wording import undelivered
 
-COUNTING_BUDGET_SECONDS = 0.1  # seconds of counting before a page is shown
-LISTED = 50  # lines of a table that could grow with what people type
+COUNTING_BUDGET_SECONDS = 0.1  # before a page is shown
+MAX_TABLE_LINES = 50  # because there are as many senders as people type
 
 RANGES = {
     "7": _("7 days"),
@@ -38,7 +37,7 @@ STEPS = {
     "week": pgettext_lazy("SMS statistics", "week"),
 }
 
-#: What a picture tells apart; the tables have each status.
+#: The statuses that have one colour in a picture; the tables show each status.
 MARKS: dict[str, tuple[Any, tuple[Status, ...]]] = {
     "good": (pgettext_lazy("SMS status", "delivered"), (Status.DELIVERED,)),
     "moving": (
@@ -56,7 +55,7 @@ FINISHED = {Status.DELIVERED} | FAILURES
 
 
 class RangeForm(forms.Form):
-    """Which messages, by what steps. ``seen``: providers that messages went through."""
+    """The range of days, the steps and the provider. ``seen``: providers of counted messages."""
 
     days = forms.ChoiceField(
         label=pgettext_lazy("SMS statistics", "Last"), choices=[*RANGES.items()]
@@ -72,40 +71,51 @@ class RangeForm(forms.Form):
         self.fields["using"].choices = choices  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True)
-class Period:
-    """A day, or the week that begins on it, and what was counted in it."""
+@dataclass
+class Counts:
+    """What was counted of a period, a provider or a sender."""
 
-    start: date
-    numbers: Numbers
+    name: str
+    statuses: Counter[str] = field(default_factory=Counter)
+    times: Counter[int] = field(default_factory=Counter)  # by their upper bound in seconds
+    segments: int = 0
 
-    @cached_property
-    def name(self) -> str:
-        return date_format(self.start, "SHORT_DATE_FORMAT")
-
-    @cached_property
-    def statuses(self) -> Counter[str]:
-        found: Counter[str] = Counter()
-        for words, number in self.numbers.items():
-            if words[0] == "messages":
-                found[words[3]] += number
-        return found
+    def add(self, row: Any, seconds: int = 0) -> None:
+        """Add a row of ``daily_counts.totals()``; ``seconds``: its upper bound, if it has one."""
+        self.statuses[row.status] += row.number
+        if seconds:
+            self.times[seconds] += row.number
+        if row.status in ACCEPTED:
+            self.segments += row.size
 
     @property
-    def segments(self) -> int:
-        return sum(number for words, number in self.numbers.items() if words[0] == "segments")
+    def number(self) -> int:
+        return self.statuses.total()
 
-    @cached_property
-    def times(self) -> Counter[int]:
-        found: Counter[int] = Counter()
-        for words, number in self.numbers.items():
-            if words[0] == "time":
-                found[int(words[2])] += number
-        return found
+    @property
+    def finished(self) -> int:
+        return sum(self.statuses[status] for status in FINISHED)
+
+    @property
+    def failures(self) -> int:
+        return sum(self.statuses[status] for status in FAILURES)
+
+    @property
+    def share(self) -> float | None:
+        """Return the delivered part of the messages that are finished or given up."""
+        return self.statuses[Status.DELIVERED] / self.finished if self.finished else None
+
+    @property
+    def half_within(self) -> int | None:
+        return percentile(self.times, 0.5)
+
+    @property
+    def most_within(self) -> int | None:
+        return percentile(self.times, 0.95)
 
 
 def percentile(times: Counter[int], part: float) -> int | None:
-    """The bound, in seconds, within which at least this part of all was delivered."""
+    """Return the bound, in seconds, within which at least this part was delivered."""
     wanted, so_far = part * times.total(), 0
     for bound, number in sorted(times.items()):
         so_far += number
@@ -114,18 +124,12 @@ def percentile(times: Counter[int], part: float) -> int | None:
     return None
 
 
-def share(statuses: Counter[str]) -> float | None:
-    """The part that was delivered of those whose end is known or given up."""
-    finished = sum(statuses[status] for status in FINISHED)
-    return statuses[Status.DELIVERED] / finished if finished else None
-
-
 # --- the page -------------------------------------------------------------------------------------
 
 
 def page(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template shows; ``asked``: the query of the URL. Days that are due are counted
-    first, for a moment."""
+    """Return what the template shows for the query of a URL. Days that are due are counted first,
+    for a moment."""
     today = daily_counts.day_of(timezone.now())
     length = asked.get("days", "30")
     first = today - timedelta(days=int(length) - 1 if length in RANGES else 29)
@@ -133,21 +137,22 @@ def page(asked: Mapping[str, Any]) -> dict[str, Any]:
     if by_week:
         first = _monday(first)
     uncounted = daily_counts.catch_up(first, budget=COUNTING_BUDGET_SECONDS)
-    kept = daily_counts.days().filter(day__gte=first, day__lte=today).values_list("day", "numbers")
-    counted = {day: daily_counts.read(numbers) for day, numbers in kept}
-    form = RangeForm(asked, {words[1] for numbers in counted.values() for words in numbers})
-    if form.is_valid() and (alias := form.cleaned_data["using"]):
-        counted = {day: _only(alias, numbers) for day, numbers in counted.items()}
-    periods = _periods(first, today, counted, _monday if by_week else lambda day: day)
-    whole = Period(first, _sum(counted.values()))
+    parts = list(daily_counts.totals(first, today, "using", "sender", "status", "error_code"))
+    form = RangeForm(asked, {part.using for part in parts})
+    alias = form.cleaned_data["using"] if form.is_valid() else ""
+    if alias:
+        parts = [part for part in parts if part.using == alias]
+    whole, periods = _count(first, today, alias, _monday if by_week else lambda day: day)
+    head = gettext("Week from") if by_week else pgettext("SMS statistics", "Day")
     return {
         "form": form,
         "uncounted": uncounted,
         "summary": _summary(whole),
-        "charts": _charts(
-            periods, whole, gettext("Week from") if by_week else pgettext("SMS statistics", "Day")
-        ),
-        "tables": _tables(whole) if whole.numbers else [],
+        "charts": [
+            make(whole, periods, Column(head, lambda period: period.name))
+            for make in (_by_status, _shares, _times, _segments)
+        ],
+        "tables": _tables(parts) if parts else [],
     }
 
 
@@ -155,35 +160,28 @@ def _monday(day: date) -> date:
     return day - timedelta(days=day.weekday())
 
 
-def _only(alias: str, numbers: Numbers) -> Numbers:
-    return Counter({words: number for words, number in numbers.items() if words[1] == alias})
+def _count(
+    first: date, last: date, alias: str, start_of: Callable[[date], date]
+) -> tuple[Counts, list[Counts]]:
+    """Return the counts of the whole range, and those of each period, also of the empty ones."""
+    every = [first + timedelta(days=after) for after in range((last - first).days + 1)]
+    starts = sorted({start_of(day) for day in every})
+    periods = {start: Counts(date_format(start, "SHORT_DATE_FORMAT")) for start in starts}
+    whole = Counts("")
+    rows = daily_counts.totals(first, last, "day", "status", "delivered_within_seconds")
+    for row in rows.filter(using=alias) if alias else rows:
+        for counts in (whole, periods[start_of(row.day)]):
+            counts.add(row, row.delivered_within_seconds)
+    return whole, list(periods.values())
 
 
-def _sum(counted: Iterable[Numbers]) -> Numbers:
-    found: Numbers = Counter()
-    for numbers in counted:
-        found.update(numbers)
-    return found
-
-
-def _periods(
-    first: date, last: date, counted: dict[date, Numbers], step: Callable[[date], date]
-) -> list[Period]:
-    """All from the first day to the last one, also those without a message."""
-    groups: dict[date, list[Numbers]] = {}
-    for after in range((last - first).days + 1):
-        day = first + timedelta(days=after)
-        groups.setdefault(step(day), []).append(counted.get(day, Counter()))
-    return [Period(start, _sum(group)) for start, group in groups.items()]
-
-
-def _summary(whole: Period) -> list[tuple[Any, str]]:
-    """The most wanted numbers of the whole range."""
+def _summary(whole: Counts) -> list[tuple[Any, str]]:
+    """Return the most important numbers of the whole range."""
     return [
-        (_("Messages"), _number(whole.statuses.total())),
-        (pgettext_lazy("SMS statistics", "Delivered"), _percent(share(whole.statuses))),
-        (_("Half of them within"), _within(percentile(whole.times, 0.5))),
-        (_("Nearly all (95%) within"), _within(percentile(whole.times, 0.95))),
+        (_("Messages"), _number(whole.number)),
+        (pgettext_lazy("SMS statistics", "Delivered"), _percent(whole.share)),
+        (_("Half of them within"), _within(whole.half_within)),
+        (_("Nearly all (95%) within"), _within(whole.most_within)),
         (pgettext_lazy("SMS", "Segments"), _number(whole.segments)),
     ]
 
@@ -193,7 +191,7 @@ def _number(number: int) -> str:
 
 
 def _percent(part: float | None) -> str:
-    """Rounded down: not all is all but one."""
+    """Return a percentage. It is rounded down, so that 100% means all of them."""
     return "–" if part is None else f"{number_format(int(part * 1000) / 10, 1)}%"
 
 
@@ -204,233 +202,159 @@ def _within(seconds: int | None) -> str:
 # --- pictures -------------------------------------------------------------------------------------
 
 
-def _charts(periods: list[Period], whole: Period, head: str) -> list[Chart]:
-    makers = (_by_status, _shares, _times, _segments)
-    middle = [periods[len(periods) // 2]] if len(periods) > 2 else []
-    shown = [periods[0], *middle, periods[-1]] if len(periods) > 1 else periods
-    dates = [period.name for period in shown]
-    return [make(periods, whole, head, dates) for make in makers]
-
-
-def _by_status(periods: list[Period], whole: Period, head: str, dates: list[str]) -> Chart:
-    found = [period.statuses for period in periods]
+def _by_status(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     occurring = [status for status in Status if whole.statuses[status]]
     marked = [
-        [sum(counted[status] for status in statuses) for words, statuses in MARKS.values()]
-        for counted in found
+        [sum(counts.statuses[status] for status in statuses) for words, statuses in MARKS.values()]
+        for counts in periods
     ]
     top = round_top(max(map(sum, marked)))
-    layers = [
-        Layer(mark, words, spans)
-        for (mark, (words, statuses)), spans in zip(MARKS.items(), stack(marked, top), strict=True)
-    ]
-    number = whole.statuses.total()
-    told = ngettext("%s message in all.", "%s messages in all.", number) % _number(number)
-    parts = ", ".join(f"{s.label}: {_number(whole.statuses[s])}" for s in occurring)
+    spans = stack(marked, top)
+    every = ngettext("%s message in all.", "%s messages in all.", whole.number)
+    parts = ", ".join(f"{one.label}: {_number(whole.statuses[one])}" for one in occurring)
     return Chart(
-        "status",
-        _("Messages by status"),
-        _("Each message counts on the day on which it was written."),
-        f"{told} {parts}".strip(),
-        layers,
-        [_number(top), _number(top // 2), "0"],
-        dates,
-        Table(
-            [
-                head,
-                *(status.label.capitalize() for status in occurring),
-                pgettext_lazy("SMS statistics", "All"),
-            ],
-            [
-                [
-                    period.name,
-                    *(_number(counted[status]) for status in occurring),
-                    _number(counted.total()),
-                ]
-                for period, counted in zip(periods, found, strict=True)
-            ],
+        key="status",
+        title=_("Messages by status"),
+        help=_("Each message counts on the day on which it was written."),
+        description=f"{every % _number(whole.number)} {parts}".strip(),
+        layers=[
+            Layer(mark, words, spans[place])
+            for place, (mark, (words, statuses)) in enumerate(MARKS.items())
+        ],
+        ticks=[_number(top), _number(top // 2), "0"],
+        table=Table.of(
+            periods,
+            period,
+            *(_status_column(status) for status in occurring),
+            Column(pgettext_lazy("SMS statistics", "All"), lambda counts: _number(counts.number)),
         ),
     )
 
 
-def _shares(periods: list[Period], whole: Period, head: str, dates: list[str]) -> Chart:
-    found = [period.statuses for period in periods]
-    parts = [share(counted) for counted in found]
+def _status_column(status: Status) -> Column:
+    return Column(status.label.capitalize(), lambda counts: _number(counts.statuses[status]))
+
+
+def _shares(whole: Counts, periods: list[Counts], period: Column) -> Chart:
+    label = pgettext_lazy("SMS status", "delivered")
     return Chart(
-        "share",
-        _("Share delivered"),
-        _(
-            "Of the messages that are finished. Those on their way, drafts and cancelled ones are "
-            "not counted; those of which nobody knows count as not delivered."
+        key="share",
+        title=_("Share delivered"),
+        help=_(
+            "Of the messages that are finished. Messages on their way, drafts and cancelled ones "
+            "are not counted. If it is not known whether a message arrived, it counts as not "
+            "delivered."
         ),
-        gettext("In all: %s") % _percent(share(whole.statuses)),
-        [
-            Layer(
-                "good",
-                pgettext_lazy("SMS status", "delivered"),
-                [(0.0, part or 0.0) for part in parts],
-            )
-        ],
-        ["100%", "50%", "0%"],
-        dates,
-        Table(
-            [
-                head,
+        description=gettext("In all: %s") % _percent(whole.share),
+        layers=[Layer("good", label, [(0.0, counts.share or 0.0) for counts in periods])],
+        ticks=["100%", "50%", "0%"],
+        table=Table.of(
+            periods,
+            period,
+            Column(
                 pgettext_lazy("SMS statistics", "Finished"),
-                pgettext_lazy("SMS statistics", "Delivered"),
-                _("Share delivered"),
-            ],
-            [
-                [
-                    period.name,
-                    _number(sum(counted[status] for status in FINISHED)),
-                    _number(counted[Status.DELIVERED]),
-                    _percent(part),
-                ]
-                for period, counted, part in zip(periods, found, parts, strict=True)
-            ],
+                lambda counts: _number(counts.finished),
+            ),
+            _delivered(lambda counts: _number(counts.statuses[Status.DELIVERED])),
+            Column(_("Share delivered"), lambda counts: _percent(counts.share)),
         ),
     )
 
 
-def _times(periods: list[Period], whole: Period, head: str, dates: list[str]) -> Chart:
-    """Higher by one step for each bound: a logarithmic scale that ends on the bounds."""
-    halves = [percentile(period.times, 0.5) for period in periods]
-    most = [percentile(period.times, 0.95) for period in periods]
-    top = _top_step(max((_step(bound) for bound in most), default=0))
-    told = gettext("In all: half within %(half)s, nearly all (95%%) within %(most)s") % {
-        "half": _within(percentile(whole.times, 0.5)),
-        "most": _within(percentile(whole.times, 0.95)),
-    }
-    layers = [
-        Layer(mark, words, [(0.0, _step(bound) / top) for bound in bounds])
-        for mark, words, bounds in (
-            ("most", _("nearly all (95%) within"), most),
-            ("half", _("half of them within"), halves),
-        )
-    ]
+def _delivered(cell: Callable[[Counts], str]) -> Column:
+    return Column(pgettext_lazy("SMS statistics", "Delivered"), cell)
+
+
+def _times(whole: Counts, periods: list[Counts], period: Column) -> Chart:
+    """Return bars that are higher by one step for each bound: a logarithmic scale whose lines are
+    bounds, too."""
+    half = Column(_("Half of them within"), lambda counts: _within(counts.half_within))
+    most = Column(_("Nearly all (95%) within"), lambda counts: _within(counts.most_within))
+    highest = max(place_of(counts.most_within) for counts in periods)
+    top = max(highest + highest % 2, 2)
+    description = gettext("In all: half within %(half)s, nearly all (95%%) within %(most)s")
     return Chart(
-        "time",
-        _("Time to deliver"),
-        _(
-            "From taken by the gateway until its word came that the message was delivered. It is "
-            "asked after 10 seconds, half a minute, one and a half minutes and so on, so a message "
-            "may have arrived earlier."
+        key="time",
+        title=_("Time to deliver"),
+        help=_(
+            "From acceptance by the gateway to its delivery report. Reports are requested after "
+            "10 seconds, half a minute, one and a half minutes and so on, so a message may have "
+            "arrived earlier."
         ),
-        told,
-        layers,
-        [_within(_bound(top)), _within(_bound(top // 2)), "0"],
-        dates,
-        Table(
-            [
-                head,
-                pgettext_lazy("SMS statistics", "Delivered"),
-                _("Half of them within"),
-                _("Nearly all (95%) within"),
-            ],
-            [
-                [period.name, _number(period.times.total()), _within(half), _within(end)]
-                for period, half, end in zip(periods, halves, most, strict=True)
-            ],
-        ),
-    )
-
-
-def _step(bound: int | None) -> int:
-    """The place of a bound among all: 1 for the first, 0 for none."""
-    if bound is None:
-        return 0
-    if bound in daily_counts.BOUNDS:
-        return daily_counts.BOUNDS.index(bound) + 1
-    return len(daily_counts.BOUNDS) + bound // daily_counts.DAY - 1
-
-
-def _top_step(step: int) -> int:
-    return max(step + step % 2, 2)
-
-
-def _bound(step: int) -> int:
-    """The bound at that place."""
-    most = len(daily_counts.BOUNDS)
-    return daily_counts.BOUNDS[step - 1] if step <= most else (step - most + 1) * daily_counts.DAY
-
-
-def _segments(periods: list[Period], whole: Period, head: str, dates: list[str]) -> Chart:
-    found = [period.segments for period in periods]
-    top = round_top(max(found))
-    return Chart(
-        "segments",
-        pgettext_lazy("SMS", "Segments"),
-        _("Of the messages that the gateway took: about what you pay for."),
-        gettext("In all: %s") % _number(whole.segments),
-        [
-            Layer(
-                "moving",
-                pgettext_lazy("SMS statistics", "segments"),
-                [(0.0, number / top) for number in found],
+        description=description % {"half": half.cell(whole), "most": most.cell(whole)},
+        layers=[
+            Layer(mark, words, [(0.0, place_of(bound) / top) for bound in bounds])
+            for mark, words, bounds in (
+                ("most", _("nearly all (95%) within"), [one.most_within for one in periods]),
+                ("half", _("half of them within"), [one.half_within for one in periods]),
             )
         ],
-        [_number(top), _number(top // 2), "0"],
-        dates,
-        Table(
-            [head, pgettext_lazy("SMS", "Segments")],
-            [[period.name, _number(number)] for period, number in zip(periods, found, strict=True)],
+        ticks=[_within(bound_at(top)), _within(bound_at(top // 2)), "0"],
+        table=Table.of(
+            periods,
+            period,
+            _delivered(lambda counts: _number(counts.times.total())),
+            half,
+            most,
         ),
     )
+
+
+def _segments(whole: Counts, periods: list[Counts], period: Column) -> Chart:
+    top = round_top(max(counts.segments for counts in periods))
+    label = pgettext_lazy("SMS statistics", "segments")
+    return Chart(
+        key="segments",
+        title=pgettext_lazy("SMS", "Segments"),
+        help=_("Of the messages that the gateway accepted. This is about what you pay for."),
+        description=gettext("In all: %s") % _number(whole.segments),
+        layers=[Layer("moving", label, [(0.0, counts.segments / top) for counts in periods])],
+        ticks=[_number(top), _number(top // 2), "0"],
+        table=Table.of(periods, period, SEGMENTS),
+    )
+
+
+SEGMENTS = Column(pgettext_lazy("SMS", "Segments"), lambda counts: _number(counts.segments))
 
 
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def _tables(whole: Period) -> list[tuple[Any, Table]]:
+def _tables(parts: list[Any]) -> list[tuple[Any, Table]]:
+    sender = pgettext_lazy("SMS statistics", "Sender")
     return [
-        (_("What failed"), _failures(whole)),
-        (_("By provider"), _split(whole, 1, _("Provider"))),
-        (_("By sender"), _split(whole, 2, pgettext_lazy("SMS statistics", "Sender"))),
+        (_("What failed"), _failures(parts)),
+        (_("By provider"), _split(_("Provider"), parts, lambda part: part.using)),
+        (_("By sender"), _split(sender, parts, lambda part: part.sender)),
     ]
 
 
-def _failures(whole: Period) -> Table:
+def _failures(parts: list[Any]) -> Table:
     found: Counter[str] = Counter()
-    for words, number in whole.numbers.items():
-        if words[0] == "failure":
-            found[str(undelivered(words[2], words[3]))] += number
-    every = whole.statuses.total()
-    return Table(
-        [_("What happened"), _("Messages"), _("Share of all")],
-        [
-            [words, _number(number), _percent(number / every)]
-            for words, number in found.most_common()
-        ],
+    for part in parts:
+        if part.status in FAILURES:
+            found[str(undelivered(part.status, part.error_code))] += part.number
+    every = sum(part.number for part in parts)
+    return Table.of(
+        sorted(found.items(), key=lambda failure: (-failure[1], failure[0])),
+        Column(_("What happened"), lambda failure: failure[0]),
+        Column(_("Messages"), lambda failure: _number(failure[1])),
+        Column(_("Share of all"), lambda failure: _percent(failure[1] / every)),
     )
 
 
-def _split(whole: Period, place: int, head: Any) -> Table:
-    """By the word at this place, those with most messages first."""
-    statuses: dict[str, Counter[str]] = {}
-    segments: Counter[str] = Counter()
-    for words, number in whole.numbers.items():
-        if words[0] == "messages":
-            statuses.setdefault(words[place], Counter())[words[3]] += number
-        elif words[0] == "segments":
-            segments[words[place]] += number
-    ordered = sorted(statuses.items(), key=lambda item: -item[1].total())
-    return Table(
-        [
-            head,
-            _("Messages"),
-            pgettext_lazy("SMS statistics", "Delivered"),
-            _("Failed or not known"),
-            pgettext_lazy("SMS", "Segments"),
-        ],
-        [
-            [
-                name or gettext("(the provider's own)"),
-                _number(counted.total()),
-                _percent(share(counted)),
-                _number(sum(counted[status] for status in FAILURES)),
-                _number(segments[name]),
-            ]
-            for name, counted in ordered[:LISTED]
-        ],
+def _split(head: Any, parts: list[Any], name_of: Callable[[Any], str]) -> Table:
+    """Return a table with a line for each name. The name with most messages stands first."""
+    found: dict[str, Counts] = {}
+    for part in parts:
+        name = name_of(part)
+        found.setdefault(name, Counts(name or gettext("(the provider's own)"))).add(part)
+    ordered = sorted(found.values(), key=lambda counts: (-counts.number, counts.name))
+    return Table.of(
+        ordered[:MAX_TABLE_LINES],
+        Column(head, lambda counts: counts.name),
+        Column(_("Messages"), lambda counts: _number(counts.number)),
+        _delivered(lambda counts: _percent(counts.share)),
+        Column(_("Failed or not known"), lambda counts: _number(counts.failures)),
+        SEGMENTS,
     )

@@ -63,11 +63,54 @@ class Migration(migrations.Migration):
                 ("day", models.DateField(primary_key=True, serialize=False)),
                 ("counted_at", models.DateTimeField(null=True)),
                 ("settled", models.BooleanField(default=False)),
-                ("numbers", models.TextField(default="[]")),
-                ("pruned", models.TextField(default="[]")),
             ],
             options={
                 "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="SmsDayCount",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("using", django_smska.fields.ExactField(max_length=64)),
+                ("sender", django_smska.fields.ExactField(max_length=32)),
+                ("status", models.CharField(max_length=16)),
+                ("error_code", django_smska.fields.ExactField(max_length=32)),
+                ("delivered_within_seconds", models.PositiveBigIntegerField(default=0)),
+                ("messages", models.PositiveBigIntegerField(default=0)),
+                ("segments", models.PositiveBigIntegerField(default=0)),
+                ("pruned_messages", models.PositiveBigIntegerField(default=0)),
+                ("pruned_segments", models.PositiveBigIntegerField(default=0)),
+                (
+                    "day",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="counts",
+                        to="django_smska.smsday",
+                    ),
+                ),
+            ],
+            options={
+                "default_permissions": (),
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=(
+                            "day",
+                            "using",
+                            "sender",
+                            "status",
+                            "error_code",
+                            "delivered_within_seconds",
+                        ),
+                        name="smska_day_count",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(

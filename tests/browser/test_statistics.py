@@ -97,11 +97,12 @@ def test_the_pictures_are_drawn_without_scripts(look, superuser, messages):
     assert box["width"] > 200 and box["height"] > 50
 
 
-def test_a_screen_reader_hears_the_title_and_what_the_picture_tells(look, superuser, messages):
+def test_a_screen_reader_hears_the_title_and_the_description(look, superuser, messages):
     page = look(superuser)
     page.goto(PAGE)
     picture = page.get_by_role("img", name="Messages by status")
-    words = picture.get_attribute("aria-describedby")
+    described_by = picture.get_attribute("aria-describedby")
     assert (
-        f"{SmsMessage.objects.count()} messages in all." in page.locator(f"#{words}").inner_html()
+        f"{SmsMessage.objects.count()} messages in all."
+        in page.locator(f"#{described_by}").inner_html()
     )

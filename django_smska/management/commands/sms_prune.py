@@ -1,4 +1,4 @@
-"""`manage.py sms_prune`: deletes messages that were finished long ago."""
+"""`manage.py sms_prune`: delete messages that were finished long ago."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django_smska.models import SmsMessage, rows, write_db
 from django_smska.states import FINAL
 from django_smska.times import local
 
-BATCH = 1000
+BATCH_MESSAGES = 1000  # per transaction
 
 Row = tuple[Any, Any]  # key, key of the message that it is a resend of
 
@@ -27,8 +27,8 @@ class Command(BaseCommand):
     help = (
         "Deletes messages that were finished (delivered, rejected, expired, deleted, unconfirmed, "
         "failed, cancelled) longer ago than SMSKA_KEEP. Unknown and unsent ones stay, and so does "
-        "a message whose resend stays. Idempotency keys go with their messages: the same key then "
-        "sends anew. The statistics keep their numbers, and are brought up to date."
+        "a message whose resend stays. Idempotency keys go with their messages, so that the same "
+        "key then sends again. The statistics keep their numbers, and are brought up to date."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -67,10 +67,10 @@ def _time_before(days: float | None) -> datetime:
 
 
 def _prune(before: datetime, *, dry_run: bool) -> Iterator[tuple[int, int]]:
-    """Delete in batches, the newest first, so that a resend goes before what it resends; yield
-    how many each batch deleted and kept.
+    """Delete in batches and yield how many messages each of them deleted and kept.
 
-    ``freed``: messages whose resend is deleted, and which were not come to yet.
+    The newest message goes first, so that a resend goes before the original. ``freed``: originals
+    whose resend is deleted, in batches that are still to come.
     """
     freed: set[Any] = set()
     last = _newest(before)
@@ -80,24 +80,24 @@ def _prune(before: datetime, *, dry_run: bool) -> Iterator[tuple[int, int]]:
             doomed = _doomed(batch, freed)
             deleted = len(doomed) if dry_run else _delete(doomed)
         yield deleted, len(batch) - deleted
-        last = batch[-1][0] - 1 if len(batch) == BATCH else None
+        last = batch[-1][0] - 1 if len(batch) == BATCH_MESSAGES else None
 
 
 def _newest(before: datetime) -> Any:
-    """The last key that can be meant: found by an index, so that newer rows are never read."""
+    """Return the highest key that may be deleted. An index finds it, so no newer row is read."""
     older = rows().filter(created_at__lt=before).order_by("-created_at", "-id")
     return older.values_list("pk", flat=True).first()
 
 
 def _batch(before: datetime, last: Any) -> list[Row]:
-    """The next rows, locked: nobody resends them meanwhile."""
+    """Return the next rows and lock them, so that no process resends them in the meantime."""
     finished = rows().filter(status__in=FINAL, finished_at__lt=before, pk__lte=last)
     locked = finished.select_for_update().order_by("-pk")
-    return list(locked.values_list("pk", "resend_of_id")[:BATCH])
+    return list(locked.values_list("pk", "resend_of_id")[:BATCH_MESSAGES])
 
 
 def _doomed(batch: list[Row], freed: set[Any]) -> list[Any]:
-    """The keys of those that no message points to but such as are deleted themselves."""
+    """Return the keys of the rows to which no message points that is kept."""
     keys = [pk for pk, _ in batch]
     resent = set(rows().filter(resend_of__in=keys).values_list("resend_of_id", flat=True))
     doomed = []
@@ -111,7 +111,7 @@ def _doomed(batch: list[Row], freed: set[Any]) -> list[Any]:
 
 
 def _delete(keys: list[Any]) -> int:
-    """Delete; where the project's own tables protect some of them, delete the others."""
+    """Delete the messages that no table of the project protects, and return their number."""
     try:
         return _delete_together(keys)
     except (ProtectedError, RestrictedError):
@@ -121,7 +121,7 @@ def _delete(keys: list[Any]) -> int:
 def _delete_together(keys: list[Any]) -> int:
     with transaction.atomic(using=write_db()):
         daily_counts.keep(keys)
-        # MariaDB checks row by row: no message may point to another one of the same DELETE.
+        # MariaDB checks row by row, so no message may point to another one of the same DELETE.
         rows(keys).exclude(resend_of=None).update(resend_of=None)
         return rows(keys).delete()[1].get(SmsMessage._meta.label, 0)
 
