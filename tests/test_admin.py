@@ -498,7 +498,7 @@ def test_a_paused_provider_is_not_asked_and_the_page_says_until_when(boss, provi
 def test_pressing_twice_sends_once(boss, provider):
     message = make()
     post(boss, "send", message)
-    assert post(boss, "send", message)[0].startswith("Passed over: 1 message")
+    assert post(boss, "send", message)[0].startswith("Skipped: 1 message")
     assert provider.sends == 1 and history(message) == ["Sent."]
 
 
@@ -516,7 +516,7 @@ def test_who_loses_a_race_is_reported_so_and_sees_no_error_page(boss, provider):
         texts = post(boss, "send", first, second)
     finally:
         sms_sent.disconnect(claim_second)
-    assert [text.split(":")[0] for text in texts] == ["Sent", "Passed over"]
+    assert [text.split(":")[0] for text in texts] == ["Sent", "Skipped"]
     assert provider.sends == 1 and history(second) == []
 
 
@@ -527,7 +527,7 @@ def test_more_than_a_handful_is_queued_with_a_history_each(boss, settings):
     assert texts[0].startswith("Queued for sending: 3 messages") and not outbox
     assert SmsMessage.objects.filter(status=Status.QUEUED).count() == 3
     assert all(history(draft)[0].startswith("Queued for sending") for draft in drafts)
-    assert post(boss, "send", *drafts)[0].startswith("Passed over: 3 messages")
+    assert post(boss, "send", *drafts)[0].startswith("Skipped: 3 messages")
     assert LogEntry.objects.count() == 3
 
 
@@ -594,10 +594,10 @@ def test_refresh_of_many_is_left_to_the_worker(boss, settings):
 
 def test_it_was_sent_is_a_persons_word(boss):
     message = make("unknown")
-    assert post(boss, "confirm_sent", message)[0].startswith("Noted as sent")
+    assert post(boss, "confirm_sent", message)[0].startswith("Marked as sent")
     message.refresh_from_db()
     assert message.status == Status.SENT and not outbox
-    assert history(message) == ["Said: it was sent."]
+    assert history(message) == ["Marked as sent."]
 
 
 def test_send_again_makes_a_new_message_once(boss):
@@ -607,7 +607,7 @@ def test_send_again_makes_a_new_message_once(boss):
     assert (again.status, again.created_by) == (Status.QUEUED, boss.user)
     assert history(message) == [f"Sent again as message {again.pk}."]
     assert history(again) == [f"Made to send message {message.pk} again."]
-    assert post(boss, "resend", message)[0].startswith("Passed over")
+    assert post(boss, "resend", message)[0].startswith("Skipped")
     assert SmsMessage.objects.count() == 2
 
 
@@ -626,7 +626,10 @@ def test_cancel_takes_drafts_and_queued_messages_out(boss, settings, most):
     settings.SMSKA_SEND_AT_ONCE = most
     messages = [make(), make("queued"), make("sent")]
     texts = post(boss, "cancel", *messages)
-    assert [text[:23] for text in texts] == ["Cancelled: 2 messages (", "Passed over: 1 message "]
+    assert [text.split(" (")[0] for text in texts] == [
+        "Cancelled: 2 messages",
+        "Skipped: 1 message",
+    ]
     statuses = SmsMessage.objects.order_by("pk").values_list("status", flat=True)
     assert list(statuses) == ["cancelled", "cancelled", "sent"]
     assert [history(message) for message in messages] == [["Cancelled."], ["Cancelled."], []]

@@ -1,4 +1,4 @@
-"""The admin's confirmation pages, and what their POST does."""
+"""The confirmation pages of the admin's actions, and their POST."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import conf
 from ..models import SmsMessage, rows, write_db
 from . import permissions
 from .actions import (
     ACTIONS,
-    LISTED,
+    MAX_ITEMS_SHOWN,
     SKIPPED,
     Action,
+    Mode,
     Outcome,
     Plan,
     crashed,
@@ -41,7 +41,7 @@ from .guard import GuardedAdmin
 
 logger = logging.getLogger(__name__)
 
-BATCH = 1000  # messages per transaction
+BATCH_MESSAGES = 1000  # per transaction
 
 
 class ActionAdmin(GuardedAdmin):
@@ -62,8 +62,9 @@ class ActionAdmin(GuardedAdmin):
 
     def summary(self, outcome: Outcome, keys: list[int]) -> str:
         number = ngettext("%s message", "%s messages", len(keys)) % len(keys)
-        links = format_html_join(", ", "{}", ((self.link_to(key, key),) for key in keys[:LISTED]))
-        more = "…" if len(keys) > LISTED else ""
+        shown = keys[:MAX_ITEMS_SHOWN]
+        links = format_html_join(", ", "{}", ((self.link_to(key, key),) for key in shown))
+        more = "…" if len(keys) > len(shown) else ""
         return format_html("{}: {} ({}{}). {}", outcome.what, number, links, more, outcome.why)
 
     def own_urls(self) -> list[URLPattern]:
@@ -82,7 +83,7 @@ class ActionAdmin(GuardedAdmin):
         return view
 
     def action_view(self, request: HttpRequest, action: Action) -> HttpResponse:
-        """GET shows what would be done with the messages ``pks``; POST does it."""
+        """Answer GET by what would be done with the messages ``pks``, and do it by POST."""
         if not self.may(request, action.permission):
             raise PermissionDenied
         if request.method != "POST":
@@ -106,9 +107,8 @@ class ActionAdmin(GuardedAdmin):
         self, request: HttpRequest, action: Action, chosen: QuerySet[SmsMessage]
     ) -> HttpResponse:
         plan = Plan(action, chosen)
-        if plan.too_many:
-            words = gettext("Choose at most %s messages, for example by a filter.") % plan.limit
-            self.message_user(request, words, messages.ERROR)
+        if plan.mode is Mode.REFUSED:
+            self._refuse(request, action)
             return HttpResponseRedirect(self.with_filters(request, self.url("changelist")))
         listed = list(chosen.filter(pk__in=plan.first))
         if not all(self.may(request, action.permission, message) for message in listed):
@@ -135,13 +135,21 @@ class ActionAdmin(GuardedAdmin):
             back_url=self.with_filters(request, back),
         )
 
+    def _refuse(self, request: HttpRequest, action: Action) -> None:
+        text = gettext("Choose at most %s messages, for example by a filter.") % action.most
+        self.message_user(request, text, messages.ERROR)
+
     def carry_out(self, request: HttpRequest, action: Action, keys: list[int]) -> None:
-        """Do the action, note it in each message's history, and tell what became of how many."""
-        at_once = action.hand_over is None or len(keys) <= conf.send_at_once()
-        work = self._one_by_one if at_once else self._in_bulk
+        """Do the action, note it in the history of each message, and report the outcomes."""
+        mode = action.mode(len(keys))
+        if mode is Mode.REFUSED:
+            self._refuse(request, action)
+            return
+        work = self._one_by_one if mode is Mode.NOW else self._in_bulk
         groups: dict[Outcome, list[int]] = defaultdict(list)
-        for start in range(0, len(keys), BATCH):
-            for key, outcome in self._outcomes(work, request, action, keys[start : start + BATCH]):
+        for start in range(0, len(keys), BATCH_MESSAGES):
+            batch = keys[start : start + BATCH_MESSAGES]
+            for key, outcome in self._outcomes(work, request, action, batch):
                 groups[outcome].append(key)
         for outcome, done in groups.items():
             self.message_user(request, self.summary(outcome, done), outcome.level)
@@ -151,8 +159,8 @@ class ActionAdmin(GuardedAdmin):
     def _outcomes(
         self, work: Callable[..., Any], request: HttpRequest, action: Action, keys: list[int]
     ) -> Iterator[tuple[int, Outcome]]:
-        """One for each message, also where the database goes away among them: what was sent and is
-        paid for must be reported."""
+        """Yield an outcome for each message, also if the database goes away among them, because
+        messages that were sent and are paid for must be reported."""
         left = dict.fromkeys(keys)
         try:
             for key, outcome in work(request, action, keys):
@@ -189,7 +197,8 @@ class ActionAdmin(GuardedAdmin):
         """Hand over those that fit, in one transaction; return their keys."""
         assert action.hand_over is not None
         with transaction.atomic(using=write_db()):
-            chosen = self._chosen(request, keys).filter(status__in=action.handed_from)
+            possible = action.statuses_in(Mode.QUEUE)
+            chosen = self._chosen(request, keys).filter(status__in=possible)
             fit = [
                 message
                 for message in chosen.select_for_update().only("pk", "to", "status")

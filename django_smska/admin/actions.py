@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 from django.contrib import messages
@@ -38,14 +39,14 @@ from .wording import balance_words, error_words, has_no_worker, paused_words
 
 logger = logging.getLogger(__name__)
 
-MAX_KEYS = 100_000  # messages per action: their keys must fit into one POST
-MAX_ONE_BY_ONE = 500  # where each is done by itself, while a person waits
-LISTED = 10  # messages that a page names one by one
+MAX_KEYS = 100_000  # messages per action, because their keys must fit into one POST
+MAX_ONE_BY_ONE = 500  # messages per action that a user waits for and that no worker can do
+MAX_ITEMS_SHOWN = 10  # of a list that a page only begins
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a message. ``history``: what its history says, where that is not the same."""
+    """The result for a message. ``history``: the text in its history, if it is another one."""
 
     what: Any
     why: Any = ""
@@ -57,8 +58,8 @@ class Outcome:
 
 
 SKIPPED = Outcome(
-    _("Passed over"),
-    _("It is queued, being sent or finished, or somebody was faster."),
+    _("Skipped"),
+    _("The message is already queued, being sent or finished."),
     messages.WARNING,
 )
 QUEUED = Outcome(
@@ -66,12 +67,20 @@ QUEUED = Outcome(
 )
 
 
-@dataclass(frozen=True)
-class Action:
-    """Something that a person may do with messages of certain statuses.
+class Mode(Enum):
+    """How an action is done."""
 
-    ``do``: does it with one message, while the person waits. ``hand_over``: does it with many, or
-    leaves it to the worker, from the statuses ``handed_from`` and with the outcome
+    NOW = "one message after the other, while the user waits"
+    QUEUE = "all together: the queue, and so the worker, gets them"
+    REFUSED = "not at all, because there are too many"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """Something that a user may do with messages of certain statuses.
+
+    ``do``: does it with one message, while the user waits. ``hand_over``: does it with many, or
+    hands them to the worker, from the statuses ``handed_from`` and with the outcome
     ``handed_over``.
     """
 
@@ -86,9 +95,29 @@ class Action:
     handed_from: frozenset[Status] = frozenset()
     costs: bool = False
 
+    @property
+    def most(self) -> int:
+        """Return the number of messages for which the action is not refused."""
+        return MAX_ONE_BY_ONE if self.hand_over is None else MAX_KEYS
+
+    def mode(self, number: int) -> Mode:
+        """Return how the action is done with this number of messages.
+
+        The confirmation page and its POST both ask here.
+        """
+        if number > self.most:
+            return Mode.REFUSED
+        if self.hand_over is None or number <= conf.send_at_once():
+            return Mode.NOW
+        return Mode.QUEUE
+
+    def statuses_in(self, mode: Mode) -> frozenset[Status]:
+        """Return the statuses of the messages with which it is done in this mode."""
+        return self.handed_from if mode is Mode.QUEUE else self.statuses
+
 
 def _send(message: SmsMessage, user: Any) -> Outcome:
-    # "Now" was written down by the clock of some host.
+    # "Now" was written by the clock of any host.
     later = message.send_after > max(clock.now(), timezone.now())
     if message.status == Status.DRAFT and later:
         return _hand_over(SEND, message)
@@ -115,7 +144,7 @@ def _cancel(message: SmsMessage, user: Any) -> Outcome:
 
 def _confirm_sent(message: SmsMessage, user: Any) -> Outcome:
     sending.confirm_sent(message)
-    return Outcome(_("Noted as sent"), history=gettext("Said: it was sent."))
+    return Outcome(_("Marked as sent"), history=gettext("Marked as sent."))
 
 
 def _resend(message: SmsMessage, user: Any) -> Outcome:
@@ -143,55 +172,57 @@ def _hand_over(action: Action, message: SmsMessage) -> Outcome:
 
 
 SEND = Action(
-    "send",
-    "send",
-    _("Send"),
-    _("Shall this be sent?"),
-    frozenset({Status.DRAFT, Status.QUEUED}),
-    _send,
-    sending.enqueue,
-    QUEUED,
-    frozenset({Status.DRAFT}),
+    name="send",
+    permission="send",
+    label=_("Send"),
+    question=_("Send these messages?"),
+    statuses=frozenset({Status.DRAFT, Status.QUEUED}),
+    do=_send,
+    hand_over=sending.enqueue,
+    handed_over=QUEUED,
+    handed_from=frozenset({Status.DRAFT}),
     costs=True,
 )
 REFRESH = Action(
-    "refresh",
-    "refresh",
-    _("Refresh status"),
-    _("Shall the gateway be asked what became of this?"),
-    frozenset({Status.SENT}),
-    _refresh,
-    delivery.ask_soon,
-    Outcome(_("Left to the worker"), _("It asks for the status on its next pass.")),
-    frozenset({Status.SENT}),
+    name="refresh",
+    permission="refresh",
+    label=_("Refresh status"),
+    question=_("Refresh the status of these messages? The gateway is asked for it."),
+    statuses=frozenset({Status.SENT}),
+    do=_refresh,
+    hand_over=delivery.ask_soon,
+    handed_over=Outcome(_("Left to the worker"), _("It asks for the status on its next pass.")),
+    handed_from=frozenset({Status.SENT}),
 )
 CONFIRM_SENT = Action(
-    "confirm_sent",
-    "resend",
-    _("It was sent"),
-    _("Do you know that the gateway took this? Then it counts as sent."),
-    frozenset({Status.UNKNOWN}),
-    _confirm_sent,
+    name="confirm_sent",
+    permission="resend",
+    label=_("It was sent"),
+    question=_(
+        "Mark these messages as sent? Only do this if you know that the gateway accepted them."
+    ),
+    statuses=frozenset({Status.UNKNOWN}),
+    do=_confirm_sent,
 )
 RESEND = Action(
-    "resend",
-    "resend",
-    _("Send again"),
-    _("Shall the same text be sent once more, as a new message? It is paid for once more."),
-    frozenset(sending.RESENDABLE),
-    _resend,
+    name="resend",
+    permission="resend",
+    label=_("Send again"),
+    question=_("Send the same texts again as new messages? You will be charged again."),
+    statuses=frozenset(sending.RESENDABLE),
+    do=_resend,
     costs=True,
 )
 CANCEL = Action(
-    "cancel",
-    "change",
-    _("Cancel sending"),
-    _("Shall this never be sent? It cannot be undone."),
-    frozenset({Status.DRAFT, Status.QUEUED}),
-    _cancel,
-    sending.cancel,
-    Outcome(_("Cancelled")),
-    frozenset({Status.DRAFT, Status.QUEUED}),
+    name="cancel",
+    permission="change",
+    label=_("Cancel sending"),
+    question=_("Cancel sending these messages? This cannot be undone."),
+    statuses=frozenset({Status.DRAFT, Status.QUEUED}),
+    do=_cancel,
+    hand_over=sending.cancel,
+    handed_over=Outcome(_("Cancelled")),
+    handed_from=frozenset({Status.DRAFT, Status.QUEUED}),
 )
 ACTIONS = (SEND, REFRESH, CONFIRM_SENT, RESEND, CANCEL)
 
@@ -199,10 +230,10 @@ ACTIONS = (SEND, REFRESH, CONFIRM_SENT, RESEND, CANCEL)
 def run_action(
     action: Action, message: SmsMessage, user: Any, may: Callable[[], bool], failing: set[str]
 ) -> Outcome:
-    """Do it with one of many messages and return what became of it, whatever the error.
+    """Do the action with one of many messages and return its outcome, also after any error.
 
-    ``may``: whether this user may do it. ``failing``: the providers that had an error which
-    concerns them; their other messages are not waited for.
+    ``may``: whether this user may do it. ``failing``: the providers that had an error of their
+    own. Their other messages are handed to the worker, if the action can be handed over.
     """
     try:
         if message.status not in action.statuses or not may():
@@ -218,7 +249,7 @@ def run_action(
 
 
 def _apart(do: Callable[[], Outcome]) -> Outcome:
-    """Keep a database error of one message from those of the same transaction, if one is open."""
+    """Run in a savepoint, if a transaction is open, so that an error concerns one message only."""
     if not sending.in_atomic_block():
         return do()
     failure: Exception
@@ -227,13 +258,13 @@ def _apart(do: Callable[[], Outcome]) -> Outcome:
             return do()
         except DatabaseError:
             raise
-        except Exception as error:  # what is stored about it stays stored
+        except Exception as error:  # what was stored about it is not rolled back
             failure = error
     raise failure
 
 
 def crashed(keys: Any, error: Exception) -> Outcome:
-    """Return the outcome of an error that is none of ours. Its text may hold the request."""
+    """Return the outcome of a foreign error. Its text is left out, as it may hold the request."""
     name = type(error).__name__
     logger.error("messages %s: %s", keys, name)
     why = gettext("The program failed (%s). Look at the message before you try again.") % name
@@ -246,7 +277,7 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
     if isinstance(error, ValidationError):
         return Outcome(_("Not done"), " ".join(error.messages), messages.ERROR)
     if isinstance(error, InvalidProvider):
-        why = gettext("The provider “%s” is not set up as it should be: tell your administrator.")
+        why = gettext("The provider “%s” is not set up correctly. Ask your administrator.")
         return Outcome(_("Not done"), why % message.using, messages.ERROR)
     if not isinstance(error, SmsError):
         return crashed(message.pk, error)
@@ -261,50 +292,53 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
     return Outcome(what, why, messages.ERROR)
 
 
-def log(user: Any, affected: Sequence[SmsMessage], words: str) -> None:
-    """Write into the histories. What was done stays done where that fails."""
+def log(user: Any, affected: Sequence[SmsMessage], text: str) -> None:
+    """Write into the histories of the messages. A failure is logged and undoes no action."""
     try:
         with transaction.atomic(using=router.db_for_write(LogEntry)):
-            LogEntry.objects.log_actions(user.pk, affected, CHANGE, words)
+            LogEntry.objects.log_actions(user.pk, affected, CHANGE, text)
     except Exception as error:
         pks = [message.pk for message in affected]
         logger.error("no history entry for messages %s: %s", pks, type(error).__name__)
 
 
 def read_keys(text: str) -> list[int]:
-    """Read ``"17,18"``; what cannot be a key is left out."""
-    return keys_among(text.split(","))[:MAX_KEYS]
+    """Return the keys in ``"17,18"``. One more than any action accepts is enough to refuse it."""
+    return keys_among(text.split(","))[: MAX_KEYS + 1]
 
 
-def keys_among(words: Iterable[str]) -> list[int]:
-    """Return those of the words that can be keys."""
-    return sorted({int(word) for word in words if re.fullmatch(r"[0-9]{1,18}", word)})
+def keys_among(texts: Iterable[str]) -> list[int]:
+    """Return those of the texts that can be keys."""
+    return sorted({int(text) for text in texts if re.fullmatch(r"[0-9]{1,18}", text)})
 
 
 class Plan:
-    """What an action would do with the chosen messages, for people to read before they agree."""
+    """What an action would do with the chosen messages, for users to read before they agree."""
 
     def __init__(self, action: Action, chosen: QuerySet[SmsMessage]) -> None:
         wanted = ("pk", "status", "using", "segments", "send_after")
-        self.limit = MAX_KEYS if action.hand_over is not None else MAX_ONE_BY_ONE
-        found = list(chosen.order_by("pk").values_list(*wanted)[: self.limit + 1])
-        self.too_many = len(found) > self.limit
-        self.chosen = [row[0] for row in found]
+        found = list(chosen.order_by("pk").values_list(*wanted, named=True)[: action.most + 1])
+        self.chosen = [row.pk for row in found]
+        fit = [row for row in found if row.status in action.statuses]
+        possible = action.statuses_in(action.mode(len(fit)))
+        fit = [row for row in fit if row.status in possible]
+        # The POST gets these keys, and asks for the mode of their number again.
+        self.mode = Mode.REFUSED if len(found) > action.most else action.mode(len(fit))
         self.most = conf.send_at_once()
-        fit = [row for row in found if row[1] in action.statuses]
-        if action.hand_over is not None and len(fit) > self.most:
-            fit = [row for row in fit if row[1] in action.handed_from]
-        others = Counter(Status(row[1]).label for row in set(found).difference(fit))
+        others = Counter(Status(row.status).label for row in set(found).difference(fit))
         self.skipped = sorted(others.items())
-        self.number, self.segments = len(fit), sum(row[3] for row in fit)
-        self.first = [row[0] for row in fit[:LISTED]]
-        self.pks = ",".join(str(row[0]) for row in fit)
-        self.handed_over = action.hand_over is not None and self.number > self.most
-        self.later = sum(row[4] > timezone.now() for row in fit)
+        self.number, self.segments = len(fit), sum(row.segments for row in fit)
+        self.first = [row.pk for row in fit[:MAX_ITEMS_SHOWN]]
+        self.pks = ",".join(str(row.pk) for row in fit)
+        self.later = sum(row.send_after > timezone.now() for row in fit)
         self.providers = [
-            _of_provider(alias, [row for row in fit if row[2] == alias])
-            for alias in sorted({row[2] for row in fit})
+            _of_provider(alias, [row for row in fit if row.using == alias])
+            for alias in sorted({row.using for row in fit})
         ]
+
+    @property
+    def handed_over(self) -> bool:
+        return self.mode is Mode.QUEUE
 
 
 def _of_provider(alias: str, found: list[Any]) -> dict[str, Any]:
@@ -312,7 +346,7 @@ def _of_provider(alias: str, found: list[Any]) -> dict[str, Any]:
     return {
         "state": state,
         "number": len(found),
-        "segments": sum(row[3] for row in found),
+        "segments": sum(row.segments for row in found),
         "balance": balance_words(state),
         "paused": paused_words(state),
         "has_no_worker": has_no_worker(state),

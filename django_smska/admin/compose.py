@@ -32,7 +32,7 @@ from ..sms import send_mass_sms
 from ..states import Status
 from . import recipients
 from .action_views import ActionAdmin
-from .actions import LISTED, QUEUED, SEND, Outcome, log
+from .actions import MAX_ITEMS_SHOWN, QUEUED, SEND, Outcome, log
 from .forms import SmsMessageForm
 from .permissions import Unlogged
 from .wording import balance_words, has_no_worker, paused_words
@@ -154,7 +154,7 @@ class ComposeForm(SmsMessageForm):
             self._redisplay(numbers=column.lines)
         if self.recipients.numbers:
             return
-        bad = self.recipients.bad[:LISTED]
+        bad = self.recipients.bad[:MAX_ITEMS_SHOWN]
         if not bad:
             raise ValidationError(_("Enter at least one number."))
         words = gettext("Line %(line)s, “%(written)s”: %(why)s")

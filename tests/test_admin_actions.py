@@ -1,0 +1,70 @@
+"""How an action is done: the confirmation page and its POST agree."""
+
+import pytest
+from django.contrib.auth.models import User
+
+from django_smska.admin import actions
+from django_smska.admin.actions import ACTIONS, Mode
+from django_smska.models import SmsMessage
+from django_smska.sms import outbox
+from tests.test_admin import LIST, choose, make, post
+
+BY_NAME = {action.name: action for action in ACTIONS}
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def boss(client):
+    client.force_login(User.objects.create_superuser("boss"))
+    return client
+
+
+@pytest.fixture(autouse=True)
+def limits(settings, monkeypatch):
+    settings.SMSKA_SEND_AT_ONCE = 2
+    monkeypatch.setattr(actions, "MAX_ONE_BY_ONE", 3)
+    monkeypatch.setattr(actions, "MAX_KEYS", 4)
+
+
+@pytest.mark.parametrize("name", ["send", "refresh", "cancel"])
+def test_few_are_done_now_more_are_queued_and_too_many_are_refused(name):
+    modes = [BY_NAME[name].mode(number) for number in range(6)]
+    assert modes == [*[Mode.NOW] * 3, *[Mode.QUEUE] * 2, Mode.REFUSED]
+
+
+@pytest.mark.parametrize("name", ["confirm_sent", "resend"])
+def test_what_no_worker_does_is_never_queued(name):
+    assert [BY_NAME[name].mode(number) for number in range(5)] == [Mode.NOW] * 4 + [Mode.REFUSED]
+
+
+@pytest.mark.parametrize("drafts", range(1, 5))
+@pytest.mark.parametrize("queued", [0, 1, 3])
+def test_the_post_does_what_the_page_says(boss, drafts, queued):
+    """Also where the queued ones among many are skipped, so that few enough for now are left."""
+    messages = [*(make() for _ in range(drafts)), *(make("queued") for _ in range(queued))]
+    response = choose(boss, "send", *messages)
+    if drafts + queued > 4:
+        assert response.status_code == 302
+        return
+    page, plan = response.content.decode(), response.context["plan"]
+    assert plan.mode is not Mode.REFUSED
+    assert ("while you wait" in page) == (plan.mode is Mode.NOW)
+    texts = boss.post(f"{LIST}send/", {"pks": plan.pks}, follow=True).context["messages"]
+    [text] = map(str, texts)
+    first = "Sent: " if plan.mode is Mode.NOW else "Queued for sending: "
+    assert text.startswith(f"{first}{plan.number} message")
+    assert len(outbox) == (plan.number if plan.mode is Mode.NOW else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "most"), [("send", "draft", 4), ("resend", "unknown", 3)]
+)
+def test_a_post_with_too_many_does_nothing(boss, name, status, most):
+    """No page sends one, but a POST that is written by hand is bounded, too."""
+    messages = [make(status) for _ in range(6)]
+    assert post(boss, name, *messages) == [
+        f"Choose at most {most} messages, for example by a filter."
+    ]
+    assert set(SmsMessage.objects.values_list("status", flat=True)) == {status}
+    assert SmsMessage.objects.count() == 6 and not outbox
