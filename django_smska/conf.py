@@ -86,7 +86,7 @@ def _alias(value: Any) -> str | None:
     return value or None
 
 
-#: Seconds that a claim holds. It must outlast one send.
+#: Seconds that a worker's claim holds. It must outlast one send.
 lease = _duration("SMSKA_LEASE", 120)
 #: Seconds after which an unsent message is no longer sent.
 expires_after = _duration("SMSKA_EXPIRES_AFTER", 24 * 3600)
@@ -100,13 +100,13 @@ keep_for = _duration("SMSKA_KEEP", 180 * 24 * 3600)
 max_attempts = _whole("SMSKA_MAX_ATTEMPTS", 5, 1000)
 #: The longest text, in segments; TS 23.040 can number 255.
 max_segments = _whole("SMSKA_MAX_SEGMENTS", 10, 255)
-#: How many messages the admin sends while a person waits.
+#: Messages that the admin sends while a person waits; more go into the queue.
 send_at_once = _whole("SMSKA_SEND_AT_ONCE", 5, 1000)
 #: Credits below which the admin warns; 0 for never.
 low_balance = Setting("SMSKA_LOW_BALANCE", 100, _credits, "a number of credits, 0 or above")
-#: The alias in ``TASKS`` of the engine that sends what is queued.
+#: The alias in ``TASKS`` of the task engine that sends what is queued.
 tasks = Setting("SMSKA_TASKS", None, _alias, "an alias of TASKS or None")
-#: Whether a test run keeps all messages in memory.
+#: Whether a test run keeps all messages in memory; False lets it use the configured providers.
 locmem_in_tests = Setting("SMSKA_LOCMEM_IN_TESTS", True, _flag, "True or False")
 
 

@@ -150,7 +150,7 @@ class ProviderFailed(SmsNotSent):
 class SmsOutcomeUnknown(SmsError):
     """The request may have reached the gateway and no clear answer came back.
 
-    Never send such a message again by program: the gateway cannot be asked about it.
+    Never send such a message again automatically, because the gateway cannot be asked about it.
     """
 
     kind = "unknown"

@@ -111,12 +111,12 @@ class BaseSmsBackend:
         return receipt, None
 
     def get_status(self, message: Any) -> Report:
-        """Ask for the delivery report of a message with a ``gateway_id``."""
+        """Poll the delivery report of a message with a ``gateway_id``."""
         text = gettext_noop("This provider gives no delivery reports.")
         raise QueryFailed(text, alias=self.alias)
 
     def get_balance(self) -> Decimal:
-        """Ask for the credits left."""
+        """Return the credits left."""
         raise QueryFailed(gettext_noop("This provider has no balance."), alias=self.alias)
 
     def check(self) -> list[CheckMessage]:

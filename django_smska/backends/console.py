@@ -1,4 +1,4 @@
-"""Writes messages to a stream instead of sending them, for development."""
+"""Write messages to a stream instead of sending them, for development."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _lock = threading.Lock()
 
 
 class SmsBackend(BaseSmsBackend):
-    """OPTIONS: ``stream``, an open text stream; standard output by default."""
+    """Print each message, with its number of segments.
+
+    :param stream: an open text stream; standard output by default
+    """
 
     uses_network = False
 

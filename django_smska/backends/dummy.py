@@ -9,7 +9,7 @@ from .base import BaseSmsBackend
 
 
 class SmsBackend(BaseSmsBackend):
-    """Sends nothing, nowhere."""
+    """Accept each message and throw it away."""
 
     uses_network = False
 

@@ -22,7 +22,9 @@ NONE_OPEN = gettext_noop("None of the providers can be tried just now. Nothing w
 
 
 class SmsBackend(BaseSmsBackend):
-    """OPTIONS: ``providers``, aliases of ``SMS_PROVIDERS`` in the order to try them.
+    """Try several providers in turn, as long as the message was definitely not accepted.
+
+    :param providers: aliases of ``SMS_PROVIDERS`` in the order to try them; required
 
     The next one is tried after an error about the provider (wrong login, no credits, not reached)
     or a temporary one (-3), never after an unknown outcome. The message's ``using`` becomes the

@@ -13,7 +13,10 @@ from .console import as_text
 
 
 class SmsBackend(BaseSmsBackend):
-    """OPTIONS: ``file_path``, the folder; it is made if it does not exist."""
+    """Append each message to a file a day.
+
+    :param file_path: the folder, which is made if it does not exist; required
+    """
 
     uses_network = False
 

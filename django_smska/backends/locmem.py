@@ -14,7 +14,7 @@ outbox: list[Any] = []
 
 
 class SmsBackend(BaseSmsBackend):
-    """Appends a copy of each message to ``django_smska.sms.outbox``.
+    """Append a copy of each message to ``django_smska.sms.outbox``.
 
     Its reports say that every message is delivered, and its balance is 1000 credits.
     """

@@ -36,13 +36,19 @@ _T = TypeVar("_T", Receipt, Report, Decimal)
 
 
 class SmsBackend(BaseSmsBackend):
-    """Sends through SMS-ka over ``requests``.
+    """Send through SMS-ka over ``requests``.
 
-    OPTIONS: ``api_key`` (login) and ``api_password``; ``sender_id``, the sender of messages that
-    name none; ``url``; ``connect_timeout``, ``deadline`` and ``keep_alive`` in seconds; ``proxy``
-    (``http://host:port``); ``ca_bundle`` (path); ``rate``, the most messages in a time, over all
-    workers (``"20/s"``, ``"100/m"``). :class:`django_smska.client.Gateway` describes
-    them.
+    :param api_key: the login; required
+    :param api_password: the password; required
+    :param sender_id: the sender of messages that name none
+    :param url: the gateway's address; ask the provider for one with TLS
+    :param connect_timeout: seconds in which the connection must stand
+    :param deadline: seconds for connection, request and answer together
+    :param keep_alive: seconds that an idle connection may be used again; 0 never uses one again
+    :param proxy: an HTTP proxy, ``http://host:port``; those in the environment are ignored
+    :param ca_bundle: path of a file of CA certificates, instead of those of ``certifi``
+    :param rate: the most messages in a time, over all workers of all hosts: ``"20/s"``,
+        ``"100/m"``, ``"1000/h"``
     """
 
     announces_first_byte = True
