@@ -1,68 +1,242 @@
-"""Pictures of every page, in both languages and themes: ``python -m tests.screenshots FOLDER``.
+"""The pictures of the documentation: ``python -m tests.screenshots`` writes docs/screenshots/*.png.
 
-They are named ``PAGE-LANGUAGE-THEME.png``; with ``--width 360`` they are those of a phone.
+The data, the clock and the browser are the same each time, and so are the pictures.
+``--every FOLDER`` takes one of every page, in both languages and themes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import random
 import tempfile
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from functools import partial
 from itertools import product
 from pathlib import Path
+from unittest import mock
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from tests.chromium import QUIET, find_chromium
-from tests.theme_site import site
 
+DOCS = Path(__file__).parents[1] / "docs/screenshots"
 LIST = "/admin/django_smska/smsmessage/"
+NOW = datetime(2026, 11, 24, 11, 37, tzinfo=timezone.utc)  # a Tuesday
+DAYS = 40
+WIDTH = 1280
+ROWS = 14  # of the list, so that the picture shows all of its page
 
-#: Each page: its address, with the keys of messages by their status.
-PAGES = {
+#: The pages of the documentation: address, with the keys of messages by their status.
+PICTURES = {
     "list": LIST,
-    "needs-a-person": f"{LIST}?needs=attention",
-    "delivered": f"{LIST}{{delivered}}/change/",
-    "failed": f"{LIST}{{failed}}/change/",
-    "unknown": f"{LIST}{{unknown}}/change/",
-    "draft": f"{LIST}{{draft}}/change/",
-    "add": f"{LIST}add/",
+    "message": f"{LIST}{{unknown}}/change/",
     "compose": f"{LIST}compose/",
     "confirm": f"{LIST}send/?pks={{draft}},{{queued}},{{sent}}",
     "statistics": f"{LIST}statistics/",
+}
+PAGES = {
+    **PICTURES,
+    "needs-attention": f"{LIST}?needs=attention",
+    "delivered": f"{LIST}{{delivered}}/change/",
+    "failed": f"{LIST}{{failed}}/change/",
+    "draft": f"{LIST}{{draft}}/change/",
+    "add": f"{LIST}add/",
     "export": f"{LIST}export/",
     "providers": "/admin/django_smska/providerstate/",
 }
 
+TEXTS = (
+    "Ваш заказ № {number} готов. Ждём вас до 21:00 на ул. Ленина, 5.",
+    "Мария, напоминаем: завтра в 14:30 вас ждёт доктор Соколова.",
+    "Your order {number} is ready. We are open until 9 p.m.",
+    "Скидка 15 % на всё до воскресенья. Магазин «Ромашка».",
+    "Курьер приедет сегодня с 18:00 до 20:00. Заказ № {number}.",
+    "Anna, your appointment is tomorrow at 2:30 p.m.",
+)
+NUMBERS = "8 904 176-49-95\n8 (921) 555-03-17\n+7 911 240 88 60\n79046014412"
+#: How messages end, and how many of a thousand.
+ENDS = {"delivered": 951, "rejected": 14, "expired": 17, "unconfirmed": 9, "failed": 9}
+#: The newest messages, the oldest of them first.
+NEWEST = (
+    *("delivered",) * 4,
+    *("unknown", "delivered", "delivered", "failed", "delivered", "rejected", "delivered"),
+    *("draft", "delivered", "sent", "delivered", "sent", "sent", "sending", "queued", "queued"),
+)
 
-def take(folder: Path, width: int) -> None:
+
+@contextmanager
+def site(folder: str):
+    """A site with a shop's forty days, in this process: its address, a session and keys."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.theme_settings"
+    os.environ["DATABASE_URL"] = f"sqlite:///{folder}/pictures.sqlite3"
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"  # Playwright's loop runs in this thread
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+    from django.utils.timesince import timesince
+
+    from django_smska.admin import SmsMessageAdmin
+    from tests.theme_site import listen
+
+    with (
+        mock.patch("django.utils.timezone.now", lambda: NOW),
+        mock.patch("django_smska.clock.now", lambda: NOW),
+        mock.patch("django_smska.admin.wording.timesince", partial(timesince, now=NOW)),
+        mock.patch.object(SmsMessageAdmin, "list_per_page", ROWS),
+        open(os.devnull, "w") as nowhere,
+    ):
+        call_command("migrate", verbosity=0)
+        session, keys = fill()
+        call_command("sms_prune", stdout=nowhere)  # it counts the days for the statistics
+        yield listen(), session, keys
+
+
+def fill() -> tuple[str, dict[str, int]]:
+    from django.conf import settings
+    from django.contrib.auth.models import User
+    from django.test import Client
+
+    from django_smska.models import ProviderState, SmsMessage
+
+    settings.SMS_PROVIDERS["bulk"] = settings.SMS_PROVIDERS["default"]
+    anna = User.objects.create_superuser("anna")
+    client = Client()
+    client.force_login(anna)
+    for alias, balance in (("default", 7464), ("bulk", 1250)):
+        ProviderState.objects.create(
+            alias=alias,
+            balance=Decimal(balance),
+            balance_at=NOW - timedelta(minutes=2),
+            worker_seen_at=NOW,
+        )
+    dice = random.Random(1)
+    messages = [*past(dice), *newest(dice)]
+    for message in messages:
+        message.created_by = anna
+    SmsMessage.objects.bulk_create(messages, batch_size=500)
+    keys = SmsMessage.objects.order_by("pk").values_list("status", "pk")
+    return client.cookies["sessionid"].value, dict(keys)
+
+
+def past(dice: random.Random):
+    """Messages of the days before today, fewer on Sundays, with a mailing now and then."""
+    for day in range(DAYS, 0, -1):
+        morning = NOW.replace(hour=6, minute=0) - timedelta(days=day)
+        number = dice.randint(35, 60) * (1 if morning.weekday() < 6 else 0.4)
+        for _ in range(int(number)):
+            at = morning + timedelta(seconds=dice.randrange(12 * 3600))
+            yield message(dice, at, dice.choices([*ENDS], [*ENDS.values()])[0])
+        for _ in range(90 if day % 11 == 4 else 0):
+            at = morning + timedelta(hours=4, seconds=dice.randrange(600))
+            yield message(dice, at, dice.choices([*ENDS], [*ENDS.values()])[0], using="bulk")
+
+
+def newest(dice: random.Random):
+    for number, status in enumerate(NEWEST):
+        left = len(NEWEST) - number
+        yield message(dice, NOW - timedelta(seconds=left * 10 + left**2 * 11), status)
+
+
+def message(dice: random.Random, at: datetime, status: str, using: str = "default"):
+    from django_smska.exceptions import InvalidRecipient, SmsOutcomeUnknown
+    from django_smska.models import SmsMessage
+    from django_smska.segments import count
+
+    body = TEXTS[3] if using == "bulk" else dice.choice(TEXTS)
+    body = body.format(number=dice.randint(1000, 9999))
+    size = count(body)
+    began = status not in ("draft", "queued")
+    accepted = began and status not in ("sending", "failed", "unknown")
+    ended = status not in ("draft", "queued", "sending", "sent", "unknown")
+    error = {"failed": InvalidRecipient(code="-6"), "unknown": SmsOutcomeUnknown(code="deadline")}
+    seconds = dice.choice((8, 11, 14, 19, 25, 40, 75)) if accepted else 3
+    return SmsMessage(
+        to=f"+79{dice.randint(10**8, 10**9 - 1)}",
+        body=body,
+        using=using,
+        sender="Romashka" if using == "bulk" else "",
+        status=status,
+        segments=size.segments,
+        encoding=size.encoding,
+        created_at=at,
+        send_after=at,
+        expires_at=at + timedelta(days=1),
+        lease_until=NOW + timedelta(days=1),
+        attempts=int(began),
+        sending_at=at + timedelta(seconds=1) if began else None,
+        sent_at=at + timedelta(seconds=2) if accepted else None,
+        finished_at=at + timedelta(seconds=seconds) if ended else None,
+        gateway_id=f"{dice.randrange(16**17):017x}" if accepted else "",
+        error_code=error[status].code if status in error else "",
+        error_text=error[status].words if status in error else "",
+    )
+
+
+# --- the browser ----------------------------------------------------------------------------------
+
+
+#: What of the page is wider than its place, so that a picture would show only a part.
+CUT = """() => [...document.querySelectorAll("*")]
+    .filter(one => one.scrollWidth > one.clientWidth && one.clientWidth > 300
+        && getComputedStyle(one).overflowX !== "visible")
+    .map(one => `${one.tagName}#${one.id}.${one.className}`).join(", ")"""
+
+
+def compose(page: Page) -> None:
+    """Fill in the form: the segments are counted while one types."""
+    page.locator("[name=numbers]").fill(NUMBERS)
+    page.locator("[name=body]").fill(TEXTS[1])
+
+
+def take(pages: dict[str, str], folder: Path, languages, themes, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as own,
-        site(own) as opened,
+        site(own) as (url, session, keys),
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=find_chromium(), args=QUIET) as browser,
     ):
-        for language, theme in product(("en", "ru"), ("light", "dark")):
+        for language, theme in product(languages, themes):
             context = browser.new_context(
-                base_url=opened.url,
-                viewport={"width": width, "height": 800},
+                base_url=url,
+                viewport={"width": WIDTH, "height": 600},
                 locale=language,
                 color_scheme=theme,
                 timezone_id="Europe/Moscow",
             )
-            context.add_cookies([{"name": "sessionid", "value": opened.session, "url": opened.url}])
+            context.add_cookies([{"name": "sessionid", "value": session, "url": url}])
+            # The sidebar is closed, as on a small screen: the list has room for all columns.
+            context.add_init_script("localStorage['django.admin.navSidebarIsOpen'] = 'false'")
             page = context.new_page()
-            for name, address in PAGES.items():
-                answer = page.goto(address.format(**opened.keys))
+            page.clock.set_fixed_time(NOW)
+            for title, address in pages.items():
+                answer = page.goto(address.format(**keys))
                 if answer is None or not answer.ok:
-                    raise SystemExit(f"{name}: no page at {address}")
-                page.screenshot(path=folder / f"{name}-{language}-{theme}.png", full_page=True)
+                    raise SystemExit(f"{title}: no page at {address}")
+                if title == "compose":
+                    compose(page)
+                if cut := page.evaluate(CUT):
+                    raise SystemExit(f"{title}: {cut} does not fit into {WIDTH} pixels")
+                picture = name.format(title=title, language=language, theme=theme)
+                page.screenshot(path=folder / picture, full_page=True)
             context.close()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Make a picture of each page of the admin.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--width", type=int, default=1200, help="in pixels (default: 1200)")
+    parser = argparse.ArgumentParser(description="Make the pictures of the documentation.")
+    parser.add_argument(
+        "--every",
+        type=Path,
+        metavar="FOLDER",
+        help="instead, a picture of every page, in both languages and themes",
+    )
     given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    take(given.folder, given.width)
+    if given.every:
+        each = "{title}-{language}-{theme}.png"
+        take(PAGES, given.every, ("en", "ru"), ("light", "dark"), each)
+    else:
+        take(PICTURES, DOCS, ("en",), ("light",), "{title}.png")

@@ -51,13 +51,22 @@ def site(folder, *, theme="django", gateway_url=""):
 
 def serve():
     """Fill the database and serve it until the input ends."""
-    import threading
-
     import django
 
     django.setup()
-    from django.contrib.staticfiles.handlers import StaticFilesHandler
     from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+    filled = fill()
+    print(json.dumps({"url": listen(), **filled}), flush=True)
+    sys.stdin.read()
+
+
+def listen():
+    """Serve the site in threads of this process; return its address."""
+    import threading
+
+    from django.contrib.staticfiles.handlers import StaticFilesHandler
     from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
     from django.core.wsgi import get_wsgi_application
 
@@ -65,13 +74,10 @@ def serve():
         def log_message(self, *args):
             pass
 
-    call_command("migrate", verbosity=0)
-    shown = fill()
     server = ThreadedWSGIServer(("127.0.0.1", 0), Quiet)
     server.set_app(StaticFilesHandler(get_wsgi_application()))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(json.dumps({"url": f"http://127.0.0.1:{server.server_port}", **shown}), flush=True)
-    sys.stdin.read()
+    return f"http://127.0.0.1:{server.server_port}"
 
 
 def fill():
