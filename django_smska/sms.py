@@ -53,32 +53,36 @@ def send_sms(
     may_wait: bool = False,
     send_after: None = None,
 ) -> SmsMessage:
-    """Store a message and send it before returning.
+    """Store a message, send it, and return it.
 
-    Inside a transaction it is stored, and sent right after the commit; a failure is then seen in
-    its status, in the log and by the signals. A backend that touches no network acts at once.
+    Inside a transaction it is stored, and sent right after the commit. A failure is then seen in
+    its status, in the log and by the signals. A backend without a network acts at once.
 
     No worker sends it later: it ends as *sent*, *failed* or *unknown*, also where its process is
-    killed. With ``may_wait``, a message that was definitely not accepted and may be accepted later
-    stays queued, and no error is raised.
-
-    ``to``: a number in any spelling of :func:`django_smska.numbers.normalize`. ``sender``: the
-    sender ID, empty for the provider's. ``using``: an alias of ``SMS_PROVIDERS``.
-    ``body``, ``sender``: text, or a ``gettext_lazy`` text. ``priority``: a whole number from -32767
-    to 32767; higher goes first. ``created_by``: a user, such as ``request.user``; one who is not
-    logged in counts as ``None``. ``idempotency_key``: the same key again returns the first message
-    and sends nothing; with another number or text it raises ``ValidationError``. ``send_after`` is
-    refused: use :func:`queue_sms`.
+    killed.
 
     Two messages to one number may be in flight at once, so that they may arrive in either order.
     Where the order matters, send the second when the first is *delivered* (``sms_status_changed``).
 
-    Raises before anything is stored: ``ValidationError``, ``InvalidProvider``, and ``SmsNotSent``
-    with the code "paused" while the provider is paused; its text says until when.
-
-    Raises ``SmsNotSent`` where it was definitely not sent. The stored message is then *failed*, and
-    sending again is safe. Raises ``SmsOutcomeUnknown`` where it may have been sent; do not send it
-    again. Errors carry the message's primary key as ``sms``.
+    :param to: a number in any spelling of :func:`django_smska.numbers.normalize`
+    :param body: the text, or a ``gettext_lazy`` text
+    :param sender: the sender ID; empty for the provider's
+    :param using: an alias of ``SMS_PROVIDERS``
+    :param expires_at: not sent after this time; by default ``SMSKA_EXPIRES_AFTER`` from now
+    :param priority: a whole number from -32767 to 32767; higher goes first
+    :param idempotency_key: the same key again returns the first message and sends nothing
+    :param created_by: a user, such as ``request.user``; one who is not logged in counts as ``None``
+    :param may_wait: leave the message in the queue, and raise nothing, where it was definitely not
+        accepted and may be accepted later
+    :param send_after: refused with ``TypeError``, because it belongs to :func:`queue_sms`
+    :raises ValidationError: for a number, text, key or time that cannot be used, and for a key that
+        has another number or text; nothing is stored
+    :raises InvalidProvider: for an unknown alias or a wrong entry; nothing is stored
+    :raises SmsNotSent: where it was definitely not sent. The stored message is *failed*, and
+        sending again is safe. With the code "paused" nothing is stored, and the text says until
+        when the provider is paused.
+    :raises SmsOutcomeUnknown: where it may have been sent: do not send again. Errors carry the
+        message's primary key as ``sms``.
     """
     message = SmsMessage(
         to=to, body=cast(Any, body), sender=cast(Any, sender), using=using, expires_at=expires_at,
@@ -135,14 +139,18 @@ def queue_sms(
     idempotency_key: str | None = None,
     created_by: Any = None,
 ) -> SmsMessage:
-    """Store a message for a worker (``manage.py sms_worker``, or those of the task engine that
-    ``SMSKA_TASKS`` names) to send; never wait for the network.
+    """Store a message for a worker to send, and return it. Never wait for the network.
 
-    ``send_after``: not before this time. ``expires_at``: not after this time, by default
-    ``SMSKA_EXPIRES_AFTER`` after ``send_after``. The rest is as with :func:`send_sms`.
+    Workers are ``manage.py sms_worker``, or those of the task engine that ``SMSKA_TASKS`` names.
 
     Messages leave by priority and time, but the order to one number is not kept: two may be in
     flight at once, and one that is tried again comes later.
+
+    :param send_after: not sent before this time; by default now
+    :param expires_at: not sent after this time; by default ``SMSKA_EXPIRES_AFTER`` after
+        ``send_after``
+
+    The rest is as with :func:`send_sms`.
     """
     message = SmsMessage(
         to=to, body=cast(Any, body), sender=cast(Any, sender), using=using,
@@ -167,25 +175,29 @@ def _hand_to_workers(message: SmsMessage) -> None:
 
 
 class Stored(int):
-    """How many messages were stored; ``errors`` has ``(row number from 0, ValidationError)`` of
-    those that were not, the first thousand, and ``bad`` their number."""
+    """The number of messages that were stored.
+
+    ``errors``: ``(row number from 0, ValidationError)`` of those that were not, the first thousand.
+    ``bad``: how many were not.
+    """
 
     errors: list[tuple[int, ValidationError]]
     bad: int
 
 
 def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Stored:
-    """Store many messages for the workers; return how many, as an int with ``errors``.
+    """Store many messages for the workers; return how many, as a :class:`Stored`.
 
-    ``messages``: ``(number, text)`` pairs or unsaved ``SmsMessage`` objects, from any iterable; no
-    more than a batch of it is held in memory. ``using``: the provider for all of them. Raises
-    ``TypeError`` where no row at all is of such a kind.
-
-    A row that is not valid is skipped, logged, and listed in ``errors`` of the result; the
-    others are stored. Of messages with an idempotency key that is stored already, nothing is stored
+    A row that is not valid is skipped, logged, and listed in ``errors`` of the result; the others
+    are stored. Of messages with an idempotency key that is stored already, nothing is stored
     again; one with another number or text is not valid. Everything is stored in one transaction: if
     the iterable or the database fails on the way, nothing is stored, and the call can be repeated
     without a duplicate.
+
+    :param messages: ``(number, text)`` pairs or unsaved ``SmsMessage`` objects, from any iterable;
+        no more than a batch of it is held in memory
+    :param using: the provider for all of them
+    :raises TypeError: where no row at all is of such a kind
     """
     if isinstance(messages, (str, bytes)):
         raise TypeError(f"send_mass_sms takes an iterable of {ROW}.")

@@ -29,7 +29,6 @@ highlight_language = "text"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signatures are read by people; py.typed serves the programs
-autodoc_preserve_defaults = True
 
 html_theme = "furo" if find_spec("furo") else "alabaster"
 html_title = f"django-smska {release}"

@@ -10,6 +10,7 @@ import argparse
 import os
 import random
 import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -192,7 +193,23 @@ def compose(page: Page) -> None:
     page.locator("[name=body]").fill(TEXTS[1])
 
 
-def take(pages: dict[str, str], folder: Path, languages, themes, name: str) -> None:
+#: What is taken: title of the page, language, theme, and the picture's name.
+Shot = tuple[str, str, str, str]
+
+
+def of_the_docs() -> Iterator[Shot]:
+    for title in PICTURES:
+        yield title, "en", "light", f"{title}.png"
+    for title in ("list", "message"):  # of the administrator's guide, which is in Russian
+        yield title, "ru", "light", f"{title}-ru.png"
+
+
+def every() -> Iterator[Shot]:
+    for language, theme, title in product(("en", "ru"), ("light", "dark"), PAGES):
+        yield title, language, theme, f"{title}-{language}-{theme}.png"
+
+
+def take(shots: Iterable[Shot], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as own,
@@ -200,7 +217,7 @@ def take(pages: dict[str, str], folder: Path, languages, themes, name: str) -> N
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=find_chromium(), args=QUIET) as browser,
     ):
-        for language, theme in product(languages, themes):
+        for title, language, theme, name in shots:
             context = browser.new_context(
                 base_url=url,
                 viewport={"width": WIDTH, "height": 600},
@@ -213,16 +230,14 @@ def take(pages: dict[str, str], folder: Path, languages, themes, name: str) -> N
             context.add_init_script("localStorage['django.admin.navSidebarIsOpen'] = 'false'")
             page = context.new_page()
             page.clock.set_fixed_time(NOW)
-            for title, address in pages.items():
-                answer = page.goto(address.format(**keys))
-                if answer is None or not answer.ok:
-                    raise SystemExit(f"{title}: no page at {address}")
-                if title == "compose":
-                    compose(page)
-                if cut := page.evaluate(CUT):
-                    raise SystemExit(f"{title}: {cut} does not fit into {WIDTH} pixels")
-                picture = name.format(title=title, language=language, theme=theme)
-                page.screenshot(path=folder / picture, full_page=True)
+            answer = page.goto(PAGES[title].format(**keys))
+            if answer is None or not answer.ok:
+                raise SystemExit(f"{title}: no page at {PAGES[title]}")
+            if title == "compose":
+                compose(page)
+            if cut := page.evaluate(CUT):
+                raise SystemExit(f"{name}: {cut} does not fit into {WIDTH} pixels")
+            page.screenshot(path=folder / name, full_page=True)
             context.close()
 
 
@@ -235,8 +250,4 @@ if __name__ == "__main__":
         help="instead, a picture of every page, in both languages and themes",
     )
     given = parser.parse_args()
-    if given.every:
-        each = "{title}-{language}-{theme}.png"
-        take(PAGES, given.every, ("en", "ru"), ("light", "dark"), each)
-    else:
-        take(PICTURES, DOCS, ("en",), ("light",), "{title}.png")
+    take(every(), given.every) if given.every else take(of_the_docs(), DOCS)

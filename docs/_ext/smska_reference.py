@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -64,24 +64,29 @@ def as_number(value: Any) -> Any:
 
 
 class Fields(Generated):
+    """The fields of the model; what each means stands in the page, a line for each."""
+
+    has_content = True
+
     def text(self) -> str:
+        meanings = dict(line.split(": ", 1) for line in self.content if line)
+        fields = {field.name: field for field in SmsMessage._meta.concrete_fields}
+        if wrong := fields.keys() ^ meanings.keys():
+            raise self.error(f"Fields without a meaning, or the other way round: {sorted(wrong)}")
         rows = [
-            (f"``{field.name}``", field.get_internal_type(), " ".join(meaning(field)))
-            for field in SmsMessage._meta.concrete_fields
+            (f"``{name}``", fields[name].get_internal_type(), meaning)
+            for name, meaning in meanings.items()
         ]
-        return table(("field", "type", "meaning"), rows, "25 25 50")
-
-
-def meaning(field: Any) -> Iterator[str]:
-    yield f"{field.verbose_name}."
-    if field.help_text:
-        yield str(field.help_text)
+        return table(("field", "type", "meaning"), rows, "20 25 55")
 
 
 class Faults(Generated):
     def text(self) -> str:
-        rows = [(f"``{name}``", kind.group, kind.on) for name, kind in FAULTS.items()]
-        return table(("fault", "group", "meant for"), rows, "40 40 20")
+        groups: dict[str, list[str]] = defaultdict(list)
+        for name, kind in FAULTS.items():
+            groups[kind.group].append(f"``{name}``")
+        rows = [(group, ", ".join(names)) for group, names in groups.items()]
+        return table(("group", "faults"), rows, "20 80")
 
 
 # --- commands -------------------------------------------------------------------------------------
@@ -189,9 +194,19 @@ def words_of(nodes: list[ast.expr], constants: dict[str, ast.expr]) -> str:
 PARAMETER = re.compile(r"^(\w+(?:, \w+)*) -- ")
 
 
-def parameters(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Make lists of parameters of the lines ``name -- meaning`` in the test kit's docstrings."""
-    lines[:] = [PARAMETER.sub(r":param \1: ", line) for line in lines]
+def of_the_test_kit(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Put its docstrings into reStructuredText: lists of ``name -- meaning``, and code that is only
+    indented."""
+    if not name.startswith("django_smska.testing"):
+        return
+    written, lines[:] = list(lines), []
+    for number, line in enumerate(written):
+        begins = line.startswith("    ") and not written[number - 1]
+        if begins and not "".join(lines[-2:]).startswith("    "):
+            lines += ["::", ""]
+        lines.append(PARAMETER.sub(r":param \1: ", line))
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -200,5 +215,5 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("smska-faults", Faults)
     app.add_directive("smska-command", Command)
     app.add_directive("smska-check", Check)
-    app.connect("autodoc-process-docstring", parameters)
+    app.connect("autodoc-process-docstring", of_the_test_kit)
     return {"parallel_read_safe": True}
