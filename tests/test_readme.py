@@ -63,6 +63,6 @@ def test_the_code_of_the_guide_compiles():
 def test_links_lead_to_files(name):
     path = ROOT / name
     text = path.read_text(encoding="utf-8")
-    targets = re.findall(r"<([^<>\s:]+)>`_|^ *\.\. image:: (\S+)", text, re.M)
+    targets = re.findall(r"<([^<>\s:]+)>`__?|^ *\.\. image:: (\S+)", text, re.M)
     missing = [one for one in map("".join, targets) if not (path.parent / one).is_file()]
     assert missing == []
