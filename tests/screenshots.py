@@ -173,7 +173,7 @@ def message(dice: random.Random, at: datetime, status: str, using: str = "defaul
         finished_at=at + timedelta(seconds=seconds) if ended else None,
         gateway_id=f"{dice.randrange(16**17):017x}" if accepted else "",
         error_code=error[status].code if status in error else "",
-        error_text=error[status].words if status in error else "",
+        error_text=str(error[status]) if status in error else "",
     )
 
 
@@ -193,7 +193,7 @@ def compose(page: Page) -> None:
     page.locator("[name=body]").fill(TEXTS[1])
 
 
-#: What is taken: title of the page, language, theme, and the picture's name.
+#: One picture: title of the page, language, theme, and the picture's name.
 Shot = tuple[str, str, str, str]
 
 

@@ -6,42 +6,9 @@ import re
 
 import pytest
 
-from tests.documents import CHANGELOG, CODE, DOCUMENTS, GUIDE, ROOT, blocks
+from tests.documents import CHANGELOG, DOCUMENTS, GUIDE, ROOT, blocks
 
 README = DOCUMENTS["README"]
-
-#: Words that a reader with English as a second language misreads, and what to write instead.
-WRONG = {
-    r"surely": "definitely",
-    r"deeds?": "action",
-    r"shall": "a plain statement",
-    r"told|tells?": "reported, says",
-    r"taken|took": "accepted",
-    r"anew": "again",
-    r"meanwhile": "in the meantime",
-    r"cures?": "fix",
-    r"ill|ails?|ailing": "failing",
-    r"nobody|somebody": "worker, caller, process",
-    r"by itself|by themselves": "automatically",
-    r"in the air": "in flight",
-    r"leave (?:to|of)": "permission",
-}
-
-
-def prose(text):
-    """The text without its code."""
-    return re.sub(r"``.*?``|^ +\$? ?python.*$", "", CODE.sub("", text), flags=re.S | re.M)
-
-
-@pytest.mark.parametrize("name", [*DOCUMENTS, "CHANGELOG"])
-def test_plain_words(name):
-    text = prose(CHANGELOG if name == "CHANGELOG" else DOCUMENTS[name])
-    found = {
-        f"{match[0]}: write {better}"
-        for wrong, better in WRONG.items()
-        for match in re.finditer(rf"\b(?:{wrong})\b", text, re.I)
-    }
-    assert found == set()
 
 
 def test_it_can_be_read_in_one_go():

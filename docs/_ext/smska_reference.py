@@ -191,7 +191,7 @@ def words_of(nodes: list[ast.expr], constants: dict[str, ast.expr]) -> str:
 
 # --- docstrings -----------------------------------------------------------------------------------
 
-PARAMETER = re.compile(r"^(\w+(?:, \w+)*) -- ")
+PARAMETER = re.compile(r"^(\w+(?:, \w+)*) -- (.*)")
 
 
 def of_the_test_kit(
@@ -206,7 +206,11 @@ def of_the_test_kit(
         begins = line.startswith("    ") and not written[number - 1]
         if begins and not "".join(lines[-2:]).startswith("    "):
             lines += ["::", ""]
-        lines.append(PARAMETER.sub(r":param \1: ", line))
+        match = PARAMETER.match(line)
+        if match:
+            lines += [f":param {name}: {match[2]}" for name in match[1].split(", ")]
+        else:
+            lines.append(line)
 
 
 def setup(app: Any) -> dict[str, bool]:
