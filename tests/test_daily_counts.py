@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_smska import daily_counts
+from django_smska.management.commands import sms_prune
 from django_smska.models import SmsDay, SmsDayCount, SmsMessage
 from django_smska.states import FINAL, Status
 
@@ -237,30 +238,46 @@ class TestAgain:
         assert not any("GROUP BY" in query["sql"] for query in queries)
 
 
-@pytest.mark.django_db(transaction=True)
-def test_many_at_once_double_nothing():
-    for day in range(10):
-        make("delivered", 5, at=NOW - timedelta(days=day), after=1)
-    errors = []
+def at_once(*functions):
+    """Call each function in a thread with a connection of its own; return their errors."""
+    start, errors = threading.Barrier(len(functions)), []
 
-    def count():
+    def call(function):
         try:
-            daily_counts.catch_up()
+            start.wait()
+            function()
         except Exception as error:
             errors.append(error)
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=count) for _ in range(4)]
+    threads = [threading.Thread(target=call, args=[function]) for function in functions]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not errors
-    assert SmsDay.objects.count() == 10
-    assert {messages(day)["delivered"] for day in SmsDay.objects.values_list("day", flat=True)} == {
-        5
-    }
+    return errors
+
+
+def prune(*options):
+    call_command("sms_prune", *options, stdout=StringIO())
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("pruners", [0, 1, 2])
+def test_many_at_once_double_nothing(monkeypatch, pruners):
+    """Each prune has several batches, which begin in the middle of a day."""
+    monkeypatch.setattr(sms_prune, "BATCH_MESSAGES", 7)
+    every = [TODAY - timedelta(days=200 + number) for number in range(10)]
+    for number, sender in enumerate(["Shop", "shop", ""] * len(every)):
+        make("delivered", 5, at=NOW - timedelta(days=209 - number // 3), after=1, sender=sender)
+    assert at_once(*[daily_counts.catch_up] * 3, *[prune] * pruners) == []
+    daily_counts.catch_up()
+    assert SmsMessage.objects.exists() == (not pruners)
+    for day in every:
+        counted = SmsDayCount.objects.filter(day=day)
+        assert counted.aggregate(Sum("messages"))["messages__sum"] == 15
+    assert set(SmsDay.objects.filter(day__in=every).values_list("settled", flat=True)) == {True}
 
 
 NEVER_WAIT = {
@@ -318,16 +335,13 @@ class TestCountAndPruneAtOnce:
         SmsDay.objects.create(day=day)
         return day
 
-    def prune(self):
-        call_command("sms_prune", stdout=StringIO())
-
     def test_what_is_being_counted_is_not_pruned(self, day):
-        wrapper, results = after("GROUP BY", lambda: is_locked_out(self.prune))
+        wrapper, results = after("GROUP BY", lambda: is_locked_out(prune))
         with wrapper:
             daily_counts.count(day, None)
         assert results == [True]
         assert SmsMessage.objects.count() == 3
-        self.prune()
+        prune()
         assert not SmsMessage.objects.exists()
         assert messages(day) == {"delivered": 3}
 
@@ -339,7 +353,7 @@ class TestCountAndPruneAtOnce:
             'DELETE FROM "django_smska_smsmessage"', lambda: is_locked_out(count)
         )
         with wrapper:
-            self.prune()
+            prune()
         assert results == [True]
         assert messages(day) == {"delivered": 3}
 
@@ -381,9 +395,6 @@ class TestCountAndPruneAtOnce:
 class TestPrune:
     old = NOW - timedelta(days=200)
 
-    def prune(self, *options):
-        call_command("sms_prune", *options, stdout=StringIO())
-
     @pytest.mark.parametrize("counted_before", [True, False])
     def test_numbers_survive(self, clock, counted_before):
         make("delivered", 3, at=self.old, after=7, sender="Shop", segments=2)
@@ -393,7 +404,7 @@ class TestPrune:
         before = numbers(self.old.date())
         if not counted_before:
             SmsDay.objects.all().delete()
-        self.prune()
+        prune()
         assert SmsMessage.objects.count() == 1
         assert numbers(self.old.date()) == before
         clock.forward(days=30)
@@ -401,7 +412,7 @@ class TestPrune:
         daily_counts.catch_up()
         assert messages(self.old.date()) == {"delivered": 4, "failed": 2}
         clock.forward(days=200)
-        self.prune()
+        prune()
         assert not SmsMessage.objects.exists()
         assert messages(self.old.date()) == {"delivered": 4, "failed": 2}
 
@@ -409,7 +420,7 @@ class TestPrune:
         make("delivered", 3, at=self.old, after=7)
         daily_counts.catch_up()
         monkeypatch.setattr(daily_counts, "catch_up", lambda: None)
-        self.prune()
+        prune()
         assert SmsDay.objects.get(day=self.old.date()).counted_at is None
         assert messages(self.old.date()) == {"delivered": 3}
 
@@ -426,7 +437,7 @@ class TestPrune:
 
         pre_delete.connect(protect, SmsMessage)
         try:
-            self.prune()
+            prune()
         finally:
             pre_delete.disconnect(protect, SmsMessage)
         assert SmsMessage.objects.count() == 1
@@ -434,5 +445,5 @@ class TestPrune:
 
     def test_a_dry_run_counts_nothing(self):
         make(at=self.old, after=7)
-        self.prune("--dry-run")
+        prune("--dry-run")
         assert not SmsDay.objects.exists()
