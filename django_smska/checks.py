@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router
+from django.db import DatabaseError, connections, router
 
 from . import conf, fields
 from .checked_backend import CheckedBackend
@@ -18,6 +19,7 @@ from .exceptions import InvalidProvider
 from .models import SmsMessage
 from .providers import DEFAULT_ALIAS, providers
 
+APP = "django_smska"
 TAG = "sms"
 #: What a backend's check() says, and only ``check --deploy`` shows: the gateway's public address is
 #: http://, and a warning at each start is one that is overlooked.
@@ -94,13 +96,159 @@ def _where(alias: str) -> tuple[str, list[Any]]:
 
 @register(Tags.database)
 def check_charsets(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Each database can hold every character, and compares idempotency keys exactly."""
+    """Check that each database holds every character and compares idempotency keys exactly."""
     messages: list[CheckMessage] = []
-    for alias in databases or []:
-        if router.allow_migrate_model(alias, SmsMessage):
-            connection = connections[alias]
-            messages += _check_charsets(connection) + _check_collation(connection)
+    for connection in _of_messages(databases):
+        messages += _check_charsets(connection) + _check_collation(connection)
     return messages
+
+
+def _of_messages(databases: Any) -> Iterator[Any]:
+    """Iterate over the connections to databases that hold messages and can be reached."""
+    for alias in databases or []:
+        if router.allow_migrate_model(alias, SmsMessage) and _why_unreachable(alias) is None:
+            yield connections[alias]
+
+
+def _why_unreachable(alias: str) -> Exception | None:
+    try:
+        connections[alias].ensure_connection()
+    except (DatabaseError, ImproperlyConfigured) as error:
+        return error
+    return None
+
+
+@register(Tags.database)
+def check_databases(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that each database can be asked at all."""
+    asked = [alias for alias in databases or [] if router.allow_migrate_model(alias, SmsMessage)]
+    failures = {alias: _why_unreachable(alias) for alias in asked}
+    return [
+        Warning(
+            f"The database {alias!r} cannot be reached ({type(error).__name__}), so it was not "
+            "checked.",
+            hint=f"Correct DATABASES[{alias!r}], or start the server, and run the check again.",
+            id="smska.W019",
+        )
+        for alias, error in failures.items()
+        if error is not None
+    ]
+
+
+@register(Tags.database)
+def check_durability(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that what each database has committed outlasts a crash of its machine."""
+    messages: list[CheckMessage] = []
+    for connection in _of_messages(databases):
+        look = {"sqlite": _check_sqlite, "postgresql": _check_postgresql, "mysql": _check_innodb}
+        messages += look[connection.vendor](connection) if connection.vendor in look else []
+    return messages
+
+
+@register(Tags.database, deploy=True)
+def check_sqlite_synchronous(
+    app_configs: Any, databases: Any = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Check that a site's SQLite waits for the disk at each commit."""
+    return [
+        _not_durable(connection, "synchronous=NORMAL", _pragma_hint(connection))
+        for connection in _of_messages(databases)
+        if connection.vendor == "sqlite" and _pragma(connection, "synchronous") == 1
+    ]
+
+
+def _check_sqlite(connection: Any) -> list[CheckMessage]:
+    if connection.is_in_memory_db():
+        return []
+    journal = _pragma(connection, "journal_mode")
+    found = [f"journal_mode={journal.upper()}"] if journal in ("off", "memory") else []
+    if _pragma(connection, "synchronous") == 0:
+        found.append("synchronous=OFF")
+    hint = _pragma_hint(connection)
+    return [_not_durable(connection, setting, hint) for setting in found]
+
+
+def _pragma(connection: Any, name: str) -> Any:
+    with connection.cursor() as cursor:
+        return cursor.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _pragma_hint(connection: Any) -> str:
+    return (
+        "Set 'init_command' to 'PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL' in OPTIONS of "
+        f"DATABASES[{connection.alias!r}]."
+    )
+
+
+def _check_postgresql(connection: Any) -> list[CheckMessage]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name FROM pg_settings WHERE setting = 'off' AND name IN"
+            " ('fsync', 'full_page_writes', 'synchronous_commit') ORDER BY name"
+        )
+        found = [name for (name,) in cursor.fetchall()]
+    hint = (
+        "Set {} to on: in postgresql.conf, of the role, of the database, or in OPTIONS of "
+        f"DATABASES[{connection.alias!r}], wherever it was set to off."
+    )
+    return [_not_durable(connection, f"{name}=off", hint.format(name)) for name in found]
+
+
+def _check_innodb(connection: Any) -> list[CheckMessage]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@innodb_flush_log_at_trx_commit")
+        value = cursor.fetchone()[0]
+    messages = _check_engines(connection)
+    if value not in (1, 3):  # MariaDB's 3 is 1 with one more wait for the disk
+        hint = "Set innodb_flush_log_at_trx_commit to 1 in the configuration of the server."
+        setting = f"innodb_flush_log_at_trx_commit={value}"
+        messages.append(_not_durable(connection, setting, hint))
+    return messages
+
+
+def _not_durable(connection: Any, setting: str, hint: str) -> Warning:
+    return Warning(
+        f"The database {connection.alias!r} runs with {setting}: when its machine fails, it may "
+        "lose what it has committed. A message that was sent may then be sent again, and one that "
+        "was stored may be lost.",
+        hint=hint,
+        id="smska.W017",
+    )
+
+
+def _check_engines(connection: Any) -> list[CheckMessage]:
+    """Check that transactions hold for each table, and for those that will be made."""
+    tables = [model._meta.db_table for model in apps.get_app_config(APP).get_models()]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT table_name, engine FROM information_schema.tables WHERE table_schema ="
+            " DATABASE() AND table_name IN %s ORDER BY table_name",
+            [tables],
+        )
+        engines = dict(cursor.fetchall())
+        cursor.execute("SELECT @@default_storage_engine")
+        default = cursor.fetchone()[0]
+    messages: list[CheckMessage] = [
+        _no_transactions(
+            connection, f"keeps {table} in {engine}", f"Run: ALTER TABLE {table} ENGINE=InnoDB;"
+        )
+        for table, engine in engines.items()
+        if engine != "InnoDB"
+    ]
+    if not engines and default != "InnoDB":
+        hint = "Before the first migrate, set 'init_command' to 'SET default_storage_engine=InnoDB'"
+        hint += f" in OPTIONS of DATABASES[{connection.alias!r}]."
+        messages.append(_no_transactions(connection, f"makes tables in {default}", hint))
+    return messages
+
+
+def _no_transactions(connection: Any, words: str, hint: str) -> Warning:
+    return Warning(
+        f"The database {connection.alias!r} {words}, which has no transactions: messages may be "
+        "sent twice or lost.",
+        hint=hint,
+        id="smska.W018",
+    )
 
 
 def _check_charsets(connection: Any) -> list[CheckMessage]:
