@@ -9,12 +9,25 @@ import uuid
 from pathlib import Path
 
 import pytest
+from django.apps import apps
+from django.contrib import admin
 from django.db import connection
 
 from django_smska.testing.gateway import closed_port
 
 ROOT = Path(__file__).parent.parent
-REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/15")
+REDIS_DATABASES = 16  # as many as a Redis has unless it is configured otherwise
+
+
+def redis_url():
+    """Return ``REDIS_URL``, counted on for each further worker of pytest-xdist."""
+    url = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/15")
+    server, _, number = url.rpartition("/")
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return f"{server}/{(int(number) + worker) % REDIS_DATABASES}"
+
+
+REDIS_URL = redis_url()
 
 
 class Engine:
@@ -26,6 +39,7 @@ class Engine:
 
     def __init__(self, settings, gateway):
         self.settings, self.gateway, self.workers = settings, gateway, []
+        self.apps = set(settings.INSTALLED_APPS)
         self.name = f"smska-{uuid.uuid4().hex}"
         self.configuration = {"SMSKA_TASKS": "default", **self.configure()}
         for name, value in self.configuration.items():
@@ -53,6 +67,14 @@ class Engine:
         for worker in self.workers:
             if worker.poll() is None:
                 self.kill(worker)
+        self.leave_the_admin()
+
+    def leave_the_admin(self):
+        """The admin registers the models of an app that is installed, and keeps them."""
+        for app in apps.get_app_configs():
+            for model in app.get_models() if app.name not in self.apps else ():
+                if admin.site.is_registered(model):
+                    admin.site.unregister(model)
 
     def kill(self, worker):
         worker.kill()

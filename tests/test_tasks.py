@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import django
 import pytest
+from django.contrib.auth.models import User
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connection, transaction
@@ -374,6 +375,15 @@ def test_a_missing_framework_is_told_by_a_check(dummy):
     assert error.id == "smska.E008" and FRAMEWORK in error.msg
     assert "django-tasks package" in error.hint
     assert statuses() == {"queued": 1}
+
+
+def test_an_engine_that_was_removed_is_gone_from_the_admin(fresh, provider, settings, client):
+    """The tests that come after those of an engine see the admin that they always see."""
+    usual = settings.INSTALLED_APPS
+    Database(settings, provider).close()
+    settings.INSTALLED_APPS = usual
+    client.force_login(User.objects.create_superuser("boss"))
+    assert client.get("/admin/").status_code == 200
 
 
 def test_an_engine_that_imports_the_tasks_of_every_app_passes_over_ours(dummy):
