@@ -5,15 +5,20 @@ from __future__ import annotations
 import socket
 
 import pytest
+from django.db import connection
 
 from django_smska.testing.gateway import StandInGateway
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+def pytest_report_header():
+    return f"database: {connection.vendor}, {connection.settings_dict['NAME']}"
+
+
 @pytest.fixture(autouse=True)
 def only_loopback(monkeypatch):
-    """No test leaves this machine."""
+    """Refuse each connection to another machine."""
     connect = socket.socket.connect
 
     def guarded(self, address):

@@ -45,6 +45,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "django_smska",
+    "tests",  # for its command flush
 ]
 MIDDLEWARE = [
     "tests.middleware.strict_csp",

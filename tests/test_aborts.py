@@ -29,7 +29,10 @@ SECRETS = (LOGIN, PASSWORD, TEXT, DIGITS)
 HERE = __file__
 
 # A socket that is cut off while it is being made is closed by Python, with a warning.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture(autouse=True)

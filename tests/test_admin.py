@@ -635,6 +635,7 @@ def test_cancel_takes_drafts_and_queued_messages_out(boss, settings, most):
     assert [history(message) for message in messages] == [["Cancelled."], ["Cancelled."], []]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "action, status",
     [

@@ -221,6 +221,7 @@ def test_with_and_without_time_zones(boss, settings, zone):
     assert exported(boss)[0]["Created"] == f"05.03.2026 {'12' if zone else '09'}:00:07"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["_csv", "_xlsx"])
 def test_fifty_thousand_messages_take_a_query_a_batch_and_short_pieces(boss, kind):
     multiply(50_000)
@@ -256,6 +257,7 @@ def multiply(number):
 UNIQUE = ("id", "idempotency_key", "resend_of")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [export.csv_pieces, export.xlsx_pieces])
 def test_the_memory_is_that_of_one_batch(boss, monkeypatch, pieces):
     monkeypatch.setattr(export, "BATCH_ROWS", 200)

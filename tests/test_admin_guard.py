@@ -18,7 +18,7 @@ from django_smska.admin.actions import ACTIONS
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.sms import outbox
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 LIST = "/admin/django_smska/smsmessage/"
 STATES = "/admin/django_smska/providerstate/"

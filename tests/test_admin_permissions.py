@@ -107,6 +107,7 @@ def test_every_url_is_in_the_matrix():
     assert {url.name.removeprefix(NAME) for url in urls if url.name} == set(NEEDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("name", NEEDS)
 def test_get_shows_the_page_or_refuses_and_changes_nothing(log_in, name, role):
@@ -117,6 +118,7 @@ def test_get_shows_the_page_or_refuses_and_changes_nothing(log_in, name, role):
     assert everything() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("name", sorted(OWN))
 def test_post_does_the_action_or_refuses(log_in, name, role):
@@ -177,6 +179,7 @@ def test_every_action_is_listed_too():
     assert set(actions) == {f"{name}_selected" for name in {*OWN, "export"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("action", [*sorted(OWN), "export", "delete"])
 def test_an_action_shows_a_page_to_whom_it_is_offered_and_does_nothing_yet(log_in, action, role):
@@ -202,6 +205,7 @@ def test_the_buttons_of_a_page_are_those_that_the_user_may_press(log_in, status)
     assert '<input type="submit"' not in page and "<textarea" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 def test_post_deletes_only_with_permission_and_only_what_was_never_sent(log_in, role):
     client = log_in(role)
@@ -231,6 +235,7 @@ def test_providers_are_only_read(log_in, role):
     assert ProviderState.objects.get().reason == "funds"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("status", ["draft", "unknown"])
 def test_no_page_shows_a_text_or_a_whole_number_without_its_permission(log_in, role, status):

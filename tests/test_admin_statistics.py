@@ -190,6 +190,7 @@ class TestPage:
     def test_without_a_message_there_is_a_page(self, boss):
         assert boss.get(PAGE, {"days": "365", "by": "week"}).status_code == 200
 
+    @pytest.mark.slow
     def test_the_queries_are_as_few_for_a_year_as_for_a_week(self, boss):
         make(at=NOW - timedelta(days=400), after=1)
         make(after=1)

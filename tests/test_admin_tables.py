@@ -371,6 +371,7 @@ def peak(data):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWOLLEN)
 def test_an_xlsx_that_swells_is_refused_before_it_does(name, read_from_archives, monkeypatch):
     """The bounds are a tenth of the real ones, so that the test is quick."""
@@ -438,6 +439,7 @@ def test_what_is_not_needed_is_not_unpacked(parts, read_from_archives):
     assert sum(read_from_archives) <= 4 * tables.CHUNK_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data, words",
     [

@@ -94,6 +94,7 @@ def holds_a_secret(words):
     return [one for one in (NUMBER[1:], NUMBER[2:], NUMBER[5:], TEXT, "512733") if one in words]
 
 
+@pytest.mark.slow
 def test_the_templates_log_no_number_and_no_text(boss, caplog):
     """For a missing variable Django logs the whole context."""
     caplog.set_level(logging.DEBUG, "django")
@@ -112,6 +113,7 @@ def test_the_templates_log_no_number_and_no_text(boss, caplog):
     assert count > 60
 
 
+@pytest.mark.slow
 def test_no_context_of_our_pages_shows_them_by_its_repr(boss):
     """As for a variable that a theme's template misses."""
     for address, posted in list(pages(boss)):

@@ -23,6 +23,8 @@ from .chaos import Chaos, Log, Nursery, Plan, end_leases, violations
 from .chaos_process import PLANTS, plant
 from .conftest import options
 
+pytestmark = pytest.mark.slow
+
 NUMBER = "+79041764995"
 
 

@@ -95,6 +95,7 @@ PLACES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("error", RAISED[:4], ids=lambda error: type(error).__name__)
 def test_whatever_raises_the_next_provider_goes_on(use, caplog, place, error):
@@ -225,6 +226,7 @@ class Unprintable:
         raise ValueError(SECRET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -355,6 +357,7 @@ NO_REPORTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", NO_REPORTS, ids=lambda one: type(one).__name__)
 def test_a_report_of_no_sense_changes_no_status(use, report):
     use(returns={"get_status": report})

@@ -312,6 +312,7 @@ def during_passes(monkeypatch, *actions):
     return run("sms_worker", "--interval", "0.001")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -373,6 +374,7 @@ def start_worker(gateway):
         worker.stdout.close()
 
 
+@pytest.mark.slow
 @real_sends
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_reported_to_stop_leaves_nothing_in_doubt(gateway, start_worker, end):
@@ -436,6 +438,7 @@ def left():
     return set(SmsMessage.objects.values_list("pk", flat=True))
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 class TestPrune:
     def test_only_what_is_finished_goes(self):
@@ -617,6 +620,7 @@ def test_machines_get_an_object_a_line(db, smsoutbox):
     assert [json.loads(line) for line in out.splitlines()] == [{"note": "Nothing was due."}]
 
 
+@pytest.mark.slow
 @real_sends
 def test_in_a_terminal_there_is_a_bar(gateway, start_worker):
     send_mass_sms([(NUMBER, f"text {n}") for n in range(30)])

@@ -172,6 +172,7 @@ class TestAgain:
         clock.forward(days=365)
         assert self.counted(day.date()) == NOW
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("status", sorted(set(Status) - FINAL))
     def test_an_older_day_less_often(self, clock, status):
         """A draft may be sent after weeks, and a user may decide about an unknown one."""
@@ -395,6 +396,7 @@ class TestCountAndPruneAtOnce:
 class TestPrune:
     old = NOW - timedelta(days=200)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("counted_before", [True, False])
     def test_numbers_survive(self, clock, counted_before):
         make("delivered", 3, at=self.old, after=7, sender="Shop", segments=2)

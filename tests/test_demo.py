@@ -20,6 +20,8 @@ from django_smska.models import SmsMessage
 from django_smska.sms import outbox
 from django_smska.testing.gateway import Fault
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).resolve().parent.parent / "example_project"
 PHONE = "8 904 176-49-95"
 

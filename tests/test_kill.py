@@ -18,6 +18,8 @@ from django_smska.worker import Worker
 
 from .worker_process import STEPS
 
+pytestmark = pytest.mark.slow
+
 NUMBER = "+79041764995"
 MESSAGES = 7
 WIDTH = 4

@@ -77,6 +77,7 @@ def fail_for_one(function, error):
     return failing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
     ("action", "status", "broken", "after"),

@@ -212,6 +212,7 @@ def test_lazy_texts_are_stored_as_they_read_now(provider, function):
     assert (stored(message.pk).body, stored(message.pk).sender) == ("delivered", "sent")
 
 
+@pytest.mark.slow
 def test_lazy_texts_are_typed_as_accepted(tmp_path):
     pytest.importorskip("mypy")
     (tmp_path / "view.py").write_text(
@@ -382,6 +383,7 @@ class TestIdempotencyKeysOfMany:
         assert "-17" not in str(result.errors) + caplog.text
         assert SmsMessage.objects.count() == 3 and every[0].pk and every[5].pk
 
+    @pytest.mark.slow
     def test_the_loser_of_a_race_stores_what_is_left(self, provider):
         """In one batch of many INSERTs, some of which had been done before the conflict."""
         stored = [queue_sms(NUMBER, "text", idempotency_key=f"k{n}") for n in (3, 998)]
@@ -1277,6 +1279,7 @@ class TestAPersonsWord:
 
 
 class TestMassSms:
+    @pytest.mark.slow
     def test_pairs_are_stored_and_queued_in_batches(self, provider, django_assert_max_num_queries):
         # Old SQLite takes 999 parameters a statement: some forty rows.
         with django_assert_max_num_queries(100):

@@ -477,6 +477,7 @@ def body_of(gateway: StandInGateway, fault: Fault) -> bytes:
     return data.partition(b"\r\n\r\n")[2]
 
 
+@pytest.mark.slow
 class TestEveryFault:
     @pytest.mark.parametrize(("name", "accepted"), TRUTHS)
     def test_truth_and_end(self, gateway: StandInGateway, name: str, accepted: bool) -> None:

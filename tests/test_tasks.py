@@ -71,6 +71,7 @@ def each_taken_once(gateway, number):
     }
 
 
+@pytest.mark.slow
 class TestEngines:
     def test_a_queued_message_is_sent_by_a_worker_of_the_engine(self, engine, provider):
         message = queue_sms(NUMBER, "text 0")

@@ -14,6 +14,8 @@ from django.db import transaction
 
 from django_smska.sms import outbox, providers, queue_sms, send_mass_sms, send_sms
 
+pytestmark = pytest.mark.slow
+
 NUMBER = "+79041764995"
 
 

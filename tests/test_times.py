@@ -67,6 +67,7 @@ def make(status="draft", **values):
 # --- rows that are there already
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "bad"),
     [*((TIMES, bad) for bad in UNREADABLE), *(([name], UNREADABLE[0]) for name in TIMES)],
@@ -217,6 +218,7 @@ def test_a_setting_that_no_calendar_holds_is_refused_by_its_name(settings, name,
 # --- forms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Etc/GMT+12", "Europe/Moscow"])
 @pytest.mark.parametrize("use_tz", [True, False])
 @pytest.mark.parametrize("at", ["0001-01-01 00:00", "9999-12-31 23:59", "2199-01-01 12:00"])

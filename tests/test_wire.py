@@ -89,6 +89,7 @@ SEND_FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "accepted"), SEND_FAULTS)
 def test_no_fault_makes_the_wire_lie(name, accepted, gateway):
     said = threading.Event()

@@ -165,6 +165,7 @@ def test_a_database_that_goes_away_in_the_middle_hangs_nobody(provider, monkeypa
     assert statuses() == {"sent": 20}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_connection_that_is_cut_at_any_query_costs_no_lease(provider, after, monkeypatch):
     """Before the database has done the query, or after, so that only its answer is lost."""
@@ -365,6 +366,7 @@ class TestPace:
     def clock(self, monkeypatch):
         return Clock(monkeypatch)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("rate", "window", "seconds"),
         [
@@ -493,6 +495,7 @@ class TestPace:
         assert 0 < one.next_in <= 12.5
         assert not SmsMessage.objects.exclude(token="", status="queued").filter(lease_until=None)
 
+    @pytest.mark.slow
     def test_once_from_cron_waits_for_the_next_time(self, provider, settings):
         self.at_rate(settings, "90/m")
         queue(3)

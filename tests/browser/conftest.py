@@ -6,12 +6,20 @@ Without Chromium or Playwright these tests skip and say so; ``SMSKA_REQUIRE_BROW
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from tests.chromium import QUIET, find_chromium
+
+
+def pytest_collection_modifyitems(items):
+    """Mark all tests of this folder as slow."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("slow")
 
 
 def missing(what):
@@ -22,8 +30,8 @@ def missing(what):
 
 @pytest.fixture(scope="package")
 def chromium():
-    """The browser, one for these tests: Playwright's loop, which runs in this thread, would
-    disturb others."""
+    """Start the browser for these tests only, because Playwright's loop, which runs in this thread,
+    would disturb others."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -42,7 +50,7 @@ def chromium():
 
 @pytest.fixture
 def complaints():
-    """What the browser complained of."""
+    """Return the list of what the browser complained of."""
     return []
 
 
@@ -51,7 +59,7 @@ def look(chromium, live_server, complaints):
     """Return a page of the live server; ``user`` is logged in, if given.
 
     At the test's end: no word on the console, and no request to another host. The answers forbid
-    inline scripts and styles (see ``tests.middleware``), and the console would tell.
+    inline scripts and styles (see ``tests.middleware``), and the console would say so.
     """
     contexts = []
 
