@@ -27,7 +27,8 @@ def main(folder: Path) -> None:
         "not in the wheel either": {"LICENSE"} - {n.rsplit("/", 1)[1] for n in meta},
     }
     print(f"{wheel.name}: {len(in_wheel)} files; {sdist.name}: {len(in_sdist)} files")
-    sys.exit("\n".join(f"{what}: {sorted(names)}" for what, names in problems.items() if names))
+    found = [f"{what}: {sorted(names)}" for what, names in problems.items() if names]
+    sys.exit("\n".join(found) or None)
 
 
 if __name__ == "__main__":
