@@ -120,12 +120,13 @@ def verdict(ratio: float, limit: float, *, at_least: bool = True) -> str:
     return f"{ratio:.2f} ({sign} {limit:g}{'' if met else ', MISSED'})"
 
 
-def child(code: str, *words: object) -> subprocess.Popen[str]:
-    """Another Python process that runs ``code`` on this database, with pipes to talk through."""
+def child(code: str, *words: object, attached: bool = True) -> subprocess.Popen[str]:
+    """Start another Python process that runs ``code``, with pipes to talk through. ``attached``:
+    with Django on this database."""
     from django.db import connection
 
     start = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    start += "import common; common.attach()\n"
+    start += "import common\n" + ("common.attach()\n" if attached else "")
     return subprocess.Popen(
         [sys.executable, "-c", start + code, *map(str, words)],
         cwd=ROOT,

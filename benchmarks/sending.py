@@ -1,19 +1,40 @@
-"""How fast the worker sends stored messages, against a bare pool of requests sessions.
+"""How fast ``sms_worker --once`` sends stored messages, against a bare pool of requests sessions.
 
-The bare pool makes the same requests with the same number of threads, stores nothing and checks
-nothing. Both take turns, and the median of the pairs' ratios counts.
+Both are processes of their own and are timed from outside, from their start to their end. The bare
+pool makes the same requests with the same number of threads, stores nothing and checks nothing.
+They take turns, and the median of the pairs' ratios counts. With ``--rate`` the worker alone is
+timed, and its ratio is to the rate that its provider is configured with.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import common
 
 LIMITS = {0: 0.6, 20: 0.9, 100: 0.9}  # by milliseconds of latency
+WIDTHS = {100: 64}  # by milliseconds of latency, where it is not 16
+RATE_LIMIT = 0.95
 NUMBER = "79041764995"
+BARE = """
+from sending import bare
+bare(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+"""
+WORKER = """
+import io
+from types import SimpleNamespace
+from django.core.management import call_command
+from django.db import connection
+from sending import CountQueries
+common.use(SimpleNamespace(url=sys.argv[1]), rate=sys.argv[3] or None)
+with CountQueries(connection) as counted:
+    call_command("sms_worker", once=True, concurrency=int(sys.argv[2]), stdout=io.StringIO())
+print(counted.number)
+"""
 
 
 def bare(url: str, number: int, width: int) -> None:
@@ -34,39 +55,62 @@ def bare(url: str, number: int, width: int) -> None:
 
 
 def store(number: int) -> None:
-    from django_smska.models import SmsMessage
     from django_smska.sms import send_mass_sms
 
-    SmsMessage.objects.all().delete()
+    common.empty()
     send_mass_sms((f"+{NUMBER}", f"text {n}") for n in range(number))
+    common.analyze()
 
 
-def measure(latency: int, options: object) -> list[object]:
-    from django.db import connection
+def rate_of(number: int, code: str, *words: object) -> tuple[float, str]:
+    """Run ``code`` in a process of its own; return messages a second, and what it printed."""
+    output: list[str] = []
 
-    from django_smska.worker import Worker
+    def run() -> None:
+        process = common.child(code, *words, attached=code is not BARE)
+        output.append(process.communicate()[0])
+        assert process.returncode == 0
 
-    number, width = options.number, options.width  # type: ignore[attr-defined]
-    bares, ours, ratios, queries = [], [], [], 0
-    for _ in range(options.rounds):  # type: ignore[attr-defined]
+    return number / common.seconds(run), output[0]
+
+
+def pairs(latency: int, width: int, options: argparse.Namespace) -> Iterator[tuple[float, ...]]:
+    """Messages a second of the bare pool (or the rate) and of the worker, and its queries."""
+    number = options.number
+    for turn in range(options.rounds):
         with common.Gateway(latency / 1000) as gateway:
             common.use(gateway)
-            bares.append(number / common.seconds(lambda: bare(gateway.url, number, width)))
             store(number)
-            worker = Worker(concurrency=width)
-            with CountQueries(connection) as counted:
-                ours.append(number / common.seconds(worker.send_due))
-            queries = counted.number
+            kinds = [] if options.rate else [(BARE, gateway.url, number, width)]
+            kinds.append((WORKER, gateway.url, width, options.rate))
+            found = [rate_of(number, *kind) for kind in kinds[:: -1 if turn % 2 else 1]]
             taken, texts = gateway.close()
-            assert taken == texts == 2 * number, "a message was lost or sent twice"
-        ratios.append(ours[-1] / bares[-1])
-    ratio = common.verdict(statistics.median(ratios), LIMITS[latency])
+            assert taken == texts == len(kinds) * number, "a message was lost or sent twice"
+        ours, queries = found.pop(0 if turn % 2 else -1)
+        yield (found[0][0] if found else per_second(options.rate)), ours, int(queries)
+
+
+def per_second(rate: str) -> float:
+    from django_smska.backends.base import parse_rate
+
+    number = parse_rate(rate)
+    assert number is not None
+    return number
+
+
+def measure(latency: int, options: argparse.Namespace) -> list[object]:
+    width = options.width or WIDTHS.get(latency, 16)
+    bares, ours, queries = zip(*pairs(latency, width, options), strict=True)
+    ratios = [one / other for one, other in zip(ours, bares, strict=True)]
+    limit = RATE_LIMIT if options.rate else LIMITS[latency]
     return [
         f"{latency} ms",
+        width,
         f"{statistics.median(bares):.0f}/s",
         f"{statistics.median(ours):.0f}/s",
-        ratio,
-        common.verdict(queries / number, 0.5, at_least=False),
+        common.verdict(statistics.median(ratios), limit),
+        " ".join(f"{ratio:.2f}" for ratio in sorted(ratios)),
+        common.verdict(max(queries) / options.number, 0.5, at_least=False),
     ]
 
 
@@ -90,11 +134,12 @@ class CountQueries:
 
 
 if __name__ == "__main__":
-    options = common.arguments(number=10_000, width=16, rounds=3, latency=-1)
+    options = common.arguments(number=8000, width=0, rounds=3, latency=-1, rate="")
     latencies = list(LIMITS) if options.latency < 0 else [options.latency]
     with common.database():
         common.table(
-            f"Sending {options.number} stored messages, {options.width} at once",
-            ["gateway", "bare pool", "worker", "ratio", "queries a message"],
+            f"Sending {options.number} stored messages, process start included",
+            ["gateway", "width", "bare pool" if not options.rate else "rate", "worker", "ratio"]
+            + ["of each pair", "queries a message"],
             [measure(latency, options) for latency in latencies],
         )

@@ -396,6 +396,9 @@ def release(messages: Iterable[SmsMessage], *, tokens: Collection[str] = ()) -> 
     ``tokens``: claims whose messages this process never saw, because the database failed before
     it answered.
     """
+    messages = list(messages)
+    if not (messages or tokens):
+        return 0
     ours = Q(token__in=tokens) | _claims_filter(messages)
     return move(rows().filter(ours), [Status.CLAIMED], Status.QUEUED, **_UNTRIED)
 
@@ -446,7 +449,7 @@ def attempt(
         if not mark(message):
             raise ClaimLost
 
-    theirs: Any = copy(message)  # a third party's class may write on it whatever it likes
+    theirs: Any = _copy(message)  # a third party's class may write on it whatever it likes
     theirs.before_first_byte = begin
     try:
         outcome = _call(backend, theirs)
@@ -456,6 +459,14 @@ def attempt(
         outcome.alias = outcome.alias or backend.alias
         outcome.sms = message.pk
     return outcome
+
+
+def _copy(message: SmsMessage) -> SmsMessage:
+    """Return a shallow copy, as ``copy()`` does in ten times as long through ``__reduce__``."""
+    copied = SmsMessage.__new__(SmsMessage)
+    vars(copied).update(vars(message))
+    copied._state = copy(message._state)
+    return copied
 
 
 def _call(backend: CheckedBackend, message: SmsMessage) -> Outcome:

@@ -26,6 +26,7 @@ LAYERS = (
     {"circuit_breaker", "rate_limit", "daily_counts"},
     {"sending"},
     {"delivery"},
+    {"dispatcher"},
     {"worker"},
     {"tasks"},
     {"sms"},

@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from django_smska import circuit_breaker, clock, rate_limit, sending, worker
+from django_smska import circuit_breaker, clock, dispatcher, rate_limit, sending
 from django_smska.backends.base import parse_rate
 from django_smska.exceptions import GatewayUnreachable, TemporaryFailure
 from django_smska.models import ProviderState, SmsMessage
@@ -114,7 +114,7 @@ def test_threads_make_no_query(provider, monkeypatch):
     assert threads == {threading.current_thread()}
 
 
-def test_requests_are_in_the_air_together(provider):
+def test_requests_are_in_flight_together(provider):
     release = threading.Event()
     provider.script_all(Fault("late", until=release))
     provider.script(1, None)
@@ -142,27 +142,35 @@ def test_the_first_goes_alone_until_the_gateway_has_answered(provider):
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_database_that_goes_away_in_the_middle_hangs_nobody(provider, monkeypatch, concurrency):
-    """Neither a thread that waits for leave, nor the pass; and what was taken is recorded."""
+@pytest.mark.parametrize("queries", [1, 4, 12])
+def test_a_database_that_goes_away_in_the_middle_hangs_nothing(
+    provider, monkeypatch, concurrency, queries
+):
+    """Neither a thread that waits for permission, nor the pass; what was accepted is recorded."""
+    monkeypatch.setattr(sending, "MAX_PERSIST_SECONDS", 0)
     queue(20)
-    mark, calls = sending.mark_sending, []
-
-    def away_for_a_while(messages):
-        calls.append(1)
-        if 2 <= len(calls) <= 4:
-            raise OperationalError("server closed the connection")
-        return mark(messages)
-
-    monkeypatch.setattr(worker.sending, "mark_sending", away_for_a_while)
-    monkeypatch.setattr(worker.sending, "release", away)
     one = Worker(concurrency=concurrency)
-    with pytest.raises(OperationalError):
+    outage = Outage(lambda: provider.sends >= 2, queries)
+    with connection.execute_wrapper(outage), contextlib.suppress(OperationalError):
         one.run_once()
-    monkeypatch.undo()
-    assert statuses()["sent"] == len(provider.accepted) >= 1
-    assert statuses()["sending"] == 0 and statuses()["claimed"] > 0
+    assert not outage.left
+    assert statuses()["sent"] == len(provider.accepted) >= 2
     one.run_once()  # with a database again, it gives its claims back and goes on, before any lease
-    assert statuses() == {"sent": 20}
+    assert statuses() == {"sent": 20} and provider.sends == 20
+
+
+class Outage:
+    """The database fails ``queries`` queries, the first one after ``begins()``."""
+
+    def __init__(self, begins, queries):
+        self.begins, self.left, self.begun = begins, queries, False
+
+    def __call__(self, execute, *args):
+        self.begun = self.begun or self.begins()
+        if self.begun and self.left:
+            self.left -= 1
+            raise OperationalError("server closed the connection")
+        return execute(*args)
 
 
 @pytest.mark.slow
@@ -201,17 +209,12 @@ class Cut:
         raise OperationalError("server closed the connection")
 
 
-def away(*args, **kwargs):
-    raise OperationalError("server closed the connection")
-
-
 def test_a_provider_with_a_long_queue_does_not_hold_up_another(provider, settings, monkeypatch):
     settings.SMS_PROVIDERS["second"] = settings.SMS_PROVIDERS["default"]
     queue(30)
     queue_sms(NUMBER, "second", using="second")
-    monkeypatch.setattr(
-        worker, "TIME_SLICE_SECONDS", 0
-    )  # over at once: each slice sends one all the same
+    # Over at once: each slice sends one all the same.
+    monkeypatch.setattr(dispatcher, "TIME_SLICE_SECONDS", 0)
     Worker(concurrency=1).run_once()
     assert statuses() == {"sent": 31}
     assert [entry.text for entry in provider.accepted].index("second") == 1
@@ -238,22 +241,15 @@ def test_told_to_stop_it_finishes_what_is_in_the_air_and_gives_back_the_rest(pro
     assert not SmsMessage.objects.filter(status="queued").exclude(token="").exists()
 
 
-def test_a_fault_of_the_desk_leaves_no_thread_waiting_and_no_outcome_lost(provider, monkeypatch):
-    real = sending.mark_sending
-    calls = []
+def test_a_bug_in_the_loop_leaves_no_thread_waiting_and_no_outcome_lost(provider):
+    def bug(done):
+        raise RuntimeError("a bug")
 
-    def fails_once(messages):
-        calls.append(1)
-        if len(calls) == 2:
-            raise RuntimeError("a bug")
-        return real(messages)
-
-    monkeypatch.setattr(worker.sending, "mark_sending", fails_once)
     queue(4)
     with pytest.raises(RuntimeError, match="a bug"):
-        Worker(concurrency=1).run_once()
+        Worker(concurrency=1, progress=bug).run_once()
     assert statuses()["sent"] == len(provider.accepted) == 1
-    SmsMessage.objects.exclude(lease_until=None).update(lease_until=timezone.now())
+    assert statuses()["claimed"] == 0
     Worker().run_once()
     assert statuses() == {"sent": 4}
 
@@ -301,20 +297,18 @@ def test_a_group_costs_as_many_queries_as_one(provider, django_assert_num_querie
     assert statuses() == {"sent": 16}
 
 
-def test_never_more_rows_are_in_doubt_than_its_width(provider, monkeypatch):
+def test_never_more_rows_are_in_doubt_than_its_width(provider):
     """Promise 5, at every moment: what is marked and not yet recorded."""
     most = [0]
-    mark = sending.mark_sending
     release = threading.Event()
     provider.script_all(Fault("late", until=release))
     provider.script(1, None)  # the first goes alone
 
-    def spy(messages):
-        marked = mark(messages)
-        most[0] = max(most[0], SmsMessage.objects.filter(status="sending").count())
-        return marked
-
-    monkeypatch.setattr(worker.sending, "mark_sending", spy)
+    def spy(execute, sql, *args):
+        result = execute(sql, *args)
+        if sql.startswith("UPDATE"):
+            most[0] = max(most[0], SmsMessage.objects.filter(status="sending").count())
+        return result
 
     def let_go():
         provider.wait_for(lambda: provider.sends == 6, timeout=30)
@@ -323,7 +317,8 @@ def test_never_more_rows_are_in_doubt_than_its_width(provider, monkeypatch):
     other = threading.Thread(target=let_go)
     other.start()
     queue(60)
-    Worker(concurrency=5).run_once()
+    with connection.execute_wrapper(spy):
+        Worker(concurrency=5).run_once()
     other.join()
     assert most[0] == 5 and statuses() == {"sent": 60}
 

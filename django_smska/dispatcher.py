@@ -1,0 +1,398 @@
+"""Send the due messages of one provider, with many requests in flight.
+
+One thread, the caller's, does all work on the database. The others only wait for the network: they
+ask it for permission right before the first byte, and hand it the outcome. It grants and records in
+groups, so that many requests cost few queries, and because SQLite has one writer.
+
+What it decides by are four plain objects: :class:`Slots`, :class:`rate_limit.RateSlots`,
+:class:`TimeSlice` and :class:`Inbox`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import Error
+
+from . import circuit_breaker, clock, rate_limit, sending
+from .checked_backend import CheckedBackend
+from .exceptions import SmsError
+from .models import SmsMessage, SmsMessageQuerySet
+from .receipts import Receipt
+from .sending import Outcome, Result
+from .states import Status
+
+logger = logging.getLogger(__name__)
+
+TIME_SLICE_SECONDS = 10.0  # for one provider, before others have their turn
+REPORT_SUCCESS_SECONDS = 1.0  # between two reports of success to the circuit breaker
+BATCH_DELAY_SECONDS = 0.001  # that an event waits for others, so that one query serves them all
+MAX_WAIT_SECONDS = 1.0  # for an event: a signal that comes right before the wait does not end it
+CLAIM_USED_UP_SECONDS = 1.0  # a claim that is used up faster is followed by one of twice its size
+MAX_CLAIM = 256  # messages
+
+
+# --- what it decides by: no threads, no queries ---------------------------------------------------
+
+
+class Slots:
+    """Limit the requests in flight to ``width``, and to one until the gateway is proven to work.
+
+    A slot is in use from the moment its message is marked until its outcome is stored, so that a
+    killed process leaves at most ``width`` messages unknown.
+    """
+
+    def __init__(self, width: int, *, proven: bool = False) -> None:
+        self.width = width
+        self.proven = proven
+        self.in_use: set[Any] = set()  # keys of messages
+
+    @property
+    def number(self) -> int:
+        return self.width if self.proven else 1
+
+    def free(self) -> int:
+        """Return how many more requests may begin."""
+        return max(self.number - len(self.in_use), 0)
+
+    def prove(self, outcome: Outcome) -> None:
+        """Note that the login and the connection work: a refusal of the message shows it, too."""
+        kind = getattr(outcome, "kind", "accepted")
+        self.proven = self.proven or kind in ("accepted", "message", "sender")
+
+
+class TimeSlice:
+    """Decide whether requests may still begin: not after the time, a pause or the end.
+
+    Whatever the time, one request begins, so that every provider gets on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.until = time.monotonic() + seconds
+        self.begun = False  # a request has begun
+        self.open = True  # the circuit breaker lets requests through
+        self.ended = False
+
+    def is_over(self) -> bool:
+        return self.begun and time.monotonic() >= self.until
+
+    def may_go_on(self) -> bool:
+        return self.open and not self.ended and not self.is_over()
+
+
+class ClaimSize:
+    """Choose how many messages to claim: enough for a second, so that few queries claim them, and
+    few more, so that a slow gateway's claims do not outlive their lease."""
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+        self.size = least
+        self._claimed_at = float("-inf")
+
+    def next(self) -> int:
+        now = time.monotonic()
+        fast = now - self._claimed_at < CLAIM_USED_UP_SECONDS
+        self.size = max(self.least, min(2 * self.size, MAX_CLAIM)) if fast else self.least
+        self._claimed_at = now
+        return self.size
+
+
+@dataclass(frozen=True)
+class Event:
+    """From a thread: a message that asks for permission (``answer``), or has ended."""
+
+    message: SmsMessage
+    outcome: Outcome | None = None
+    answer: queue.SimpleQueue[bool] | None = None
+
+
+class Inbox:
+    """Hand over the threads' events in batches, because one query serves a batch."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._enough = threading.Event()
+        self._wanted = 1
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        if len(self._events) >= self._wanted:
+            self._enough.set()
+
+    def is_empty(self) -> bool:
+        return not self._events
+
+    def get(self, *, timeout: float, most: int) -> list[Event]:
+        """Wait for an event, at most ``timeout`` seconds, and then ``BATCH_DELAY_SECONDS`` for the
+        others, of which there may be ``most`` in all; return them."""
+        if self._wait(1, timeout):
+            self._wait(most, BATCH_DELAY_SECONDS)
+        return [self._events.popleft() for _ in range(len(self._events))]
+
+    def _wait(self, number: int, seconds: float) -> bool:
+        self._wanted = number
+        self._enough.clear()
+        # What came before this line is seen here; what comes after it sees the new number.
+        if len(self._events) < number and seconds > 0:
+            self._enough.wait(seconds)
+        return bool(self._events)
+
+
+# --- the dispatcher -------------------------------------------------------------------------------
+
+
+class Dispatcher:
+    """The threads of one provider for one pass, and the loop that serves them.
+
+    A few more threads than requests may be in flight have a message ready, so that the next request
+    leaves when one has ended. ``new_token``: makes the mark of a claim. ``progress``: called with
+    the messages by status each time outcomes were recorded.
+    """
+
+    def __init__(
+        self,
+        backend: CheckedBackend,
+        messages: SmsMessageQuerySet,
+        *,
+        width: int,
+        proven: bool,
+        stopping: Callable[[], bool],
+        new_token: Callable[[], str],
+        progress: Callable[[Counter[str]], None],
+    ) -> None:
+        self.backend = backend
+        self.alias = str(backend.alias)
+        self.messages = messages
+        self.stopping, self.new_token, self.progress = stopping, new_token, progress
+        self.slots = Slots(width, proven=proven)
+        self.rate_slots = rate_limit.RateSlots(self.alias, backend.rate)
+        self.time_slice = TimeSlice(TIME_SLICE_SECONDS)
+        self.claim_size = ClaimSize(width if backend.rate is None else self._ready())
+        self.inbox = Inbox()
+        self.jobs: queue.SimpleQueue[SmsMessage | None] = queue.SimpleQueue()
+        self.threads: list[threading.Thread] = []
+        self.claimed: deque[SmsMessage] = deque()
+        self.out: set[Any] = set()  # keys of the messages that the threads have
+        self.waiting: deque[Event] = deque()  # for permission
+        self.ended: list[Result] = []
+        self.refused: list[SmsMessage] = []  # marked, perhaps, and got no permission
+        self.done: Counter[str] = Counter()
+        self.report_success_at = 0.0  # monotonic: when the circuit breaker is next informed
+
+    def run(self) -> None:
+        """Send until the queue is empty or this must end; raise what the database raised."""
+        try:
+            going = self._may_go_on()
+            self._claim(going)
+            self._hand_out(going)
+            while self.out:
+                self._step()
+        finally:
+            self._drain()
+
+    @property
+    def out_of_time(self) -> bool:
+        """True where this ended for others' sake: there may be more to do."""
+        return self.time_slice.open and self.time_slice.is_over()
+
+    def held_back(self) -> list[float]:
+        """Return the seconds until the next message may leave, where the rate ended this."""
+        held = self.time_slice.open and not self.rate_slots.near()
+        return [self.rate_slots.until_next()] if held and self.messages.due(clock.now()) else []
+
+    # --- one step, in the caller's thread
+
+    def _step(self) -> None:
+        """Process events: record outcomes before requests begin in their slots, because an
+        unrecorded one would be left unknown."""
+        silent = len(self.out) - len(self.waiting)  # threads from which an event may come
+        for event in self.inbox.get(timeout=self._longest_wait(), most=silent):
+            self._sort(event)
+        self._record_errors()
+        going = self._may_go_on()
+        self._record_and_mark(going)
+        self._hand_out(going)
+        self._claim(going)
+        self._hand_out(going)
+
+    def _may_go_on(self) -> bool:
+        return self.time_slice.may_go_on() and not self.stopping()
+
+    def _longest_wait(self) -> float:
+        """Return the seconds to wait for an event: until one that asks for permission has its
+        time under the rate."""
+        if self.rate_slots.rate is None or not self.waiting or not self.slots.free():
+            return MAX_WAIT_SECONDS
+        return min(MAX_WAIT_SECONDS, self.rate_slots.until_next())
+
+    def _sort(self, event: Event) -> None:
+        if event.answer is not None:
+            self.waiting.append(event)
+            return
+        self.out.discard(event.message.pk)
+        self.slots.in_use.discard(event.message.pk)
+        if event.outcome is not None:
+            self.ended.append(Result(event.message, event.outcome))
+            self.slots.prove(event.outcome)
+
+    def _record_errors(self) -> None:
+        """Record errors before permission is given, because they may pause the provider."""
+        errors = [result for result in self.ended if isinstance(result.outcome, SmsError)]
+        if errors:
+            self.ended = [result for result in self.ended if isinstance(result.outcome, Receipt)]
+            sending.record(errors)
+            self._note(errors)
+
+    def _record_and_mark(self, going: bool) -> None:
+        """Record what was accepted, and let as many requests begin as there are slots; refuse all
+        when stopping."""
+        granted = self._pop(self._places() if going else 0)
+        # Under a rate, one that would wait for long also gives its place in the queue back.
+        denied = self._pop(0 if going and self.rate_slots.near() else len(self.waiting))
+        messages = [event.message for event in granted]
+        accepted, self.ended = self.ended, []
+        marked: set[sending.Claim] = set()
+        try:
+            marked = sending.record_and_mark(accepted, messages)
+            sending.release(event.message for event in denied)
+        except Exception:
+            self.refused += [one for one in messages if sending.claim_of(one) not in marked]
+            raise
+        finally:
+            self.slots.in_use.update(pk for pk, _ in marked)
+            self.time_slice.begun = self.time_slice.begun or bool(marked)
+            for event in (*granted, *denied):
+                assert event.answer is not None
+                event.answer.put(sending.claim_of(event.message) in marked)
+        if accepted:
+            self._note(accepted)
+
+    def _places(self) -> int:
+        return self.rate_slots.take(min(self.slots.free(), len(self.waiting)))
+
+    def _pop(self, number: int) -> list[Event]:
+        return [self.waiting.popleft() for _ in range(min(number, len(self.waiting)))]
+
+    def _ready(self) -> int:
+        """Return how many messages the threads should have beside those in flight."""
+        if self.rate_slots.rate is None:
+            return self.slots.width // 2 if self.slots.proven else 0
+        # Enough to connect before their times come, and no more: a connection grows stale.
+        ahead = round(self.rate_slots.rate * 2 * rate_limit.BOOK_AHEAD_SECONDS)
+        return min(self.slots.width, max(1, ahead))
+
+    def _room(self) -> int:
+        """Return how many messages the threads should have in all."""
+        if self.rate_slots.rate is None:
+            return self.slots.number + self._ready()
+        if not self.rate_slots.near():
+            return 0
+        return min(self.slots.number, len(self.slots.in_use)) + self._ready()
+
+    def _hand_out(self, going: bool) -> None:
+        """Give the threads as many messages as they should have."""
+        room = self._room() if going and self.claimed else 0
+        while self.claimed and len(self.out) < room:
+            if len(self.threads) <= len(self.out) and not self._hire():
+                break
+            message = self.claimed.popleft()
+            self.out.add(message.pk)
+            self.jobs.put(message)
+
+    def _claim(self, going: bool) -> None:
+        """Claim ahead, so that a free thread finds a claimed message: when no event waits, or when
+        few claimed ones are left."""
+        if not (going and self.rate_slots.near()):
+            sending.release(self.claimed)
+            self.claimed.clear()
+            return
+        least = self.claim_size.least
+        if len(self.claimed) < (least if self.inbox.is_empty() else least // 4 + 1):
+            now = clock.now()
+            in_hand = self.out.union(message.pk for message in self.claimed)
+            due = self.messages.due(now).exclude(pk__in=in_hand)[: self.claim_size.next()]
+            self.claimed += sending.claim(due, now, self.new_token())
+
+    def _note(self, results: list[Result]) -> None:
+        self.done.update(str(result.message.status) for result in results)
+        self._report_to_breaker([result.outcome for result in results])
+        self.progress(self.done)
+
+    def _report_to_breaker(self, outcomes: Iterable[Outcome]) -> None:
+        """Report every error at once, also one after which another provider accepted the message;
+        of each provider's successes the newest, now and then."""
+        errors = [one for one in outcomes if isinstance(one, SmsError) or one.refused]
+        for error in errors:
+            sending.report_to_breaker(self.alias, error)
+        if errors:
+            self.time_slice.open &= circuit_breaker.may_go_on(self.backend)
+            self.report_success_at = 0.0
+        accepted = {one.alias: one for one in outcomes if isinstance(one, Receipt)}
+        if accepted and time.monotonic() >= self.report_success_at:
+            for newest in accepted.values():
+                sending.report_to_breaker(self.alias, newest)
+            self.report_success_at = time.monotonic() + REPORT_SUCCESS_SECONDS
+
+    def _drain(self) -> None:
+        """Clean up after the end or any error: unblock waiting threads, record every outcome
+        received, and give back what is only claimed."""
+        self.time_slice.ended = True
+        with contextlib.suppress(Error):
+            self.rate_slots.give_back()
+        failure: Exception | None = None
+        while self.out or self.ended or self.claimed:
+            try:
+                if self.out:
+                    self._step()
+                else:
+                    self._record_errors()
+                    self._record_and_mark(going=False)
+                    self._claim(going=False)
+            except Exception as error:  # the database is away, perhaps; the leases will end
+                failure = failure or error
+                if not self.out:
+                    break
+        for _ in self.threads:
+            self.jobs.put(None)
+        for thread in self.threads:
+            thread.join()
+        if failure is not None:
+            raise failure
+
+    # --- in the threads: no query here
+
+    def _hire(self) -> bool:
+        """Start a thread; return False where the machine allows no more of them."""
+        thread = threading.Thread(target=self._send_all, name=f"smska-{len(self.threads)}")
+        try:
+            thread.start()
+        except RuntimeError:
+            logger.error("provider %s: no more than %s threads", self.alias, len(self.threads))
+            return False
+        self.threads.append(thread)
+        return True
+
+    def _send_all(self) -> None:
+        answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+        def ask_permission(message: SmsMessage) -> bool:
+            self.inbox.put(Event(message, answer=answer))
+            return answer.get()
+
+        while (message := self.jobs.get()) is not None:
+            outcome: Outcome | None = None
+            try:
+                outcome = sending.attempt(self.backend, message, ask_permission)
+            except BaseException as error:  # such as SystemExit
+                begun = message.status == Status.SENDING
+                outcome = self.backend.crashed(error, begun=begun)
+            finally:
+                self.inbox.put(Event(message, outcome))
