@@ -75,19 +75,22 @@ class Gateway:
         return int(taken), int(texts)
 
 
-def use(gateway: Gateway, **options: Any) -> None:
+def use(
+    gateway: Gateway, *, backend: str = "django_smska.backends.smska.SmsBackend", **options: Any
+) -> None:
     """Point the default provider at the gateway."""
     from django.conf import settings
 
     settings.SMS_PROVIDERS = {
         "default": {
+            "BACKEND": backend,
             "OPTIONS": {
                 "api_key": "test",
                 "api_password": "test",
                 "sender_id": "Test",
                 "url": gateway.url,
                 **options,
-            }
+            },
         }
     }
 

@@ -2,8 +2,9 @@
 
 Both are processes of their own and are timed from outside, from their start to their end. The bare
 pool makes the same requests with the same number of threads, stores nothing and checks nothing.
-They take turns, and the median of the pairs' ratios counts. With ``--rate`` the worker alone is
-timed, and its ratio is to the rate that its provider is configured with.
+No delivery reports are asked for. They take turns, and the median of the pairs' ratios counts.
+With ``--rate`` the worker alone is timed, from its first request to its last one, and its ratio is
+to the rate that its provider is configured with.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from types import SimpleNamespace
 from django.core.management import call_command
 from django.db import connection
 from sending import CountQueries
-common.use(SimpleNamespace(url=sys.argv[1]), rate=sys.argv[3] or None)
+common.use(
+    SimpleNamespace(url=sys.argv[1]), backend="send_only.SmsBackend", rate=sys.argv[3] or None
+)
 with CountQueries(connection) as counted:
     call_command("sms_worker", once=True, concurrency=int(sys.argv[2]), stdout=io.StringIO())
 print(counted.number)
@@ -87,7 +90,21 @@ def pairs(latency: int, width: int, options: argparse.Namespace) -> Iterator[tup
             taken, texts = gateway.close()
             assert taken == texts == len(kinds) * number, "a message was lost or sent twice"
         ours, queries = found.pop(0 if turn % 2 else -1)
-        yield (found[0][0] if found else per_second(options.rate)), ours, int(queries)
+        if options.rate:
+            yield per_second(options.rate), begun_per_second(), int(queries)
+        else:
+            yield found[0][0], ours, int(queries)
+
+
+def begun_per_second() -> float:
+    from django.db.models import Count, Max, Min
+
+    from django_smska.models import SmsMessage
+
+    begun = SmsMessage.objects.aggregate(
+        first=Min("sending_at"), last=Max("sending_at"), number=Count("sending_at")
+    )
+    return float((begun["number"] - 1) / (begun["last"] - begun["first"]).total_seconds())
 
 
 def per_second(rate: str) -> float:

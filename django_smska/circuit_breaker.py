@@ -96,7 +96,9 @@ def note_error(alias: str, error: SmsError) -> None:
 
 
 def note_success(alias: str, balance: Decimal | None = None) -> None:
-    """The provider answered as it should: forget the failures, keep the balance it told."""
+    """Forget the failures, because the provider answered as it should; keep its balance."""
+    if balance is not None and _keep_balance(provider_states().filter(reason=""), alias, balance):
+        return  # one query, in the usual case: there was nothing to forget
     failing = provider_states().filter(alias=alias).exclude(reason="")
     if failing.update(reason="", detail="", failures=0, probes=0, paused_at=None, probe_at=None):
         logger.warning("provider %s answers again", alias)
@@ -106,9 +108,13 @@ def note_success(alias: str, balance: Decimal | None = None) -> None:
 
 def note_balance(alias: str, balance: Decimal) -> None:
     """Keep a balance for people to see; nothing is computed from it."""
-    told = {"balance": balance, "balance_at": clock.now()}
-    if not provider_states().filter(alias=alias).update(**told):
-        provider_states().get_or_create(alias=alias, defaults=told)
+    if not _keep_balance(provider_states(), alias, balance):
+        defaults = {"balance": balance, "balance_at": clock.now()}
+        provider_states().get_or_create(alias=alias, defaults=defaults)
+
+
+def _keep_balance(states: QuerySet[ProviderState], alias: str, balance: Decimal) -> bool:
+    return bool(states.filter(alias=alias).update(balance=balance, balance_at=clock.now()))
 
 
 def may_send(backend: CheckedBackend) -> bool:

@@ -33,6 +33,7 @@ from .states import Status
 logger = logging.getLogger(__name__)
 
 TIME_SLICE_SECONDS = 10.0  # for one provider, before others have their turn
+LONGEST_SLICE_SECONDS = 60.0  # where no other provider has messages due
 REPORT_SUCCESS_SECONDS = 1.0  # between two reports of success to the circuit breaker
 BATCH_DELAY_SECONDS = 0.001  # that an event waits for others, so that one query serves them all
 MAX_WAIT_SECONDS = 1.0  # for an event: a signal that comes right before the wait does not end it
@@ -72,11 +73,14 @@ class Slots:
 class TimeSlice:
     """Decide whether requests may still begin: not after the time, a pause or the end.
 
-    Whatever the time, one request begins, so that every provider gets on.
+    Whatever the time, one request begins, so that every provider gets on. While no ``others_wait``
+    the time is extended up to ``longest`` seconds, because at its end the slots run empty.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, longest: float, others_wait: Callable[[], bool]) -> None:
+        self.seconds, self.others_wait = seconds, others_wait
         self.until = time.monotonic() + seconds
+        self.latest = self.until - seconds + longest
         self.begun = False  # a request has begun
         self.open = True  # the circuit breaker lets requests through
         self.ended = False
@@ -85,7 +89,12 @@ class TimeSlice:
         return self.begun and time.monotonic() >= self.until
 
     def may_go_on(self) -> bool:
-        return self.open and not self.ended and not self.is_over()
+        if self.is_over() and not self.ended:
+            if self.until >= self.latest or self.others_wait():
+                self.ended = True
+            else:
+                self.until = min(time.monotonic() + self.seconds, self.latest)
+        return self.open and not self.ended
 
 
 class ClaimSize:
@@ -153,8 +162,9 @@ class Dispatcher:
     """The threads of one provider for one pass, and the loop that serves them.
 
     A few more threads than requests may be in flight have a message ready, so that the next request
-    leaves when one has ended. ``new_token``: makes the mark of a claim. ``progress``: called with
-    the messages by status each time outcomes were recorded.
+    leaves when one has ended. ``others_wait``: returns whether another provider has messages due.
+    ``new_token``: makes the mark of a claim. ``progress``: called with the messages by status each
+    time outcomes were recorded.
     """
 
     def __init__(
@@ -165,6 +175,7 @@ class Dispatcher:
         width: int,
         proven: bool,
         stopping: Callable[[], bool],
+        others_wait: Callable[[], bool],
         new_token: Callable[[], str],
         progress: Callable[[Counter[str]], None],
     ) -> None:
@@ -174,7 +185,7 @@ class Dispatcher:
         self.stopping, self.new_token, self.progress = stopping, new_token, progress
         self.slots = Slots(width, proven=proven)
         self.rate_slots = rate_limit.RateSlots(self.alias, backend.rate)
-        self.time_slice = TimeSlice(TIME_SLICE_SECONDS)
+        self.time_slice = TimeSlice(TIME_SLICE_SECONDS, LONGEST_SLICE_SECONDS, others_wait)
         self.claim_size = ClaimSize(width if backend.rate is None else self._ready())
         self.inbox = Inbox()
         self.jobs: queue.SimpleQueue[SmsMessage | None] = queue.SimpleQueue()

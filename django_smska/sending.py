@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -191,8 +191,10 @@ def nothing_sent_without_database(
 def report_to_breaker(alias: str, outcome: Outcome) -> None:
     """Update the circuit breaker. An error here must not be reported as a failed send, because the
     outcome is already stored."""
+    # A success is one UPDATE: where no transaction is open, it needs none.
+    alone = not in_atomic_block() and isinstance(outcome, Receipt) and not outcome.refused
     try:
-        with transaction.atomic(using=write_db()):
+        with nullcontext() if alone else transaction.atomic(using=write_db()):
             circuit_breaker.note(alias, outcome)
     except Exception as error:
         logger.error("the circuit breaker of %s was not updated: %s", alias, type(error).__name__)

@@ -139,10 +139,13 @@ class Worker:
         done: Counter[str] = Counter()
         more = False
         held_back: list[float] = []
+        aliases = list(aliases)
         for alias in aliases:
             mine = messages.filter(using=alias)
             due_in = _due_in(mine)
-            if due_in <= 0 and (dispatcher := self._send_through(alias, mine)) is not None:
+            others = messages.filter(using__in=[other for other in aliases if other != alias])
+            dispatcher = self._send_through(alias, mine, others) if due_in <= 0 else None
+            if dispatcher is not None:
                 done += dispatcher.done
                 more = more or dispatcher.out_of_time
                 held_back += dispatcher.held_back()
@@ -173,13 +176,15 @@ class Worker:
             self._tokens.clear()
             self._refused.clear()
 
-    def _send_through(self, alias: str, messages: SmsMessageQuerySet) -> Dispatcher | None:
+    def _send_through(
+        self, alias: str, messages: SmsMessageQuerySet, others: SmsMessageQuerySet
+    ) -> Dispatcher | None:
         backend = _backend(alias)
         if not circuit_breaker.may_send(backend):
             return None
         try:
             backend.open()
-            return self._dispatch(backend, messages)
+            return self._dispatch(backend, messages, others)
         except SmsError as error:  # it could not be opened: its queue waits, others go on
             logger.error("%s", error)
             sending.report_to_breaker(alias, error)
@@ -187,13 +192,16 @@ class Worker:
         finally:
             backend.close()
 
-    def _dispatch(self, backend: CheckedBackend, messages: SmsMessageQuerySet) -> Dispatcher:
+    def _dispatch(
+        self, backend: CheckedBackend, messages: SmsMessageQuerySet, others: SmsMessageQuerySet
+    ) -> Dispatcher:
         dispatcher = Dispatcher(
             backend,
             messages,
             width=self.concurrency,
             proven=backend.alias in self.proven,
             stopping=self.stopping.is_set,
+            others_wait=lambda: _can_be_sent(others),
             new_token=self._new_token,
             progress=self.progress,
         )
@@ -216,6 +224,11 @@ def _due_in(messages: SmsMessageQuerySet) -> float:
     """Seconds until the next queued message's time, 0 or less where it has come."""
     first = messages.next_time().values_list("send_after", flat=True).first()
     return math.inf if first is None else (first - clock.now()).total_seconds()
+
+
+def _can_be_sent(messages: SmsMessageQuerySet) -> bool:
+    """Return whether one of them is due, and its provider is not paused."""
+    return messages.due(clock.now()).exclude(using__in=circuit_breaker.paused()).exists()
 
 
 def _backend(alias: str) -> CheckedBackend:

@@ -61,27 +61,48 @@ class TestSlots:
         assert slots.proven
 
 
+def time_slice(seconds=10, others_wait=True):
+    return TimeSlice(seconds, 60, lambda: others_wait)
+
+
 class TestTimeSlice:
-    def test_it_ends_when_its_time_is_over(self, clock):
-        one = TimeSlice(10)
+    def test_it_ends_when_its_time_is_over_and_others_wait(self, clock):
+        one = time_slice()
         one.begun = True
         assert one.may_go_on() and not one.is_over()
         clock.time += 10
-        assert one.is_over() and not one.may_go_on()
+        assert not one.may_go_on() and one.is_over()
+
+    def test_while_no_others_wait_it_goes_on_for_a_minute(self, clock):
+        one = time_slice(others_wait=False)
+        one.begun, begun_at = True, clock.time
+        while one.may_go_on():
+            clock.time += 1
+        assert clock.time - begun_at == 60 and one.is_over()
+
+    def test_it_does_not_go_on_again_when_the_others_are_done(self, clock):
+        """Its slots run empty already."""
+        waiting = [True]
+        one = TimeSlice(10, 60, lambda: waiting[0])
+        one.begun = True
+        clock.time += 10
+        assert not one.may_go_on()
+        waiting[0] = False
+        assert not one.may_go_on()
 
     def test_whatever_the_time_one_request_begins(self, clock):
-        one = TimeSlice(0)
+        one = time_slice(0)
         assert one.may_go_on()
         one.begun = True
         assert not one.may_go_on()
 
     def test_a_pause_ends_it(self, clock):
-        one = TimeSlice(10)
+        one = time_slice()
         one.open = False
         assert not one.may_go_on() and not one.is_over()
 
     def test_it_can_be_ended(self, clock):
-        one = TimeSlice(10)
+        one = time_slice()
         one.ended = True
         assert not one.may_go_on()
 

@@ -299,6 +299,13 @@ LOOKALIKES = [
 ]
 
 
+def test_one_costs_five_queries(provider, django_assert_num_queries):
+    """The pause, the row, the mark, the outcome and the balance."""
+    send_sms(NUMBER, "the first makes the provider's row")
+    with django_assert_num_queries(5):
+        send_sms(NUMBER, "text")
+
+
 class TestIdempotencyKey:
     def test_the_same_key_again_returns_the_first_message_and_sends_nothing(self, provider):
         first = send_sms(NUMBER, "text", idempotency_key="order-42")
@@ -948,6 +955,19 @@ class Once:
             self.busy = False
 
 
+class AnswerLost:
+    """The database does the first UPDATE, and the connection is cut before it says so."""
+
+    happened = False
+
+    def __call__(self, execute, sql, *args):
+        result = execute(sql, *args)
+        if sql.startswith("UPDATE") and not self.happened:
+            self.happened = True
+            raise OperationalError("server closed the connection")
+        return result
+
+
 class TestTurn:
     """What was taken and what goes in its place share one UPDATE; each row keeps its conditions."""
 
@@ -1005,17 +1025,9 @@ class TestTurn:
     def test_a_commit_whose_answer_was_lost_is_not_mistaken_for_a_lost_race(
         self, six, monkeypatch, caplog
     ):
-        update, fails = sending._update_rows, iter([True])
-
-        def committed_then_lost(*args):
-            moved = update(*args)
-            if next(fails, False):
-                raise OperationalError("server closed the connection")
-            return moved
-
-        monkeypatch.setattr(sending, "_update_rows", committed_then_lost)
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
-        marked = sending.record_and_mark(self.accepted(six[:3]), six[3:])
+        with connection.execute_wrapper(AnswerLost()):
+            marked = sending.record_and_mark(self.accepted(six[:3]), six[3:])
         assert marked == set(map(sending.claim_of, six[3:]))
         assert [message.status for message in six] == ["sent"] * 3 + ["sending"] * 3
         assert "CRITICAL" not in caplog.text
