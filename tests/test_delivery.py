@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from django_smska import circuit_breaker, delivery
@@ -11,6 +11,8 @@ from django_smska.exceptions import AuthenticationFailed, QueryFailed
 from django_smska.models import SmsMessage
 from django_smska.sms import queue_sms, send_sms
 from django_smska.testing.gateway import Fault
+
+from .outages import Once
 
 NUMBER = "+79041764995"
 
@@ -170,21 +172,18 @@ class TestDue:
         delivery.ask_due(limit=10)
         assert stored(message).status == "unconfirmed" and provider.queries == 0
 
-    def test_where_another_worker_took_some_the_rest_is_told_apart(self, provider, monkeypatch):
+    def test_where_another_worker_took_some_the_rest_is_told_apart(self, provider):
         for _ in range(3):
             send_sms(NUMBER, "text")
         self.age(next_status_at=timezone.now())
-        wait = delivery._wait
-
-        def meanwhile(message):
-            SmsMessage.objects.filter(pk=message.pk, body="text").order_by("pk").update(
-                next_status_at=timezone.now() + timedelta(hours=1)
-            ) if message.pk == first.pk else None
-            return wait(message)
-
         first = SmsMessage.objects.order_by("pk")[0]
-        monkeypatch.setattr(delivery, "_wait", meanwhile)
-        taken = delivery.take_due(limit=10)
+
+        def other():
+            later = timezone.now() + timedelta(hours=1)
+            SmsMessage.objects.filter(pk=first.pk).update(next_status_at=later)
+
+        with connection.execute_wrapper(Once(other, "UPDATE")):
+            taken = delivery.take_due(limit=10)
         assert len(taken) == 2 and first not in taken
 
     def test_questions_cost_few_queries(self, provider, django_assert_max_num_queries):

@@ -47,6 +47,7 @@ from django_smska.testing.gateway import Fault, StandInGateway, answer, closed_p
 from django_smska.worker import Worker
 
 from .conftest import options
+from .outages import Outage
 
 NUMBER = "+79041764995"
 
@@ -955,19 +956,6 @@ class Once:
             self.busy = False
 
 
-class AnswerLost:
-    """The database does the first UPDATE, and the connection is cut before it says so."""
-
-    happened = False
-
-    def __call__(self, execute, sql, *args):
-        result = execute(sql, *args)
-        if sql.startswith("UPDATE") and not self.happened:
-            self.happened = True
-            raise OperationalError("server closed the connection")
-        return result
-
-
 class TestTurn:
     """What was taken and what goes in its place share one UPDATE; each row keeps its conditions."""
 
@@ -1017,8 +1005,9 @@ class TestTurn:
         assert self.rows() == expected
 
     def test_others_under_the_token_are_left_alone(self, six):
-        outcomes = self.accepted(six[:1])
-        assert sending.record_and_mark(outcomes, six[3:4]) == {sending.claim_of(six[3])}
+        assert sending.record_and_mark(self.accepted(six[:1]), six[3:4]) == {
+            sending.claim_of(six[3])
+        }
         left = ["b sending", "c sending", "d sending", "e claimed", "f claimed"]
         assert self.rows() == ["a sent id-a", *left]
 
@@ -1026,7 +1015,7 @@ class TestTurn:
         self, six, monkeypatch, caplog
     ):
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
-        with connection.execute_wrapper(AnswerLost()):
+        with connection.execute_wrapper(Outage(1, after=True, only="UPDATE")):
             marked = sending.record_and_mark(self.accepted(six[:3]), six[3:])
         assert marked == set(map(sending.claim_of, six[3:]))
         assert [message.status for message in six] == ["sent"] * 3 + ["sending"] * 3
@@ -1103,50 +1092,28 @@ class TestRecord:
 
     def test_a_database_that_comes_back_loses_nothing(self, provider, monkeypatch):
         (message,) = self.claimed("a")
-        fails = iter([True, True])
-        update = sending._update_rows
-
-        def flaky(*args, **kwargs):
-            if next(fails, False):
-                raise OperationalError("server closed the connection")
-            return update(*args, **kwargs)
-
-        monkeypatch.setattr(sending, "_update_rows", flaky)
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
-        sending.record([sending.Result(message, Receipt("id-1"))])
+        with connection.execute_wrapper(Outage(2)):
+            sending.record([sending.Result(message, Receipt("id-1"))])
         assert stored(message.pk).gateway_id == "id-1"
 
     def test_a_commit_whose_answer_was_lost_is_not_mistaken_for_a_lost_race(
         self, provider, monkeypatch, caplog
     ):
         (message,) = self.claimed("a")
-        fails = iter([True])
-        update = sending._update_rows
-
-        def committed_then_lost(*args, **kwargs):
-            moved = update(*args, **kwargs)
-            if next(fails, False):
-                raise OperationalError("server closed the connection")
-            return moved
-
-        monkeypatch.setattr(sending, "_update_rows", committed_then_lost)
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
-        sending.record([sending.Result(message, Receipt("id-1"))])
+        with connection.execute_wrapper(Outage(1, after=True, only="UPDATE")):
+            sending.record([sending.Result(message, Receipt("id-1"))])
         assert (message.status, message.gateway_id) == ("sent", "id-1")
         assert "CRITICAL" not in caplog.text
 
-    def test_a_database_that_stays_away_is_cried_out(self, provider, monkeypatch, caplog, settings):
+    def test_a_database_that_stays_away_is_logged_as_critical(self, provider, caplog, settings):
         settings.SMSKA_LEASE = 0.000001
         (message,) = self.claimed("a", marked=False)
-
-        def away(*args, **kwargs):
-            raise OperationalError("gone")
-
-        monkeypatch.setattr(sending, "_update_rows", away)
-        with pytest.raises(OperationalError):
+        with connection.execute_wrapper(Outage(100)), pytest.raises(OperationalError):
             sending.record([sending.Result(message, Receipt("id-1"))])
-        (cry,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-        assert f"message {message.pk}: taken as 'id-1', but the database" in cry.getMessage()
+        (line,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+        assert f"message {message.pk}: taken as 'id-1', but the database" in line.getMessage()
 
     def test_words_that_cannot_be_stored_do_not_lose_the_status(
         self, provider, monkeypatch, caplog

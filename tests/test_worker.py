@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from django_smska import circuit_breaker, clock, dispatcher, rate_limit, sending
+from django_smska import checked_backend, circuit_breaker, clock, dispatcher, rate_limit, sending
 from django_smska.backends.base import parse_rate
 from django_smska.exceptions import GatewayUnreachable, TemporaryFailure
 from django_smska.models import ProviderState, SmsMessage
@@ -21,6 +21,7 @@ from django_smska.testing.gateway import Fault, StandInGateway, closed_port
 from django_smska.worker import Worker
 
 from .conftest import options
+from .outages import Once, Outage
 
 NUMBER = "+79041764995"
 
@@ -150,7 +151,7 @@ def test_a_database_that_goes_away_in_the_middle_hangs_nothing(
     monkeypatch.setattr(sending, "MAX_PERSIST_SECONDS", 0)
     queue(20)
     one = Worker(concurrency=concurrency)
-    outage = Outage(lambda: provider.sends >= 2, queries)
+    outage = Outage(queries, begins=lambda: provider.sends >= 2)
     with connection.execute_wrapper(outage), contextlib.suppress(OperationalError):
         one.run_once()
     assert not outage.left
@@ -159,21 +160,6 @@ def test_a_database_that_goes_away_in_the_middle_hangs_nothing(
     assert statuses() == {"sent": 20} and provider.sends == 20
 
 
-class Outage:
-    """The database fails ``queries`` queries, the first one after ``begins()``."""
-
-    def __init__(self, begins, queries):
-        self.begins, self.left, self.begun = begins, queries, False
-
-    def __call__(self, execute, *args):
-        self.begun = self.begun or self.begins()
-        if self.begun and self.left:
-            self.left -= 1
-            raise OperationalError("server closed the connection")
-        return execute(*args)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_connection_that_is_cut_at_any_query_costs_no_lease(provider, after, monkeypatch):
     """Before the database has done the query, or after, so that only its answer is lost."""
@@ -402,9 +388,6 @@ class TestPace:
         number = parse_rate(rate)
         slow = rate_limit.RateSlots("default", number)
         assert slow.take(2) == 1
-        while not slow._booked:
-            clock.sleep(slow.until_next())
-            slow.take(1)
         clock.sleep(slow.until_next() + 0.99 * rate_limit.LATE_SHARE * window)
         left = [clock.time] * slow.take(1)
         slow.give_back()
@@ -667,11 +650,18 @@ class TestBrakes:
         assert circuit_breaker.state_of("default").reason == "account"
         assert (provider.balances, provider.sends) == (1, 0)
 
-    def test_of_two_workers_one_looks(self, provider):
+    def test_of_two_workers_one_probes(self, provider):
+        """The other one has read the row before the first one's UPDATE."""
         self.paused(provider, "wrong_login")
-        state = circuit_breaker.state_of("default")
-        assert circuit_breaker._may_probe(state)
-        assert not circuit_breaker._may_probe(state)
+        answers = []
+
+        def probe():
+            with checked_backend.provider("default") as backend:
+                answers.append(circuit_breaker.may_send(backend))
+
+        with connection.execute_wrapper(Once(probe, "UPDATE")):
+            probe()
+        assert sorted(answers) == [False, True] and provider.balances == 1
 
     def test_a_provider_without_a_balance_opens_by_a_message_when_its_time_has_come(
         self, settings, transactional_db
@@ -700,15 +690,20 @@ class TestBrakes:
         assert statuses() == {"unknown": 4, "sent": 6}
         assert not circuit_breaker.state_of("default").is_paused
 
-    def test_a_success_that_comes_between_leaves_no_pause_without_a_reason(self, db, monkeypatch):
-        pause = circuit_breaker._pause
+    def test_a_success_that_comes_between_leaves_no_pause_without_a_reason(self, db):
+        """Another worker's, right before the UPDATE that pauses."""
+        found = []
 
-        def raced(*args):
-            circuit_breaker.note_success("default")  # another worker, right here
-            pause(*args)
+        def race(execute, sql, *args):
+            pauses = sql.startswith("UPDATE") and '"paused_at" = %s' in sql.replace("`", '"')
+            if pauses and not found:
+                found.append(sql)
+                circuit_breaker.note_success("default")
+            return execute(sql, *args)
 
-        monkeypatch.setattr(circuit_breaker, "_pause", raced)
-        circuit_breaker.note_error("default", GatewayUnreachable())
+        with connection.execute_wrapper(race):
+            circuit_breaker.note_error("default", GatewayUnreachable())
+        assert found
         state = circuit_breaker.state_of("default")
         assert (state.is_paused, state.reason) == (False, "")
 

@@ -1,0 +1,37 @@
+"""A database that goes away: wrappers for ``connection.execute_wrapper()``."""
+
+from django.db.utils import OperationalError
+
+
+class Outage:
+    """The database fails the next ``queries`` queries, once ``begins()``.
+
+    ``after``: it does them, and the connection is cut before it says so. ``only``: those queries
+    that begin like this.
+    """
+
+    def __init__(self, queries, *, begins=lambda: True, after=False, only=""):
+        self.left, self.begins, self.after, self.only = queries, begins, after, only
+        self.begun = False
+
+    def __call__(self, execute, sql, *args):
+        self.begun = self.begun or self.begins()
+        if not (self.begun and self.left and sql.startswith(self.only)):
+            return execute(sql, *args)
+        self.left -= 1
+        if self.after:
+            execute(sql, *args)
+        raise OperationalError("server closed the connection")
+
+
+class Once:
+    """Runs ``action`` right before the first query that begins with ``only``: a race."""
+
+    def __init__(self, action, only=""):
+        self.action, self.only, self.done = action, only, False
+
+    def __call__(self, execute, sql, *args):
+        if not self.done and sql.startswith(self.only):
+            self.done = True
+            self.action()
+        return execute(sql, *args)
