@@ -69,7 +69,7 @@ class Gateway:
             self.close()
 
     def close(self) -> tuple[int, int]:
-        """End it; return how many messages it took, and how many different texts."""
+        """End it; return how many messages it accepted, and how many different texts."""
         out, _ = self.process.communicate()
         taken, texts = out.split()
         return int(taken), int(texts)
@@ -157,7 +157,7 @@ def peak() -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError("this system does not tell the peak of a process")
+    raise RuntimeError("this system does not report the peak of a process")
 
 
 def empty() -> None:
@@ -210,7 +210,7 @@ def _text(start: str, number: str) -> str:
 
 
 def analyze() -> None:
-    """Let the planner know what is in the tables, as it will find out by itself where it can."""
+    """Give the planner statistics of the tables, as databases in use get them in time."""
     from django.db import connection
 
     statement = {

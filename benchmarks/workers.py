@@ -16,11 +16,11 @@ WORKER = """
 from types import SimpleNamespace
 from django.db import connection
 from django_smska.worker import Worker
-common.use(SimpleNamespace(url=sys.argv[1]))
+common.use(SimpleNamespace(url=sys.argv[1]), backend="send_only.SmsBackend")
 connection.ensure_connection()
 print("ready", flush=True)
 sys.stdin.readline()
-print(Worker(concurrency=int(sys.argv[2])).send_due()["sent"])
+print(Worker(concurrency=int(sys.argv[2])).run_once()["sent"])
 """
 
 

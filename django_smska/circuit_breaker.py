@@ -1,8 +1,8 @@
-"""Pause a provider that fails, for all workers at once, so that its queue stays whole.
+"""Circuit breaker: pause a failing provider for all workers, and keep its queue.
 
 A wrong login, an empty account and a gateway that cannot be reached pause at once; several unknown
-outcomes in a row pause too, and so do several failures of its program. A paused provider is looked
-at by a balance question; where that cannot show that it works again, one message is tried.
+outcomes in a row pause too, and so do several failures of its program. A paused provider is probed
+by a balance question; where that cannot show that it works again, one message is tried.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ PROBED_BY_A_SEND = ("hanging", "broken")
 
 
 def states_of(aliases: Iterable[str]) -> QuerySet[ProviderState]:
-    """What is known of these providers; those that are well may have no row."""
+    """Return the states of these providers; healthy ones may have no row."""
     return provider_states().filter(alias__in=list(aliases))
 
 
 def paused() -> list[str]:
-    """The aliases of the providers that are paused."""
+    """Return the aliases of the providers that are paused."""
     return list(provider_states().exclude(paused_at=None).values_list("alias", flat=True))
 
 
@@ -59,12 +59,12 @@ def heartbeat(aliases: Iterable[str]) -> None:
 
 
 def state_of(alias: str) -> ProviderState:
-    """What is known of this provider; a provider without a row is well."""
+    """Return the state of this provider; one without a row is healthy."""
     return provider_states().filter(alias=alias).first() or ProviderState(alias=alias)
 
 
 def note(alias: str, outcome: Receipt | SmsError) -> None:
-    """Take note of what became of an attempt. Of a failover, each member answers for itself."""
+    """Count the outcome of an attempt. Of a failover, each member is counted on its own."""
     for refusal in outcome.refused:
         if isinstance(refusal, SmsError):
             note_error(refusal.alias or alias, refusal)
@@ -118,10 +118,10 @@ def _keep_balance(states: QuerySet[ProviderState], alias: str, balance: Decimal)
 
 
 def may_send(backend: CheckedBackend) -> bool:
-    """Tell whether messages may leave; look at a paused provider when it is time to.
+    """Return whether messages may leave; probe a paused provider when it is time to.
 
     Asks for the balance, so it must not be called inside a transaction. Of a failover each member
-    is looked at, and those that are paused are not tried.
+    is probed, and those that are paused are not tried.
     """
     if backend.members:
         closed = [member.alias for member in backend.members if not may_send(member)]
@@ -145,8 +145,8 @@ def probe(backend: CheckedBackend) -> bool:
     """Ask for the balance; return whether a message may be tried.
 
     A good answer opens the provider for all where it shows that what paused it is over. Where it
-    shows nothing, the caller alone tries a message: its success opens the provider. Strikes are
-    kept until a message is accepted: another failure pauses it at once, and for longer.
+    shows nothing, the caller alone tries a message, whose success opens the provider. Failures are
+    kept until a message is accepted; another failure pauses it again immediately, for longer.
     """
     alias = backend.alias
     if not backend.has_balance:
@@ -193,7 +193,7 @@ def _is_probe_due(backend: CheckedBackend) -> bool:
 
 
 def _refusal(backend: CheckedBackend) -> SmsNotSent | None:
-    """Say why and until when; None if it was opened in the meantime."""
+    """Return why and until when it is paused; None if it was opened in the meantime."""
     paused = [state for state in states_of(_aliases(backend)) if state.is_paused]
     if len(paused) < len(_aliases(backend)):
         return None
@@ -216,7 +216,7 @@ def _time_of_day(moment: datetime) -> str:
     return f"{local(moment):%H:%M:%S}"
 
 
-#: By the reason of the pause: what a caller who waits is answered.
+#: By the reason of the pause: the error that a waiting caller gets.
 REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
     "account": (
         AuthenticationFailed,
@@ -271,7 +271,7 @@ def _pause(alias: str, kind: str, error: SmsError) -> None:
         "probes": probes + 1,
         "detail": error.text,
     }
-    # Only for the reason just noted: another worker's success may have cleared it meanwhile.
+    # Only for the reason just noted: another worker's success may have cleared it.
     new = Q(paused_at=None) | Q(probes=0)  # also where the reason of a pause has just changed
     if provider_states().filter(new, alias=alias, reason=kind).update(**marks):
         logger.error("provider %s is paused (%s): %s", alias, kind, error)

@@ -18,7 +18,7 @@ from . import conf
 from .models import write_db
 from .providers import keeps_in_memory
 
-READ_EVERY_SECONDS = 30.0  # seconds
+READ_EVERY_SECONDS = 30.0
 
 # Each answers in UTC, whatever the session's time zone.
 _QUERIES = {
@@ -27,9 +27,8 @@ _QUERIES = {
     "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
 }
 
-MAX_DRIFT_SECONDS = (
-    1.0  # seconds between the host's two clocks after which the database is asked again
-)
+#: Between the host's two clocks; after a larger drift the database is asked again.
+MAX_DRIFT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
 from django.db import transaction
@@ -19,7 +20,7 @@ from .exceptions import InvalidProvider, SmsError
 from .models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from .providers import providers
 from .receipts import Report
-from .sending import announce, in_transaction, move, per_row, reread
+from .sending import announce, grouped, in_transaction, move, per_row, reread
 from .states import Status
 
 logger = logging.getLogger(__name__)
@@ -27,13 +28,13 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 SOON = timedelta(minutes=1)
 PART = 500  # messages held in memory at once
-WIDTH = 8  # questions in the air at once, where nobody says otherwise
+WIDTH = 8  # questions in flight at once, by default
 
 
 def refresh_one(message: SmsMessage) -> None:
     """Ask about one message and show the answer on it. Raises ``SmsError`` if there is none.
 
-    Only a *sent* message with a gateway id can be asked about; any other is just read anew.
+    Only a *sent* message with a gateway id can be asked about; any other is just read again.
     """
     message.refresh_from_db(using=write_db())
     if not _may_be_asked(message):
@@ -53,7 +54,7 @@ def refresh(messages: Iterable[SmsMessage]) -> dict[str, int]:
     keys = [message.pk for message in messages]
     statuses: Counter[str] = Counter()
     for part in _parts(keys, PART):
-        for alias, group in _by_provider(rows(part)).items():
+        for alias, group in grouped(rows(part), attrgetter("using")).items():
             _ask_group(alias, group, WIDTH, lambda: False)
             statuses.update(message.status for message in group)
     return {str(status): number for status, number in statuses.items()}
@@ -63,16 +64,14 @@ def refresh(messages: Iterable[SmsMessage]) -> dict[str, int]:
 
 
 def apply(answers: list[tuple[SmsMessage, Report]]) -> None:
-    """Write reports down, in one UPDATE for all that say the same. A final status never moves;
-    words nobody knows change nothing."""
-    groups: dict[Report, list[SmsMessage]] = defaultdict(list)
-    for message, report in answers:
-        groups[report].append(message)
-    for report, group in groups.items():
+    """Store reports, in one UPDATE for all that say the same. A final status never moves; unknown
+    texts change nothing."""
+    for report, pairs in grouped(answers, itemgetter(1)).items():
+        group = [message for message, _ in pairs]
         if report.status and Status(report.status) in states.FINAL:
             end(group, Status(report.status), gateway_status=report.raw)
         else:
-            _keep_words(group, report.raw)
+            _keep_raw_status(group, report.raw)
     give_up(message for message, _ in answers)
 
 
@@ -93,7 +92,7 @@ def end(messages: list[SmsMessage], status: Status, **changes: Any) -> None:
             reread(message)
 
 
-def _keep_words(messages: list[SmsMessage], raw: str) -> None:
+def _keep_raw_status(messages: list[SmsMessage], raw: str) -> None:
     news = [message for message in messages if message.gateway_status != raw]
     if news:
         rows(message.pk for message in news).filter(status=Status.SENT).update(gateway_status=raw)
@@ -102,7 +101,7 @@ def _keep_words(messages: list[SmsMessage], raw: str) -> None:
 
 
 def give_up(messages: Iterable[SmsMessage]) -> None:
-    """Past the window no final word is waited for any more."""
+    """Mark messages as *unconfirmed* whose window for a final report has passed."""
     oldest = clock.now() - conf.status_window()
     late = [
         message
@@ -124,9 +123,9 @@ def ask_due(
     stopping: Callable[[], bool] = lambda: False,
 ) -> int:
     """Ask the questions that are due, at most ``limit`` and until ``stopping()``, with ``width``
-    in the air at once; return how many were due. What was not asked is asked next time."""
+    in flight at once; return how many were due. What was not asked is asked next time."""
     due = take_due(using, limit=limit)
-    for alias, group in _by_provider(due).items():
+    for alias, group in grouped(due, attrgetter("using")).items():
         _put_back(_ask_group(alias, group, width, stopping))
         give_up(group)
     return len(due)
@@ -139,8 +138,8 @@ def ask_soon(messages: SmsMessageQuerySet) -> int:
 
 
 def take_due(using: str | None = None, *, limit: int) -> list[SmsMessage]:
-    """Take messages whose question is due, and put their next question off, so that of several
-    workers one asks; return them."""
+    """Postpone the next question of messages whose question is due, so that only one of several
+    workers asks; return them."""
     now = clock.now()
     due = rows().awaiting_report(now).exclude(using__in=circuit_breaker.paused())
     if using is not None:
@@ -149,19 +148,19 @@ def take_due(using: str | None = None, *, limit: int) -> list[SmsMessage]:
     if not found:
         return []
     later = {message.pk: now + _wait(message) for message in found}
-    taken = rows(later).awaiting_report(now).order_by()
-    moved = taken.update(
+    ours = rows(later).awaiting_report(now).order_by()
+    moved = ours.update(
         next_status_at=per_row("next_status_at", later), status_questions=F("status_questions") + 1
     )
     if moved < len(found):
-        # Another worker was here. The times are drawn, and so tell whose they are.
+        # Another worker took some. The times are drawn, so they show which worker wrote them.
         stored = dict(rows(later).values_list("pk", "next_status_at"))
         found = [message for message in found if stored.get(message.pk) == later[message.pk]]
     return found
 
 
 def _put_back(unasked: list[SmsMessage]) -> None:
-    """What was taken and not asked about has lost nothing."""
+    """Make messages that were not asked about due again soon, without counting a question."""
     rows(message.pk for message in unasked).filter(status=Status.SENT).update(
         next_status_at=clock.now() + SOON, status_questions=F("status_questions") - 1
     )
@@ -176,15 +175,15 @@ def _wait(message: SmsMessage) -> timedelta:
 
 
 def _may_be_asked(message: SmsMessage) -> bool:
-    """Tell whether there is anything to ask a gateway about this message."""
+    """Return whether a gateway can be asked about this message."""
     return bool(message.status == Status.SENT and message.gateway_id and message.using in providers)
 
 
 def _ask_group(
     alias: str, messages: list[SmsMessage], width: int, stopping: Callable[[], bool]
 ) -> list[SmsMessage]:
-    """Ask about those of one provider that can be asked about, and write the answers down; return
-    those that were not asked."""
+    """Ask about those messages of one provider that can be asked about, and store the answers;
+    return those that were not asked."""
     askable = [message for message in messages if _may_be_asked(message)]
     if not askable:
         return []
@@ -235,13 +234,6 @@ class _Questions:
         except BaseException as error:  # such as SystemExit: it ends the questions, not the worker
             self.error = self.backend.no_answer(error, "get_status")
         return None
-
-
-def _by_provider(messages: Iterable[SmsMessage]) -> dict[str, list[SmsMessage]]:
-    groups: dict[str, list[SmsMessage]] = defaultdict(list)
-    for message in messages:
-        groups[message.using].append(message)
-    return groups
 
 
 def _backend(alias: str) -> CheckedBackend:

@@ -19,13 +19,13 @@ from .models import write_db
 logger = logging.getLogger(__name__)
 
 CHANNEL = "django_smska"
-LOOK_AGAIN_SECONDS = 1.0  # seconds, where a notification may have been missed
+LOOK_AGAIN_SECONDS = 1.0  # where a notification may have been missed
 
 
 def notify_workers() -> None:
     """Wake the workers once the open transaction is committed.
 
-    Outside of one, what they are woken for is stored: a failure of this is none of that.
+    Outside of one, the messages are stored already, so that an error here is only logged.
     """
     connection = connections[write_db()]
     if connection.vendor != "postgresql":
@@ -40,7 +40,7 @@ def notify_workers() -> None:
 
 
 class Listener:
-    """Waits for :func:`notify_workers`, for a time to pass, or for an event.
+    """Wait for :func:`notify_workers`, for a time to pass, or for an event.
 
     A worker listens, then looks for work, then waits: so what is stored after its look is notified.
     """
@@ -56,7 +56,7 @@ class Listener:
         if raw is None:
             stopping.wait(seconds)
             return
-        if raw is not listened:  # connected anew since the look
+        if raw is not listened:  # connected again since the look
             seconds = min(seconds, LOOK_AGAIN_SECONDS)
         end = time.monotonic() + seconds
         while not stopping.is_set() and (left := end - time.monotonic()) > 0:
@@ -65,7 +65,7 @@ class Listener:
                 break
 
     def listen(self) -> Any:
-        """The connection, listening; nothing where the database or its driver cannot."""
+        """Return the connection, listening; None where the database or its driver cannot."""
         connection = connections[write_db()]
         if connection.vendor != "postgresql":
             return None

@@ -1,9 +1,9 @@
-"""At most so many messages a second, over all workers on all hosts.
+"""Limit the messages a second, over all workers on all hosts.
 
-One row a provider holds the time at which the next message may leave, by the database's clock. Who
-wants to send books the next times by a conditional UPDATE that moves it on. Time that has passed
-unused is lost, so there are no bursts. A worker books only what it sends within half a second, and
-a caller who waits for a page up to ten seconds ahead: so the caller goes first.
+One row a provider holds the time at which the next message may leave, by the database's clock. A
+process that wants to send books the next times by a conditional UPDATE that moves it on. Time that
+has passed unused is lost, so there are no bursts. A worker books only what it sends within half a
+second, and a caller who waits for a page up to ten seconds ahead, so that the caller goes first.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from . import clock
 from .exceptions import TemporaryFailure, gettext_noop
 from .models import ProviderState, provider_states
 
-BOOK_AHEAD_SECONDS = 0.5  # seconds that a worker books ahead
-MAX_WAIT_SECONDS = 10.0  # seconds that a caller waits for a time
+BOOK_AHEAD_SECONDS = 0.5  # that a worker books ahead
+MAX_WAIT_SECONDS = 10.0  # that a caller waits for a time
 #: Times are a little further apart than the rate asks, so that delays on the way to the gateway do
 #: not put one message too many into a second (minute, hour).
 SPACING_FACTOR = 1.02
@@ -29,13 +29,13 @@ LATE_SHARE = 0.015
 
 
 def step_of(rate: float) -> timedelta:
-    """The time between two messages. ``rate``: messages a second."""
+    """Return the time between two messages. ``rate``: messages a second."""
     return timedelta(seconds=SPACING_FACTOR / rate)
 
 
 def wait(alias: str, rate: float | None) -> float:
     """Wait until one message may leave; return until when (monotonic) that permission counts. With
-    no limit it is at once, and for ever.
+    no limit it returns at once, and the permission never ends.
 
     Raises ``TemporaryFailure`` where that would take longer than ``MAX_WAIT_SECONDS``.
     """
@@ -88,7 +88,7 @@ class RateSlots:
         return max(self._usable_at(self.rate) - time.monotonic(), 0.0)
 
     def _usable_at(self, rate: float) -> float:
-        """When the next message may leave, or when there may be a time to book."""
+        """Return when the next message may leave, or when there may be a time to book."""
         if not self._booked:
             return self._bookable_at(rate)
         full = len(self._left) == self._left.maxlen
@@ -98,13 +98,14 @@ class RateSlots:
         return bool(self._booked) and self._booked[0] <= time.monotonic()
 
     def near(self) -> bool:
-        """True where a worker should have a message ready: a time is booked, or can be."""
+        """Return whether a worker should have a message ready: a time is booked, or can be."""
         if self.rate is None or self._booked:
             return True
         return time.monotonic() >= self._bookable_at(self.rate)
 
     def give_back(self) -> None:
-        """Let others have what was booked and has not come, where they booked nothing behind it."""
+        """Give back the booked times that have not come, where no other worker has booked behind
+        them."""
         if self.rate is None:
             return
         now = time.monotonic()
@@ -142,7 +143,7 @@ class RateSlots:
 
 
 def _window(rate: float) -> float:
-    """Seconds in which people count a rate: a second, a minute or an hour."""
+    """Return the seconds in which people count a rate: a second, a minute or an hour."""
     return next((window for window in (1.0, 60.0) if rate * window >= 1), 3600.0)
 
 
@@ -164,8 +165,8 @@ def _book(alias: str, rate: float, number: int, ahead: float) -> tuple[list[floa
 
 
 def _free_from(state: ProviderState | None, now: datetime, rate: float) -> datetime:
-    """When the next time begins. Further ahead than anybody books, the row is wrong: it was
-    written under a slower rate, or by a clock that stood ahead."""
+    """Return when the next time begins. A row further ahead than any process books is ignored,
+    because it was written under a slower rate, or by a clock that was ahead."""
     at = state.next_send_at if state is not None else None
     furthest = now + step_of(rate) + timedelta(seconds=MAX_WAIT_SECONDS + 1)
     return at if at is not None and now < at <= furthest else now

@@ -1,8 +1,8 @@
 """The only way out: claim, send, record, recover.
 
-Every change of status is one conditional UPDATE, committed by itself. A request leaves only after
-its row went *queued ─► claimed ─► sending* in two such steps, the second one right before the first
-byte. No transaction is open while the network is waited for.
+Every change of status is one conditional UPDATE, with a commit of its own. A request leaves only
+after its row went *queued ─► claimed ─► sending* in two such steps, the second one right before the
+first byte. No transaction is open while the network is waited for.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial, reduce
 from itertools import chain
-from operator import or_
-from typing import Any, TypeVar
+from operator import attrgetter, or_
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import (
     DatabaseError,
@@ -55,6 +55,7 @@ from .states import Status
 logger = logging.getLogger(__name__)
 
 Outcome = Receipt | SmsError
+_T = TypeVar("_T")
 
 #: Errors of a database that cannot answer, as opposed to one that refuses.
 UNAVAILABLE = (OperationalError, InterfaceError, InternalError)
@@ -66,7 +67,7 @@ class ClaimLost(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """An attempt's end, to be recorded."""
+    """The outcome of an attempt, to be recorded."""
 
     message: SmsMessage
     outcome: Outcome
@@ -128,7 +129,8 @@ def send_new(message: SmsMessage, backend: CheckedBackend, *, may_wait: bool = F
 def _send_claimed(
     backend: CheckedBackend, message: SmsMessage, until: float, *, last: bool
 ) -> None:
-    """``until``: when (monotonic) the time that was waited for under a rate has passed unused."""
+    """Send, and store the outcome. ``until``: when (monotonic) the time that was waited for under a
+    rate has passed unused."""
 
     def mark(one: SmsMessage) -> bool:
         if time.monotonic() > until:  # to connect took long
@@ -259,7 +261,7 @@ def _claim_one(message: SmsMessage) -> None:
             alias=message.using,
             sms=message.pk,
         )
-    # As claimed: what the row holds a moment later may be another's claim.
+    # As claimed: a moment later the row may be under another process's claim.
     for field in SmsMessage._meta.concrete_fields:
         setattr(message, field.attname, getattr(claimed[0], field.attname))
 
@@ -290,7 +292,7 @@ def open_transaction() -> str | None:
             return str(connection.alias)
         if not connection.get_autocommit() and connection.alias == write_db():
             raise transaction.TransactionManagementError(
-                "Autocommit is off, so nobody can tell when a message is committed. Use atomic()."
+                "Autocommit is off, so it is not known when a message is committed. Use atomic()."
             )
     return None
 
@@ -301,9 +303,13 @@ def open_transaction() -> str | None:
 def move(messages: SmsMessageQuerySet, old: Sequence[Status], new: Status, **changes: Any) -> int:
     """The conditional UPDATE behind every change of status; return how many rows moved."""
     for status in old:
-        if not states.may_move(status, new):
-            raise ValueError(f"{status} ─► {new} is not in the table of states")
+        _require_move(status, new)
     return messages.filter(status__in=old).update(status=new, **changes)
+
+
+def _require_move(old: Status, new: Status) -> None:
+    if not states.may_move(old, new):
+        raise ValueError(f"{old} ─► {new} is not in the table of states")
 
 
 def enqueue(messages: SmsMessageQuerySet) -> int:
@@ -315,8 +321,8 @@ def enqueue(messages: SmsMessageQuerySet) -> int:
 
 
 def _into_queue(messages: SmsMessageQuerySet) -> int:
-    """Put drafts into the queue; those without an expiry get one. Nobody is woken: who calls this
-    claims them next."""
+    """Put drafts into the queue; those without an expiry get one. Does not notify workers, because
+    the caller claims the messages itself."""
     now, latest = clock.now(), times.latest()
     too_far = When(send_after__gt=latest, then=Value(latest))  # by an UPDATE that is none of ours
     start = Case(too_far, When(send_after__gt=now, then=F("send_after")), default=Value(now))
@@ -331,17 +337,20 @@ def _into_queue(messages: SmsMessageQuerySet) -> int:
 
 
 def cancel(messages: SmsMessageQuerySet) -> int:
-    """Take drafts and queued messages out for good; return how many."""
+    """Cancel drafts and queued messages; return how many."""
     return move(messages, [Status.DRAFT, Status.QUEUED], Status.CANCELLED, finished_at=clock.now())
 
 
-#: A row's key and the mark of one claim of it. Permission to send belongs to this pair.
-Claim = tuple[Any, str]
+class Claim(NamedTuple):
+    """A row's key and the mark of one claim of it. Permission to send belongs to this pair."""
+
+    pk: Any
+    token: str
 
 
 def claim_of(message: SmsMessage) -> Claim:
     """The claim under which this process holds the message."""
-    return message.pk, message.token
+    return Claim(message.pk, message.token)
 
 
 def claim(
@@ -375,7 +384,7 @@ def claim(
 
 
 def claim_marks(token: str, now: datetime) -> dict[str, Any]:
-    """What a claimed row carries."""
+    """Return the fields of a claimed row."""
     return {"token": token, "claimed_at": now, "lease_until": now + conf.lease()}
 
 
@@ -412,7 +421,7 @@ def take_back(messages: Iterable[SmsMessage]) -> int:
 
 
 _UNCLAIMED = {"token": "", "lease_until": None}
-#: It was not the message's turn after all: that counts as no attempt.
+#: Nothing was tried, so that it does not count as an attempt.
 _UNTRIED = {**_UNCLAIMED, "attempts": F("attempts") - 1}
 
 
@@ -428,9 +437,15 @@ def _claims_filter(messages: Iterable[SmsMessage]) -> Q:
 
 
 def _by_token(claims: Iterable[Claim]) -> dict[str, list[Any]]:
-    groups: dict[str, list[Any]] = defaultdict(list)
-    for pk, token in claims:
-        groups[token].append(pk)
+    groups = grouped(claims, attrgetter("token"))
+    return {token: [claim.pk for claim in group] for token, group in groups.items()}
+
+
+def grouped(items: Iterable[_T], key: Callable[[_T], Any]) -> dict[Any, list[_T]]:
+    """Return the items by key, the keys in the order in which they first occur."""
+    groups: dict[Any, list[_T]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
     return groups
 
 
@@ -486,23 +501,26 @@ def _call(backend: CheckedBackend, message: SmsMessage) -> Outcome:
 
 
 def record(results: Sequence[Result], *, last: bool = False) -> None:
-    """Write down what became of attempts: the status first, then the words, which may fail."""
+    """Store the outcomes of attempts. The status is written first; the error text follows and may
+    fail. What can be stored is stored, also where another one cannot."""
     accepted = [result for result in results if isinstance(result.outcome, Receipt)]
-    steps: list[tuple[Callable[[], Any], list[Result]]] = [
-        (partial(_record_error, result, result.outcome, last), [result])
-        for result in results
-        if isinstance(result.outcome, SmsError)
-    ]
-    if accepted:
-        steps.insert(0, (partial(_record_and_mark, accepted, [], clock.now()), accepted))
-    failure: Exception | None = None
-    for step, concerned in steps:
+    errors = [[result] for result in results if isinstance(result.outcome, SmsError)]
+    failures: list[Exception] = []
+    for group in [accepted, *errors] if accepted else errors:
         try:
-            _persist(step, concerned)
+            _persist(partial(_record_group, group, clock.now(), last), group)
         except Exception as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _record_group(group: list[Result], now: datetime, last: bool) -> None:
+    outcome = group[0].outcome
+    if isinstance(outcome, SmsError):
+        _record_error(group[0], outcome, last)
+    else:
+        _record_and_mark(group, [], now)
 
 
 def record_and_mark(accepted: Sequence[Result], going: Sequence[SmsMessage]) -> set[Claim]:
@@ -552,6 +570,8 @@ def _update_rows(
     Written out: a worker's database does little else, and the ORM takes longer to compose this
     than any database to do it. MariaDB assigns from left to right, so the status comes last.
     """
+    _require_move(Status.SENDING, Status.SENT)
+    _require_move(Status.CLAIMED, Status.SENDING)
     connection = connections[write_db()]
     field, quote = SmsMessage._meta.get_field, connection.ops.quote_name
     pk, status = quote(str(SmsMessage._meta.pk.column)), quote("status")
@@ -608,12 +628,13 @@ def _accepted_by(result: Result) -> str:
 
 
 def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]) -> dict[str, Any]:
-    """What a row carries once its message was taken. ``first``: when to ask, by provider."""
+    """Return the fields of a row whose message was accepted. ``first``: when to ask, by
+    provider."""
     assert isinstance(result.outcome, Receipt)
     using = _accepted_by(result)
     ask_at = first[using]
     if ask_at is not None and not result.outcome.gateway_id:
-        ask_at = now + conf.status_window()  # nothing to ask with: it is given up then
+        ask_at = now + conf.status_window()  # there is no id to ask with: it is given up then
     return {
         "sent_at": now,
         "gateway_id": result.outcome.gateway_id,
@@ -625,15 +646,15 @@ def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]
 
 
 def _first_question(alias: str, now: datetime) -> datetime | None:
-    """When to ask for a report: soon, or never."""
+    """Return when to ask for a report; None for never."""
     if not checked_backend.gives_reports(alias):
         return None
     return now + timedelta(seconds=states.ask_again_in(0))
 
 
 def per_row(name: str, values: dict[Any, Any]) -> Any:
-    """The new value of the field ``name``, by key: one where all agree, else a CASE, so that it
-    is still one UPDATE."""
+    """Return the new value of the field ``name`` for an UPDATE of several rows. ``values``: by
+    key."""
     if len(set(values.values())) == 1:
         return next(iter(values.values()))
     # Written out: When() objects cost more than the whole UPDATE.
@@ -678,7 +699,7 @@ def _record_error(result: Result, error: SmsError, last: bool) -> None:
 
 
 def _write_words(message: SmsMessage, words: dict[str, str]) -> None:
-    """Diagnostics are written after the status, and may fail without harm."""
+    """Store diagnostics, after the status; that may fail without harm."""
     try:
         with transaction.atomic(using=write_db()):
             rows([message.pk]).update(**words)
@@ -687,12 +708,12 @@ def _write_words(message: SmsMessage, words: dict[str, str]) -> None:
 
 
 LATE = "A late answer: "
-ACCEPTED = gettext_noop("it was taken.")
+ACCEPTED = gettext_noop("it was accepted.")
 
 
 def _record_late(result: Result) -> None:
-    """The row became *unknown* in the meantime, or a person has said that it was sent. Keep this
-    outcome for whoever decides, and the gateway's id to ask with."""
+    """Keep an outcome that comes after the row became *unknown*, or after a person said that it was
+    sent, for whoever resolves it; keep the gateway's id to ask with."""
     message, outcome = result.message, result.outcome
     held = _held([message])
     if isinstance(outcome, Receipt):
@@ -718,19 +739,18 @@ def _record_late(result: Result) -> None:
 
 def _log_contradiction(result: Result, why: str) -> None:
     outcome = result.outcome
-    verdict = outcome.kind if isinstance(outcome, SmsError) else f"taken as {outcome.gateway_id!r}"
+    verdict = (
+        outcome.kind if isinstance(outcome, SmsError) else f"accepted as {outcome.gateway_id!r}"
+    )
     logger.critical("message %s: %s, but %s", result.message.pk, verdict, why)
 
 
-_T = TypeVar("_T")
-
-
-MAX_PERSIST_SECONDS = 10.0  # seconds for a write without which nothing is lost
+MAX_PERSIST_SECONDS = 10.0  # for a write without which nothing is lost
 
 
 def _persist(operation: Callable[[], _T], results: list[Result]) -> _T:
-    """Do a write over new connections, again and again: for a lease where it says what became of
-    a request."""
+    """Repeat a write over new connections until it succeeds: for as long as a lease where it stores
+    the outcome of a request."""
     begun = any(result.message.status == Status.SENDING for result in results)
     lease = conf.lease().total_seconds()
     give_up = time.monotonic() + (lease if begun else min(lease, MAX_PERSIST_SECONDS))
@@ -786,14 +806,14 @@ def _announce(message: SmsMessage, old: Status, new: Status) -> None:
 
 # --- recover --------------------------------------------------------------------------------------
 
-LEASE_ENDED = gettext_noop("Its worker died or stood still in the middle of the request.")
+LEASE_ENDED = gettext_noop("The worker stopped or hung during the request.")
 EXPIRED_UNSENT = gettext_noop("It expired before it could be sent.")
 RECOVERED_PER_PASS = 1000  # rows a pass: the rest is the next pass's
 
 
 def recover() -> dict[str, int]:
-    """Take up what dead workers left: *claimed* goes back to the queue, or has failed where the
-    caller waited for it; *sending* is unknown."""
+    """Recover what dead workers held: *claimed* goes back to the queue, or fails where the caller
+    waited for it; *sending* becomes unknown."""
     now = clock.now()
     stale = rows().stale(now)
     claimed, begun = stale.filter(status=Status.CLAIMED), stale.filter(status=Status.SENDING)
@@ -829,7 +849,8 @@ def _end_each(messages: SmsMessageQuerySet, new: Status, **changes: Any) -> int:
 
 
 def confirm_sent(message: SmsMessage) -> None:
-    """A person says that an *unknown* message was sent. Raises ``WrongStatus`` for any other."""
+    """Mark an *unknown* message as sent, because a person says so. Raises ``WrongStatus`` for any
+    other."""
     now = clock.now()
     ask_at = now if message.gateway_id else now + conf.status_window()
     reports = checked_backend.gives_reports(message.using)

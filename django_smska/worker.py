@@ -26,16 +26,16 @@ from .providers import providers
 logger = logging.getLogger(__name__)
 
 REPORTS_PER_PASS = 200
-MAX_RATE_WAIT_SECONDS = 60.0  # seconds that a pass with an end waits for times under a ``rate``
-# Seconds: what is due so soon is waited for. The process that stored it "for now" may have read the
-# database's clock a moment ahead of us, and nobody wakes us again for it.
+MAX_RATE_WAIT_SECONDS = 60.0  # that a pass with an end waits for times under a ``rate``
+# What is due so soon is waited for. The process that stored it "for now" may have read the
+# database's clock a moment ahead of this one, and no second notification follows.
 NEARLY_DUE_SECONDS = 2.0
 
 
 class Worker:
     """Sends queued messages.
 
-    ``using``: only this provider's. ``concurrency``: requests in the air at once. ``progress``:
+    ``using``: only this provider's. ``concurrency``: requests in flight at once. ``progress``:
     called with a ``Counter`` of statuses each time outcomes were recorded.
     """
 
@@ -58,7 +58,7 @@ class Worker:
         self._refused: list[SmsMessage] = []  # marked in a failure, and not written
 
     def stop(self) -> None:
-        """Finish what is in the air, give back what is only claimed, and end."""
+        """Finish what is in flight, give back what is only claimed, and end."""
         self.stopping.set()
 
     def run_once(self) -> Counter[str]:
@@ -81,7 +81,8 @@ class Worker:
         return done
 
     def _anything_to_do(self) -> bool:
-        """One cheap query, all that a sleeping worker costs; and once a minute, be seen."""
+        """Return whether a pass is needed, by one query, which is all that a sleeping worker costs;
+        once a minute, write the heartbeat."""
         now, aliases = clock.now(), list(self._aliases())
         every = rows().order_by()
         mine = every.filter(using=OuterRef("alias")).next_time()
@@ -110,31 +111,26 @@ class Worker:
             stopping=self.stopping.is_set,
         )
 
-    def send_due(self) -> Counter[str]:
-        """Send all that is due; count the messages by status."""
-        return self._send_all(rows(), list(self._aliases()))
-
     def send_these(self, pks: Iterable[Any]) -> Counter[str]:
         """Send those of these messages that are due, and nothing else; count them by status."""
         chosen = rows(pks)
         aliases = chosen.order_by().values_list("using", flat=True).distinct()
-        return self._send_all(chosen, [alias for alias in aliases if alias in providers])
+        known = [alias for alias in aliases if alias in providers]
+        done, more = self._send(chosen, known)
+        end = time.monotonic() + MAX_RATE_WAIT_SECONDS
+        while not self.stopping.is_set() and (more or self.wait_for_next(end)):
+            sent, more = self._send(chosen, known)
+            done += sent
+        return done
 
     def _aliases(self) -> Iterable[str]:
         return [self.using] if self.using is not None else list(providers)
 
-    def _send_all(self, messages: SmsMessageQuerySet, aliases: list[str]) -> Counter[str]:
-        done, more = self._send(messages, aliases)
-        end = time.monotonic() + MAX_RATE_WAIT_SECONDS
-        while not self.stopping.is_set() and (more or self.wait_for_next(end)):
-            sent, more = self._send(messages, aliases)
-            done += sent
-        return done
-
     def _send(
         self, messages: SmsMessageQuerySet, aliases: Iterable[str]
     ) -> tuple[Counter[str], bool]:
-        """Work for each provider in turn, for a while; tell whether there is more."""
+        """Send for each provider in turn, for a time slice; return the messages by status, and
+        whether there are more."""
         self._give_back()
         done: Counter[str] = Counter()
         more = False
@@ -163,13 +159,14 @@ class Worker:
         return not self.stopping.wait(self.next_in)
 
     def _new_token(self) -> str:
-        """A new token, remembered until the pass has ended well."""
+        """Return a new mark for a claim; it is remembered until the pass has ended without an
+        error."""
         token = uuid.uuid4().hex
         self._tokens.add(token)
         return token
 
     def _give_back(self) -> None:
-        """Queue again what a failed pass had claimed and not begun; its threads have ended."""
+        """Queue again what a failed pass had claimed and not begun. Its threads have ended."""
         if self._tokens:
             sending.take_back(self._refused)
             sending.release([], tokens=self._tokens)
@@ -221,7 +218,7 @@ class Worker:
 
 
 def _due_in(messages: SmsMessageQuerySet) -> float:
-    """Seconds until the next queued message's time, 0 or less where it has come."""
+    """Return the seconds until the next queued message is due, 0 or less where one is."""
     first = messages.next_time().values_list("send_after", flat=True).first()
     return math.inf if first is None else (first - clock.now()).total_seconds()
 

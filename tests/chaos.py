@@ -66,7 +66,7 @@ class Log:
 
     @property
     def doubtful(self):
-        """Texts whose request met a fault that may leave a doubt whether it was taken."""
+        """Texts whose request met a fault that may leave a doubt whether it was accepted."""
         return {text for text, name in self.sends if name and FAULTS[name].group != "meaning"}
 
     def repeated(self):

@@ -113,7 +113,7 @@ def test_a_worker_that_stands_still_for_two_leases_sends_nothing_of_it_again(que
     assert worker.wait(60) == 0
     assert statuses() == {"unknown": WIDTH, "sent": MESSAGES - WIDTH}
     for row in SmsMessage.objects.filter(status="unknown"):
-        assert row.error_text == "A late answer: it was taken."
+        assert row.error_text == "A late answer: it was accepted."
         assert row.gateway_id
     assert queued.sends == MESSAGES
 

@@ -862,7 +862,7 @@ class TestDeletedInFlight:
         SmsMessage.objects.filter(pk=first.pk).delete()
         marked = sending.record_and_mark([sending.Result(first, Receipt("id-1"))], [second, third])
         assert marked == set(map(sending.claim_of, [second, third]))
-        assert f"message {first.pk}: taken as 'id-1', but its row was deleted" in caplog.text
+        assert f"message {first.pk}: accepted as 'id-1', but its row was deleted" in caplog.text
 
     @pytest.mark.parametrize(
         "outcome", [InvalidRecipient(code="-6"), TemporaryFailure(), SmsOutcomeUnknown()]
@@ -1056,7 +1056,7 @@ class TestRecord:
     @pytest.mark.parametrize(
         ("outcome", "words", "gateway_id"),
         [
-            (Receipt("late-1"), "A late answer: it was taken.", "late-1"),
+            (Receipt("late-1"), "A late answer: it was accepted.", "late-1"),
             (InvalidRecipient(code="-6"), "A late answer: The gateway does not send", ""),
         ],
     )
@@ -1088,7 +1088,7 @@ class TestRecord:
         SmsMessage.objects.update(token="another")
         sending.record([sending.Result(message, Receipt("id-1"))])
         (cry,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-        assert f"message {message.pk}: taken as 'id-1'" in cry.getMessage()
+        assert f"message {message.pk}: accepted as 'id-1'" in cry.getMessage()
 
     def test_a_database_that_comes_back_loses_nothing(self, provider, monkeypatch):
         (message,) = self.claimed("a")
@@ -1113,7 +1113,7 @@ class TestRecord:
         with connection.execute_wrapper(Outage(100)), pytest.raises(OperationalError):
             sending.record([sending.Result(message, Receipt("id-1"))])
         (line,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-        assert f"message {message.pk}: taken as 'id-1', but the database" in line.getMessage()
+        assert f"message {message.pk}: accepted as 'id-1', but the database" in line.getMessage()
 
     def test_words_that_cannot_be_stored_do_not_lose_the_status(
         self, provider, monkeypatch, caplog

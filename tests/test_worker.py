@@ -560,7 +560,6 @@ class TestNearlyDue:
         queue(1, send_after=clock.now() + timedelta(minutes=1))
         worker = Worker()
         assert not +worker.run_once() and worker.next_in is None
-        assert not +worker.send_due() and worker.next_in is None
 
 
 class TestBrakes:
