@@ -71,6 +71,7 @@ class Worker:
         if not self._anything_to_do():
             return done
         while not self.stopping.is_set():
+            circuit_breaker.heartbeat(self._aliases())  # a long queue makes a long pass
             sending.recover()
             sent, more = self._send(rows(), self._aliases())
             asked = self._ask_some()

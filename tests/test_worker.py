@@ -263,6 +263,22 @@ def test_it_is_seen(provider):
     assert circuit_breaker.state_of("default").worker_seen_at <= timezone.now()
 
 
+def test_it_is_seen_again_during_a_long_pass(provider, monkeypatch):
+    monkeypatch.setattr(dispatcher, "TIME_SLICE_SECONDS", 0)
+    monkeypatch.setattr(dispatcher, "LONGEST_SLICE_SECONDS", 0)
+    queue(2)
+    sends = []
+
+    def forget_the_worker_once(done):
+        if not sends:
+            ProviderState.objects.update(worker_seen_at=None)
+        sends.append(1)
+
+    Worker(concurrency=1, progress=forget_the_worker_once).run_once()
+    assert statuses() == {"sent": 2} and len(sends) == 2
+    assert circuit_breaker.state_of("default").worker_seen_at <= timezone.now()
+
+
 def test_only_the_given_messages_are_sent(provider):
     first, second, third = queue(3)
     SmsMessage.objects.filter(pk=third.pk).update(send_after=timezone.now() + timedelta(hours=1))
