@@ -84,7 +84,7 @@ def violations(gateway, log, texts, in_flight=0):
     """Return what the ledger and the rows say against each other, as sentences.
 
     ``texts``: all that was to be sent, each in one message; ``in_flight``: how many requests were
-    at most in the air when workers were killed or stopped. Nothing may be at work any more.
+    at most in flight when workers were killed or stopped. Nothing may be at work any more.
     """
     from django_smska.models import SmsMessage
 
@@ -111,7 +111,7 @@ def violations(gateway, log, texts, in_flight=0):
     if len(unknown - log.doubtful) > in_flight + unread:
         told.append(
             f"{len(unknown - log.doubtful)} unknown without a fault of the gateway; at most "
-            f"{in_flight} were in the air, {unread} were struck unread"
+            f"{in_flight} were in flight, {unread} were struck unread"
         )
     return told
 
@@ -347,7 +347,7 @@ class Chaos:
         self._lose_lease(victim)
 
     def _thaw(self):
-        os.kill(self.frozen.pid, signal.SIGCONT)  # nobody else ends or replaces it meanwhile
+        os.kill(self.frozen.pid, signal.SIGCONT)  # nothing else ends or replaces it
         self.frozen = None
 
     def _lose_lease(self, process):
@@ -387,7 +387,7 @@ class Chaos:
         self.gateway.unscript()
         held = SmsMessage.objects.filter(status="sending").values_list("token", flat=True)
         signatures = {signature(pid) for pid in self.ended}
-        self.counts["left in the air after SIGTERM"] = sum(t[:8] in signatures for t in held)
+        self.counts["left in flight after SIGTERM"] = sum(t[:8] in signatures for t in held)
         sending.enqueue(rows())
         for _ in range(100):
             end_leases()
@@ -412,7 +412,7 @@ class Chaos:
             "workers that ended by themselves",
             "admins that ended by themselves",
             "processes that ended badly",
-            "left in the air after SIGTERM",
+            "left in flight after SIGTERM",
         ):
             if self.counts[what]:
                 self.told.append(f"{self.counts[what]} {what}")

@@ -28,8 +28,8 @@ PLANTS = (
     "save_of_a_whole_row",
     "mark_without_token",
     "record_without_token",
-    "leave_to_all",
-    "leave_to_a_key",
+    "permission_for_all",
+    "permission_for_a_key",
     "mark_after_the_send",
     "living_taken_for_dead",
     "doubt_counts_as_failed",
@@ -37,7 +37,7 @@ PLANTS = (
     "nothing_recovered",
     "refused_row_deleted",
 )
-CHILDREN = set()  # process ids that nobody has waited for
+CHILDREN = set()  # process ids that were not waited for
 TICK = 0.05  # seconds: all admins press Send at the same moment
 
 
@@ -97,11 +97,11 @@ def plant(name, patch=setattr):
             result.message.token = held.get()
         record(results, **kwargs)
 
-    def leave_to_all(taken, going, now):
+    def permission_for_all(taken, going, now):
         turn(taken, going, now)
         return set(map(sending.claim_of, going))
 
-    def leave_to_a_key(taken, going, now):
+    def permission_for_a_key(taken, going, now):
         keys = {pk for pk, _ in turn(taken, going, now)}
         return {sending.claim_of(message) for message in going if message.pk in keys}
 
@@ -129,8 +129,8 @@ def plant(name, patch=setattr):
         "save_of_a_whole_row": (SmsMessage, "save", save_whole_row),
         "mark_without_token": (sending, "_record_and_mark", mark_without_token),
         "record_without_token": (sending, "record", record_without_token),
-        "leave_to_all": (sending, "_record_and_mark", leave_to_all),
-        "leave_to_a_key": (sending, "_record_and_mark", leave_to_a_key),
+        "permission_for_all": (sending, "_record_and_mark", permission_for_all),
+        "permission_for_a_key": (sending, "_record_and_mark", permission_for_a_key),
         "mark_after_the_send": (sending, "attempt", mark_after_the_send),
         "living_taken_for_dead": (sending, "recover", recover_the_living),
         "doubt_counts_as_failed": (states, "decide", decide_doubt(Status.FAILED)),

@@ -31,7 +31,7 @@ NUMBER = "+79041764995"
 @pytest.mark.parametrize("seed", [1])
 def test_chaos(transactional_db, seed):
     """Whatever is killed, stopped, cut off or pressed twice: no text is taken twice, no row is
-    lost, no status lies, and no more are unknown than were in the air or met a doubtful fault."""
+    lost, no status lies, and no more are unknown than were in flight or met a doubtful fault."""
     chaos = Chaos(Plan(seed=seed))
     told = chaos.run()
     assert told == [], "\n".join([*chaos.table(), *chaos.crashes()])
@@ -57,7 +57,7 @@ class Stage:
         return claimed
 
     def attempt(self, message, mark=lambda one: bool(sending.mark_sending([one]))):
-        """Let the message go, if it has leave; return what became of it."""
+        """Let the message go, if it has permission; return what became of it."""
         with providers["default"] as backend:
             return sending.attempt(backend, message, mark)
 
@@ -156,7 +156,7 @@ def died_with_a_claim(stage, bug):
     stage.work()
 
 
-def stood_still_before_it_asked_leave(stage, bug):
+def stood_still_before_it_asked_permission(stage, bug):
     """Its lease ended, another has the message now; then both go on."""
     stage.queue()
     late = stage.claim()
@@ -170,7 +170,7 @@ def stood_still_before_it_asked_leave(stage, bug):
 
 
 def stood_still_before_it_recorded(stage, bug):
-    """It could not connect; another's request is in the air when it writes that down."""
+    """It could not connect; another's request is in flight when it writes that down."""
     stage.queue()
     late = stage.claim()
     end_leases()
@@ -183,7 +183,7 @@ def stood_still_before_it_recorded(stage, bug):
 
 
 def another_recovers_meanwhile(stage, bug):
-    """Of a request that is in the air, and within its lease."""
+    """Of a request that is in flight, and within its lease."""
     stage.queue()
     message = stage.claim()
     outcome = stage.attempt(message)
@@ -196,10 +196,10 @@ FOUND_BY = {
     "dead_sending_back_to_queued": (killed_before_it_could_record, "taken twice"),
     "retry_on_timeout": (taken_without_an_answer, "taken twice"),
     "save_of_a_whole_row": (one_edits_what_the_other_sends, "taken twice"),
-    "mark_without_token": (stood_still_before_it_asked_leave, "unknown without a fault"),
+    "mark_without_token": (stood_still_before_it_asked_permission, "unknown without a fault"),
     "record_without_token": (stood_still_before_it_recorded, "taken twice"),
-    "leave_to_all": (stood_still_before_it_asked_leave, "taken twice"),
-    "leave_to_a_key": (taken_back_and_claimed_again, "taken twice"),
+    "permission_for_all": (stood_still_before_it_asked_permission, "taken twice"),
+    "permission_for_a_key": (taken_back_and_claimed_again, "taken twice"),
     "mark_after_the_send": (killed_before_it_could_mark, "taken twice"),
     "living_taken_for_dead": (another_recovers_meanwhile, "unknown without a fault"),
     "doubt_counts_as_failed": (taken_without_an_answer, "called unsent, but taken"),
@@ -239,7 +239,7 @@ def test_the_check_sees_a_doubt_that_nothing_explains(stage):
     sending.mark_sending([message])
     stage.work()
     assert stage.violations() == [
-        "1 unknown without a fault of the gateway; at most 0 were in the air, 0 were struck unread"
+        "1 unknown without a fault of the gateway; at most 0 were in flight, 0 were struck unread"
     ]
     stage.in_flight = 1
     assert stage.violations() == []

@@ -81,7 +81,7 @@ def test_a_question_that_fails_is_raised_and_changes_nothing(sent, provider, nam
     }
 
 
-def test_what_cannot_be_asked_about_is_just_read_anew(provider):
+def test_what_cannot_be_asked_about_is_just_read_again(provider):
     message = queue_sms(NUMBER, "text")
     twin = stored(message)
     twin.send()

@@ -93,7 +93,7 @@ def test_a_message_is_stored_sent_and_tracked(provider, heard):
 
 
 def test_when_the_gateway_reads_the_request_the_row_is_committed_as_sending(provider, settings):
-    """Promises 1 and 2, seen from another connection while the request is in the air."""
+    """Promises 1 and 2, seen from another connection while the request is in flight."""
     seen = []
     with StandInGateway(on_send=lambda *args: seen.append(_seen_by_another_connection())) as one:
         settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(one)}}
@@ -119,7 +119,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("name", "error", "code"), REFUSALS)
 def test_a_refusal_is_raised_and_nothing_follows_it(provider, heard, name, error, code):
-    """The caller was told, and may send anew: so this row is at its end."""
+    """The caller was told, and may send again, so that this row is at its end."""
     provider.script(1, Fault(name))
     with pytest.raises(error) as refused:
         send_sms(NUMBER, "text")
@@ -688,7 +688,7 @@ class TestNow:
         assert SmsMessage.objects.get().status == "failed" and provider.sends == 0
 
     def test_a_commit_whose_answer_is_lost_of_what_may_wait(self, provider, others):
-        """A worker sends the row, so nobody is told that nothing was sent."""
+        """A worker sends the row, so no caller hears that nothing was sent."""
         with (
             connection.execute_wrapper(Away("INSERT INTO", after=True)),
             pytest.raises(SmsOutcomeUnknown, match="may be in the queue") as doubt,
@@ -896,7 +896,7 @@ class TestDeletedInFlight:
         assert list(SmsMessage.objects.values_list("status", flat=True)) == ["sent"] * 5
 
 
-class TestOneClaimOneLeave:
+class TestOneClaimOnePermission:
     def test_two_copies_of_a_row_do_not_both_go(self, provider):
         """Taken back by a worker whose clock is ahead, and claimed again by the first."""
         queue_sms(NUMBER, "text")
@@ -961,7 +961,7 @@ class TestTurn:
 
     @pytest.fixture
     def six(self, provider):
-        """Three in the air, three that ask for leave, all under one token."""
+        """Three in flight, three that ask for permission, all under one token."""
         for text in "abcdef":
             queue_sms(NUMBER, text)
         claimed = sending.claim(SmsMessage.objects.order_by("pk"), timezone.now())
@@ -1172,7 +1172,7 @@ class TestThirdPartyBackends:
         assert row.status == "unknown"
         assert "secret" not in caplog.text + str(lost.value) + row.error_text
 
-    def test_an_exception_before_the_announced_first_byte_is_surely_not_sent(self):
+    def test_an_exception_before_the_announced_first_byte_is_definitely_not_sent(self):
         self.use("BrokenBeforeItsFirstByte")
         with pytest.raises(SmsNotSent) as refused:
             send_sms(NUMBER, "text")

@@ -206,7 +206,7 @@ def test_a_provider_with_a_long_queue_does_not_hold_up_another(provider, setting
     assert [entry.text for entry in provider.accepted].index("second") == 1
 
 
-def test_told_to_stop_it_finishes_what_is_in_the_air_and_gives_back_the_rest(provider):
+def test_told_to_stop_it_finishes_what_is_in_flight_and_gives_back_the_rest(provider):
     release = threading.Event()
     provider.script_all(Fault("late", until=release))
     provider.script(1, None)
@@ -326,7 +326,7 @@ def test_never_more_rows_are_in_doubt_than_its_width(provider):
 
 
 class Clock:
-    """Time that passes only where somebody waits."""
+    """Time that passes only where the code waits."""
 
     def __init__(self, monkeypatch):
         self.time = 1000.0
