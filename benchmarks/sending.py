@@ -120,6 +120,7 @@ def measure(latency: int, options: argparse.Namespace) -> list[object]:
     bares, ours, queries = zip(*pairs(latency, width, options), strict=True)
     ratios = [one / other for one, other in zip(ours, bares, strict=True)]
     limit = RATE_LIMIT if options.rate else LIMITS[latency]
+    each = max(queries) / options.number
     return [
         f"{latency} ms",
         width,
@@ -127,7 +128,8 @@ def measure(latency: int, options: argparse.Namespace) -> list[object]:
         f"{statistics.median(ours):.0f}/s",
         common.verdict(statistics.median(ratios), limit),
         " ".join(f"{ratio:.2f}" for ratio in sorted(ratios)),
-        common.verdict(max(queries) / options.number, 0.5, at_least=False),
+        # Under a low rate messages go one by one: there is nothing to share a query with.
+        f"{each:.2f}" if options.rate else common.verdict(each, 0.5, at_least=False),
     ]
 
 
