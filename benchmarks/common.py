@@ -71,8 +71,8 @@ class Gateway:
     def close(self) -> tuple[int, int]:
         """End it; return how many messages it accepted, and how many different texts."""
         out, _ = self.process.communicate()
-        taken, texts = out.split()
-        return int(taken), int(texts)
+        accepted, texts = out.split()
+        return int(accepted), int(texts)
 
 
 def use(

@@ -87,8 +87,8 @@ def pairs(latency: int, width: int, options: argparse.Namespace) -> Iterator[tup
             kinds = [] if options.rate else [(BARE, gateway.url, number, width)]
             kinds.append((WORKER, gateway.url, width, options.rate))
             found = [rate_of(number, *kind) for kind in kinds[:: -1 if turn % 2 else 1]]
-            taken, texts = gateway.close()
-            assert taken == texts == len(kinds) * number, "a message was lost or sent twice"
+            accepted, texts = gateway.close()
+            assert accepted == texts == len(kinds) * number, "a message was lost or sent twice"
         ours, queries = found.pop(0 if turn % 2 else -1)
         if options.rate:
             yield per_second(options.rate), begun_per_second(), int(queries)

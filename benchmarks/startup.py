@@ -57,9 +57,9 @@ def main(runs: int, caches: str) -> None:
     packages: dict[str, set[str]] = {}
     for turn in range(-1, runs):
         for kind in kinds if turn % 2 else reversed(kinds):
-            took, worked, packages[kind] = check(kind, caches)
+            seconds, worked, packages[kind] = check(kind, caches)
             if turn >= 0:  # the first only compiles
-                clocks[kind].append(took)
+                clocks[kind].append(seconds)
                 busy[kind].append(worked)
     lines = []
     for name, times in (("by the clock", clocks), ("of the processor", busy)):

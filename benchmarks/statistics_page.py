@@ -1,5 +1,4 @@
-"""Whether the statistics page stays quick at a million messages, spread over a year or crowded
-into a month: opened for the first time, again, and after a pause without a visit.
+"""Measure whether the statistics page stays quick at a million messages.
 
 They are spread over a year or over a month. The page is opened for the first time, again, and after
 a pause without any opening. Each time is the median of some runs. "All counted" is what sms_prune

@@ -46,8 +46,8 @@ def rate(workers: int, number: int, latency: int, width: int) -> float:
             sent.extend(int(one.communicate()[0]) for one in children)
 
         seconds = common.seconds(work)
-        taken, texts = gateway.close()
-        assert taken == texts == number == sum(sent), f"{taken} taken, {texts} texts, {sent} sent"
+        accepted, texts = gateway.close()
+        assert accepted == texts == number == sum(sent), f"{accepted}, {texts}, {sent}"
         assert SmsMessage.objects.filter(status="sent").count() == number
     return number / seconds
 

@@ -153,7 +153,7 @@ def take_due(using: str | None = None, *, limit: int) -> list[SmsMessage]:
         next_status_at=per_row("next_status_at", later), status_questions=F("status_questions") + 1
     )
     if moved < len(found):
-        # Another worker took some. The times are drawn, so they show which worker wrote them.
+        # Another worker may have some. The times are drawn, so they show which worker wrote them.
         stored = dict(rows(later).values_list("pk", "next_status_at"))
         found = [message for message in found if stored.get(message.pk) == later[message.pk]]
     return found

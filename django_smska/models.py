@@ -338,7 +338,7 @@ class SmsMessage(models.Model):
         self.idempotency_key = self.idempotency_key or None
 
     def _problems(self) -> Iterator[tuple[str, ValidationError]]:
-        """Yield what is wrong with each field by itself."""
+        """Yield what is wrong with each field alone."""
         try:
             self.to = normalize(self.to)
         except ValidationError as error:

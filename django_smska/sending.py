@@ -133,7 +133,7 @@ def _send_claimed(
     rate has passed unused."""
 
     def mark(one: SmsMessage) -> bool:
-        if time.monotonic() > until:  # to connect took long
+        if time.monotonic() > until:  # connecting was slow
             rate_limit.wait(one.using, backend.rate)
         return bool(mark_sending([one]))
 
@@ -727,7 +727,7 @@ ACCEPTED = gettext_noop("it was accepted.")
 
 def _record_late(result: Result) -> None:
     """Keep an outcome that comes after the row became *unknown*, or after a person said that it was
-    sent, for whoever resolves it; keep the gateway's id to ask with."""
+    sent, for the person who resolves it, and keep the gateway's id to ask with."""
     message, outcome = result.message, result.outcome
     held = _held([message])
     if isinstance(outcome, Receipt):

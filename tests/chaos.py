@@ -25,8 +25,8 @@ from django_smska.testing.gateway import FAULTS, StandInGateway
 from .chaos_process import PLANTS, signature
 
 #: What a row in these statuses says of the ledger; *unknown* says nothing.
-TAKEN = {"sent", "delivered", "rejected", "expired", "deleted", "unconfirmed"}
-NOT_TAKEN = {"draft", "queued", "claimed", "failed", "cancelled"}
+ACCEPTED = {"sent", "delivered", "rejected", "expired", "deleted", "unconfirmed"}
+NOT_ACCEPTED = {"draft", "queued", "claimed", "failed", "cancelled"}
 #: After these a request is never repeated, whatever was its truth.
 NO_ANSWER = {
     "reset_after_request",
@@ -93,27 +93,31 @@ def violations(gateway, log, texts, in_flight=0):
     stored = list(SmsMessage.objects.values_list("body", "status", "gateway_id"))
     rows = {body: status for body, status, _ in stored}
     found = {
-        "taken twice": [text for text, number in times.items() if number > 1],
+        "accepted twice": [text for text, number in times.items() if number > 1],
         "lost": set(texts) - set(rows),
         "stored twice": [body for body, n in Counter(row[0] for row in stored).items() if n > 1],
-        "taken without a row": set(times) - set(rows),
-        "called unsent, but taken": [t for t, s in rows.items() if s in NOT_TAKEN and times[t]],
-        "called sent, but not taken": [t for t, s in rows.items() if s in TAKEN and not times[t]],
+        "accepted without a row": set(times) - set(rows),
+        "called unsent, but accepted": [
+            t for t, s in rows.items() if s in NOT_ACCEPTED and times[t]
+        ],
+        "called sent, but not accepted": [
+            t for t, s in rows.items() if s in ACCEPTED and not times[t]
+        ],
         "left unfinished": [t for t, s in rows.items() if s in ("queued", "claimed", "sending")],
         "under another's id": [
             body for body, _, key in stored if key in ledger and ledger[key] != body
         ],
         "repeated without an answer": log.repeated(),
     }
-    told = [f"{len(bad)} {what}, such as {min(bad)!r}" for what, bad in found.items() if bad]
+    problems = [f"{len(bad)} {what}, such as {min(bad)!r}" for what, bad in found.items() if bad]
     unread = gateway.sends - len(log.sends)  # struck by a fault before they were read
     unknown = {text for text, status in rows.items() if status == "unknown"}
     if len(unknown - log.doubtful) > in_flight + unread:
-        told.append(
+        problems.append(
             f"{len(unknown - log.doubtful)} unknown without a fault of the gateway; at most "
             f"{in_flight} were in flight, {unread} were struck unread"
         )
-    return told
+    return problems
 
 
 class Nursery:
@@ -207,7 +211,7 @@ class Plan:
 
 
 class Chaos:
-    """One run of a plan on the current database; its result is `counts` and `told`."""
+    """One run of a plan on the current database; its result is `counts` and `found`."""
 
     def __init__(self, plan, say=lambda line: None):
         self.plan, self.say = plan, say
@@ -217,10 +221,10 @@ class Chaos:
         self.stored = 0
         self.at_work = []
         self.frozen, self.thawing = None, None
-        self.ended = set()  # process ids of the workers that ended when they were told to
+        self.ended = set()  # process ids of the workers that ended on a signal
         self.in_flight = 0
         self.counts = Counter()
-        self.told = []
+        self.found = []
 
     def run(self):
         """Play it; return the violations."""
@@ -246,7 +250,7 @@ class Chaos:
             stderr.seek(0)
             self.said = stderr.read()
             self._sum_up()
-        return self.told
+        return self.found
 
     def settings(self):
         plan = self.plan
@@ -299,7 +303,7 @@ class Chaos:
         send_mass_sms(one for n, one in enumerate(made) if n % 5)
 
     def _wait(self, sends):
-        """Until the next strike; keep the circuit breaker closed and the queue due meanwhile."""
+        """Until the next strike; keep the circuit breaker closed and the queue due until then."""
         before, end = len(sends), time.monotonic() + (self.plan.every or 10)
         enough = len(self.texts) // (2 * (self.plan.kills + 1))
         while time.monotonic() < end:
@@ -320,7 +324,7 @@ class Chaos:
         SmsMessage.objects.filter(status="queued", send_after__gt=now).update(send_after=now)
         SmsMessage.objects.filter(status="sent", next_status_at__gt=now).update(next_status_at=now)
         for child in [child for child in self.at_work if child.poll() is not None]:
-            self.counts[f"{child.role}s that ended by themselves"] += 1
+            self.counts[f"{child.role}s that ended without a signal"] += 1
             self._replace(child)
 
     def _strike(self, number):
@@ -364,7 +368,7 @@ class Chaos:
     # ---- how it ends
 
     def _end(self):
-        """Tell all to end, with SIGTERM."""
+        """End all with SIGTERM."""
         if self.thawing is not None:
             self.thawing.join()
         for child in self.at_work:
@@ -378,7 +382,7 @@ class Chaos:
         self.at_work = []
 
     def _settle(self):
-        """All that is left goes on by itself: end the leases of the dead, and let one worker do
+        """All that is left goes on automatically: end the leases of the dead, and let one worker do
         what is due, with an honest gateway."""
         from django_smska import sending
         from django_smska.models import SmsMessage, rows
@@ -395,7 +399,7 @@ class Chaos:
             try:
                 Worker(concurrency=8).run_once()
             except Exception as error:
-                self.told = [f"the last worker raised {error!r}"]
+                self.found = [f"the last worker raised {error!r}"]
                 break
             open_ones = ["queued", "claimed", "sending"]
             if not SmsMessage.objects.filter(status__in=open_ones).exists():
@@ -406,16 +410,16 @@ class Chaos:
         from django_smska.models import SmsMessage
 
         if (state := circuit_breaker.state_of("default")).is_paused:
-            self.told.append(f"the provider is paused for {state.reason!r} after a good answer")
-        self.told += violations(self.gateway, self.log, self.texts, self.in_flight)
+            self.found.append(f"the provider is paused for {state.reason!r} after a good answer")
+        self.found += violations(self.gateway, self.log, self.texts, self.in_flight)
         for what in (
-            "workers that ended by themselves",
-            "admins that ended by themselves",
+            "workers that ended without a signal",
+            "admins that ended without a signal",
             "processes that ended badly",
             "left in flight after SIGTERM",
         ):
             if self.counts[what]:
-                self.told.append(f"{self.counts[what]} {what}")
+                self.found.append(f"{self.counts[what]} {what}")
         self.statuses = Counter(SmsMessage.objects.values_list("status", flat=True))
 
     def table(self):
@@ -428,7 +432,7 @@ class Chaos:
             "sends begun": self.gateway.sends,
             "faults met": faults + self.gateway.sends - len(self.log.sends),
             "texts with a doubtful fault": len(self.log.doubtful),
-            "taken": len(self.gateway.accepted),
+            "accepted": len(self.gateway.accepted),
             **{f"rows {status}": number for status, number in sorted(self.statuses.items())},
             "unknown, and at most": f"{unknown} <= {self.in_flight} + "
             f"{len(self.log.doubtful) + self.gateway.sends - len(self.log.sends)}",
@@ -479,7 +483,7 @@ def cut_connections(dice):
         if found and dice.random() < 0.7:
             found = [dice.choice(found)]
         for key in found:
-            with contextlib.suppress(DatabaseError):  # it has gone by itself
+            with contextlib.suppress(DatabaseError):  # it has gone already
                 cursor.execute(end, [key])
     return len(found)
 
@@ -513,15 +517,15 @@ def main():
     begun = time.monotonic()
     try:
         chaos = Chaos(plan, say=lambda line: print(line, flush=True))
-        told = chaos.run()
+        found = chaos.run()
     finally:
         connection.creation.destroy_test_db(own_name, verbosity=0)
     print("\n".join(chaos.table()))
     print(f"{'seconds':36}{time.monotonic() - begun:.0f}")
     for line in chaos.crashes():
         print(line)
-    print("VIOLATIONS: " + "; ".join(told) if told else "no violation")
-    return 1 if told else 0
+    print("VIOLATIONS: " + "; ".join(found) if found else "no violation")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ PLANTS = (
     "permission_for_all",
     "permission_for_a_key",
     "mark_after_the_send",
-    "living_taken_for_dead",
+    "living_counted_as_dead",
     "doubt_counts_as_failed",
     "doubt_counts_as_sent",
     "nothing_recovered",
@@ -84,8 +84,8 @@ def plant(name, patch=setattr):
         whole = save if message._state.adding else models.Model.save
         whole(message, *args, **kwargs)
 
-    def mark_without_token(taken, going, now):
-        turn(taken, [], now) if taken else None
+    def mark_without_token(outcomes, going, now):
+        turn(outcomes, [], now) if outcomes else None
         group = set(map(sending.claim_of, going))
         claimed = rows(pk for pk, _ in group).filter(status=Status.CLAIMED)
         moved = claimed.update(status=Status.SENDING, sending_at=now)
@@ -97,12 +97,12 @@ def plant(name, patch=setattr):
             result.message.token = held.get()
         record(results, **kwargs)
 
-    def permission_for_all(taken, going, now):
-        turn(taken, going, now)
+    def permission_for_all(outcomes, going, now):
+        turn(outcomes, going, now)
         return set(map(sending.claim_of, going))
 
-    def permission_for_a_key(taken, going, now):
-        keys = {pk for pk, _ in turn(taken, going, now)}
+    def permission_for_a_key(outcomes, going, now):
+        keys = {pk for pk, _ in turn(outcomes, going, now)}
         return {sending.claim_of(message) for message in going if message.pk in keys}
 
     def mark_after_the_send(backend, message, mark):
@@ -132,7 +132,7 @@ def plant(name, patch=setattr):
         "permission_for_all": (sending, "_record_and_mark", permission_for_all),
         "permission_for_a_key": (sending, "_record_and_mark", permission_for_a_key),
         "mark_after_the_send": (sending, "attempt", mark_after_the_send),
-        "living_taken_for_dead": (sending, "recover", recover_the_living),
+        "living_counted_as_dead": (sending, "recover", recover_the_living),
         "doubt_counts_as_failed": (states, "decide", decide_doubt(Status.FAILED)),
         "doubt_counts_as_sent": (sending, "_call", doubt_is_sent),
         "nothing_recovered": (sending, "recover", recover_nothing),
@@ -163,7 +163,7 @@ def configure():
 
 
 def sign_claims():
-    """Begin the tokens of this process's claims with its process id: the parent must tell whose
+    """Begin the tokens of this process's claims with its process id: the parent must know whose
     lease to end."""
     from django_smska import worker
 

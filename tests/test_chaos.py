@@ -30,11 +30,11 @@ NUMBER = "+79041764995"
 
 @pytest.mark.parametrize("seed", [1])
 def test_chaos(transactional_db, seed):
-    """Whatever is killed, stopped, cut off or pressed twice: no text is taken twice, no row is
+    """Whatever is killed, stopped, cut off or pressed twice: no text is accepted twice, no row is
     lost, no status lies, and no more are unknown than were in flight or met a doubtful fault."""
     chaos = Chaos(Plan(seed=seed))
-    told = chaos.run()
-    assert told == [], "\n".join([*chaos.table(), *chaos.crashes()])
+    found = chaos.run()
+    assert found == [], "\n".join([*chaos.table(), *chaos.crashes()])
 
 
 # --- planted bugs ---------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class Stage:
         self.gateway.script_next(Fault(name, accepted))
 
     def work(self):
-        """All that goes on by itself: leases end, what waits is due, a worker makes its pass."""
+        """All that goes on: leases end, what waits is due, a worker makes its pass."""
         for _ in range(3):
             end_leases()
             SmsMessage.objects.filter(status="queued").update(send_after=timezone.now())
@@ -96,7 +96,7 @@ def two_people_press_send(stage, bug):
         second.send()
 
 
-def taken_back_and_claimed_again(stage, bug):
+def claimed_back_and_claimed_again(stage, bug):
     """By a worker whose clock is ahead; the first still holds its old copy."""
     stage.queue()
     old = stage.claim()
@@ -132,7 +132,7 @@ def killed_before_it_could_mark(stage, bug):
     stage.work()
 
 
-def taken_without_an_answer(stage, bug):
+def accepted_without_an_answer(stage, bug):
     stage.queue()
     stage.next_meets("close_without_answer", True)
     stage.work()
@@ -182,7 +182,7 @@ def stood_still_before_it_recorded(stage, bug):
     stage.work()
 
 
-def another_recovers_meanwhile(stage, bug):
+def another_recovers_in_the_meantime(stage, bug):
     """Of a request that is in flight, and within its lease."""
     stage.queue()
     message = stage.claim()
@@ -192,18 +192,18 @@ def another_recovers_meanwhile(stage, bug):
 
 
 FOUND_BY = {
-    "claim_without_condition": (two_people_press_send, "taken twice"),
-    "dead_sending_back_to_queued": (killed_before_it_could_record, "taken twice"),
-    "retry_on_timeout": (taken_without_an_answer, "taken twice"),
-    "save_of_a_whole_row": (one_edits_what_the_other_sends, "taken twice"),
+    "claim_without_condition": (two_people_press_send, "accepted twice"),
+    "dead_sending_back_to_queued": (killed_before_it_could_record, "accepted twice"),
+    "retry_on_timeout": (accepted_without_an_answer, "accepted twice"),
+    "save_of_a_whole_row": (one_edits_what_the_other_sends, "accepted twice"),
     "mark_without_token": (stood_still_before_it_asked_permission, "unknown without a fault"),
-    "record_without_token": (stood_still_before_it_recorded, "taken twice"),
-    "permission_for_all": (stood_still_before_it_asked_permission, "taken twice"),
-    "permission_for_a_key": (taken_back_and_claimed_again, "taken twice"),
-    "mark_after_the_send": (killed_before_it_could_mark, "taken twice"),
-    "living_taken_for_dead": (another_recovers_meanwhile, "unknown without a fault"),
-    "doubt_counts_as_failed": (taken_without_an_answer, "called unsent, but taken"),
-    "doubt_counts_as_sent": (lost_without_an_answer, "called sent, but not taken"),
+    "record_without_token": (stood_still_before_it_recorded, "accepted twice"),
+    "permission_for_all": (stood_still_before_it_asked_permission, "accepted twice"),
+    "permission_for_a_key": (claimed_back_and_claimed_again, "accepted twice"),
+    "mark_after_the_send": (killed_before_it_could_mark, "accepted twice"),
+    "living_counted_as_dead": (another_recovers_in_the_meantime, "unknown without a fault"),
+    "doubt_counts_as_failed": (accepted_without_an_answer, "called unsent, but accepted"),
+    "doubt_counts_as_sent": (lost_without_an_answer, "called sent, but not accepted"),
     "nothing_recovered": (died_with_a_claim, "left unfinished"),
     "refused_row_deleted": (refused, "lost"),
 }
@@ -248,4 +248,4 @@ def test_the_check_sees_a_doubt_that_nothing_explains(stage):
 def test_the_check_sees_what_no_row_stands_for(stage):
     with providers["default"] as backend:
         backend.send_message(SimpleNamespace(to=NUMBER, body="no row", sender=""))
-    assert stage.violations() == ["1 taken without a row, such as 'no row'"]
+    assert stage.violations() == ["1 accepted without a row, such as 'no row'"]

@@ -51,7 +51,7 @@ def test_every_final_word_has_its_status(sent, provider, word, status):
 @pytest.mark.parametrize(
     "name", ["status_unknown_number", "status_unknown_word", "status_contradicts"]
 )
-def test_words_that_nobody_knows_are_kept_and_change_nothing(sent, provider, name):
+def test_unknown_words_are_kept_and_change_nothing(sent, provider, name):
     provider.script_all(Fault(name), on="query")
     sent.refresh_status()
     row = stored(sent)
@@ -172,7 +172,7 @@ class TestDue:
         delivery.ask_due(limit=10)
         assert stored(message).status == "unconfirmed" and provider.queries == 0
 
-    def test_where_another_worker_took_some_the_rest_is_told_apart(self, provider):
+    def test_where_another_worker_has_some_the_rest_is_known(self, provider):
         for _ in range(3):
             send_sms(NUMBER, "text")
         self.age(next_status_at=timezone.now())
@@ -183,8 +183,8 @@ class TestDue:
             SmsMessage.objects.filter(pk=first.pk).update(next_status_at=later)
 
         with connection.execute_wrapper(Once(other, "UPDATE")):
-            taken = delivery.take_due(limit=10)
-        assert len(taken) == 2 and first not in taken
+            due = delivery.take_due(limit=10)
+        assert len(due) == 2 and first not in due
 
     def test_questions_cost_few_queries(self, provider, django_assert_max_num_queries):
         provider.fate(NUMBER[1:], "DELIVRD", after=0)
@@ -207,7 +207,7 @@ class TestDue:
         assert delivery.ask_due(limit=2) == 2
         assert delivery.ask_due(limit=2) == 1
 
-    def test_a_worker_that_is_told_to_stop_asks_no_more(self, sent, provider):
+    def test_a_worker_that_is_stopping_asks_no_more(self, sent, provider):
         send_sms(NUMBER, "text")
         self.age(next_status_at=timezone.now())
         stopping = iter([False, True])

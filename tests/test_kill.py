@@ -58,7 +58,7 @@ def queued(provider):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_worker_killed_at_any_step_doubles_and_loses_nothing(queued, step):
-    """Promise 5: what was in flight is unknown, all others go on by themselves."""
+    """Promise 5: what was in flight is unknown, all others go on automatically."""
     assert start(queued, step).wait(60) == -signal.SIGKILL
     before = times_accepted(queued)
     if step in ("claimed", "connected", "marked"):
@@ -77,8 +77,8 @@ def test_a_worker_killed_at_any_step_doubles_and_loses_nothing(queued, step):
         assert row.error_code == "lease"
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_a_worker_killed_with_requests_in_flight(queued, taken):
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_worker_killed_with_requests_in_flight(queued, accepted):
     release = threading.Event()
     queued.script_all(Fault("late", accepted=accepted, until=release))
     queued.script(1, None)  # the first goes alone, until it is answered
@@ -98,7 +98,7 @@ def test_a_worker_killed_with_requests_in_flight(queued, taken):
 
 
 def test_a_worker_that_stands_still_for_two_leases_sends_nothing_of_it_again(queued):
-    """SIGSTOP in the middle of the requests; another worker works on meanwhile."""
+    """SIGSTOP in the middle of the requests; another worker goes on."""
     release = threading.Event()
     queued.script_all(Fault("late", accepted=True, until=release))
     queued.script(1, None)

@@ -108,8 +108,8 @@ def test_the_others_are_done_and_each_has_its_word(
         assert [message.to for message in outbox] == [one for one in NUMBERS if one != BAD]
     noted = {entry.object_id for entry in LogEntry.objects.all()}
     assert {str(key) for key in keys if key != keys[2]} <= noted
-    told = "".join(words) + caplog.text + "".join(str(one) for one in LogEntry.objects.values())
-    assert TEXT not in told and BAD[1:] not in told
+    shown = "".join(words) + caplog.text + "".join(str(one) for one in LogEntry.objects.values())
+    assert TEXT not in shown and BAD[1:] not in shown
 
 
 @pytest.mark.parametrize("error", [RuntimeError(BAD), DataError(BAD)])
@@ -204,17 +204,17 @@ def test_compose_stores_the_others_or_says_that_nothing_is_stored(boss, monkeypa
     numbers = NUMBERS + [f"+7904176500{digit}" for digit in range(number - 4)]
     form = {"numbers": "\n".join(numbers), "body": TEXT, "using": "default", "nonce": "n"}
     response = boss.post(f"{LIST}compose/", form | {"_send": "1"}, follow=True)
-    told = [str(message) for message in response.context["messages"]]
-    assert response.status_code == 200 and BAD[1:] not in "".join(told)
+    shown = [str(message) for message in response.context["messages"]]
+    assert response.status_code == 200 and BAD[1:] not in "".join(shown)
     if number == 4:
-        assert told[0].startswith("Sent: 3 messages")
-        assert told[1].startswith("Not sent to +7904•••4992.")
+        assert shown[0].startswith("Sent: 3 messages")
+        assert shown[1].startswith("Not sent to +7904•••4992.")
         assert len(outbox) == 3
     else:
         assert response.context["errors"] and not rows().exists() and not outbox
 
 
-def test_whoever_listens_and_fails_changes_nothing(boss):
+def test_a_receiver_that_fails_changes_nothing(boss):
     def receiver(**kwargs):
         raise RuntimeError("crash")
 

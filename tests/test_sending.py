@@ -119,7 +119,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("name", "error", "code"), REFUSALS)
 def test_a_refusal_is_raised_and_nothing_follows_it(provider, heard, name, error, code):
-    """The caller was told, and may send again, so that this row is at its end."""
+    """The caller got the error and may send again, so that this row is at its end."""
     provider.script(1, Fault(name))
     with pytest.raises(error) as refused:
         send_sms(NUMBER, "text")
@@ -164,7 +164,7 @@ BAD_INPUT = [
     ({"sender": "a\nb"}, ValidationError),
     ({"idempotency_key": "x" * 129}, ValidationError),
     ({"expires_at": timezone.now() - timedelta(seconds=1)}, ValidationError),
-    ({"using": "nobody"}, ProviderDoesNotExist),
+    ({"using": "unknown"}, ProviderDoesNotExist),
     ({"using": []}, ProviderDoesNotExist),
     ({"expires_at": datetime(2100, 1, 1)}, ValidationError),  # without a time zone
     ({"expires_at": "tomorrow"}, ValidationError),
@@ -508,7 +508,7 @@ class TestQueue:
 
 class TestSendOfAStoredMessage:
     def test_one_that_another_process_has_claimed_is_not_sent_by_its_token(self, provider):
-        """The row carries the other's token: whoever reads it must not take it for the own."""
+        """The row carries the other's token: its reader must not treat it as its own."""
         queue_sms(NUMBER, "text")
         (claimed,) = sending.claim(SmsMessage.objects.all(), timezone.now())
         for message in (stored(claimed.pk), pickle.loads(pickle.dumps(claimed))):
@@ -629,7 +629,7 @@ class TestClaim:
         assert sending.mark_sending([claimed]) == set()
         assert stored(claimed.pk).status == "claimed"
 
-    def test_marking_tells_ours_from_others(self, provider):
+    def test_marking_separates_ours_from_others(self, provider):
         for text in "abc":
             queue_sms(NUMBER, text)
         claimed = sending.claim(SmsMessage.objects.all(), timezone.now())
@@ -898,7 +898,7 @@ class TestDeletedInFlight:
 
 class TestOneClaimOnePermission:
     def test_two_copies_of_a_row_do_not_both_go(self, provider):
-        """Taken back by a worker whose clock is ahead, and claimed again by the first."""
+        """Claimed by a worker whose clock is ahead, and claimed again by the first."""
         queue_sms(NUMBER, "text")
         (old,) = sending.claim(SmsMessage.objects.all(), timezone.now())
         SmsMessage.objects.update(status="queued", token="", lease_until=None)
@@ -917,7 +917,7 @@ class TestOneClaimOnePermission:
         assert stored(new.pk).gateway_id == ""
 
     def test_a_worker_does_not_claim_again_what_it_holds(self, provider):
-        """Its stock is taken back under its hands, again and again."""
+        """Another process claims its stock back, again and again."""
         for n in range(30):
             queue_sms(NUMBER, f"text {n}")
 
@@ -957,7 +957,7 @@ class Once:
 
 
 class TestTurn:
-    """What was taken and what goes in its place share one UPDATE; each row keeps its conditions."""
+    """An outcome and the next mark share one UPDATE; each row keeps its conditions."""
 
     @pytest.fixture
     def six(self, provider):
@@ -997,7 +997,7 @@ class TestTurn:
             ({"lease_until": timezone.now()}, {"b": "b sent id-b", "e": "e claimed"}),
         ],
     )
-    def test_what_was_lost_meanwhile_stays_as_it_is(self, six, lost, found):
+    def test_what_was_lost_in_the_meantime_stays_as_it_is(self, six, lost, found):
         SmsMessage.objects.filter(pk__in=[six[1].pk, six[4].pk]).update(**lost)
         marked = sending.record_and_mark(self.accepted(six[:3]), six[3:])
         assert marked == set(map(sending.claim_of, [six[3], six[5]]))
@@ -1011,7 +1011,7 @@ class TestTurn:
         left = ["b sending", "c sending", "d sending", "e claimed", "f claimed"]
         assert self.rows() == ["a sent id-a", *left]
 
-    def test_a_commit_whose_answer_was_lost_is_not_mistaken_for_a_lost_race(
+    def test_a_commit_whose_answer_was_lost_is_not_seen_as_a_lost_race(
         self, six, monkeypatch, caplog
     ):
         monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
@@ -1097,7 +1097,7 @@ class TestRecord:
             sending.record([sending.Result(message, Receipt("id-1"))])
         assert stored(message.pk).gateway_id == "id-1"
 
-    def test_a_commit_whose_answer_was_lost_is_not_mistaken_for_a_lost_race(
+    def test_a_commit_whose_answer_was_lost_is_not_seen_as_a_lost_race(
         self, provider, monkeypatch, caplog
     ):
         (message,) = self.claimed("a")
@@ -1164,7 +1164,7 @@ class TestThirdPartyBackends:
         assert stored(refused.value.sms).status == "failed"
 
     @pytest.mark.parametrize("name", ["Broken", "Careless"])
-    def test_any_other_exception_is_a_doubt_and_tells_nothing(self, name, caplog):
+    def test_any_other_exception_is_a_doubt_and_shows_nothing(self, name, caplog):
         self.use(name)
         with pytest.raises(SmsOutcomeUnknown) as lost:
             send_sms(NUMBER, "text")
@@ -1242,7 +1242,7 @@ class TestAPersonsWord:
     @pytest.mark.parametrize(
         "status", ["draft", "queued", "claimed", "sending", "sent", "cancelled"]
     )
-    def test_what_is_under_way_or_was_taken_back_cannot_be_resent(self, unknown, status):
+    def test_what_is_under_way_or_was_claimed_back_cannot_be_resent(self, unknown, status):
         SmsMessage.objects.update(status=status)
         with pytest.raises(WrongStatus, match="cannot be resent"):
             sending.resend(unknown)
@@ -1273,7 +1273,7 @@ class TestMassSms:
             assert send_mass_sms((NUMBER, "x" * 20) for _ in range(6)) == 6
         assert sum("INSERT" in query["sql"] for query in queries) == 3
 
-    def test_messages_are_taken_with_what_they_carry(self, provider, settings):
+    def test_messages_are_stored_with_what_they_carry(self, provider, settings):
         settings.SMS_PROVIDERS["bulk"] = settings.SMS_PROVIDERS["default"]
         messages = [SmsMessage(to="8 904 176 49 95", body="a", sender="Own", using="bulk")]
         assert send_mass_sms(messages) == 1
@@ -1281,7 +1281,7 @@ class TestMassSms:
         assert (row.to, row.sender, row.using, row.status) == (NUMBER, "Own", "bulk", "queued")
         assert row.expires_at
 
-    def test_bad_rows_are_told_and_the_good_ones_stored(self, provider, caplog):
+    def test_bad_rows_are_listed_and_the_good_ones_stored(self, provider, caplog):
         rows = [(NUMBER, "a"), ("wrong", "b"), (NUMBER, ""), 5, (NUMBER, "c")]
         result = send_mass_sms(rows)
         assert result == 2 and result.bad == 3
@@ -1347,7 +1347,7 @@ class TestModel:
         assert stored(message.pk).body == message.body == provider.accepted[0].text
 
     def test_an_edit_writes_what_a_person_may_edit_and_no_status(self, db):
-        """Saving all columns would revert what a worker wrote meanwhile."""
+        """Saving all columns would revert what a worker has written."""
         draft = SmsMessage.objects.create(to=NUMBER, body="text")
         draft.body = "я" * 71
         draft.status = "sent"
@@ -1610,6 +1610,6 @@ class TestBalances:
         assert circuit_breaker.state_of("default").balance is not None
         assert set(SmsMessage.objects.values_list("status", flat=True)) == {"sent"}
 
-    def test_the_balance_that_an_answer_told_is_kept_for_people(self, provider):
+    def test_the_balance_that_an_answer_has_is_kept_for_people(self, provider):
         send_sms(NUMBER, "text")
         assert ProviderState.objects.get().balance == 999

@@ -65,7 +65,7 @@ def texts(number):
     return [(NUMBER, f"text {n}") for n in range(number)]
 
 
-def each_taken_once(gateway, number):
+def each_accepted_once(gateway, number):
     return Counter(entry.text for entry in gateway.accepted) == {
         f"text {n}": 1 for n in range(number)
     }
@@ -78,7 +78,7 @@ class TestEngines:
         assert engine.waiting() == [(SEND, [[message.pk]], None)]
         assert provider.sends == 0
         engine.run()
-        assert statuses() == {"sent": 1} and each_taken_once(provider, 1)
+        assert statuses() == {"sent": 1} and each_accepted_once(provider, 1)
         assert engine.waiting() == []
 
     def test_a_mass_sending_goes_in_groups_of_keys_to_any_number_of_workers(self, engine, provider):
@@ -87,7 +87,7 @@ class TestEngines:
         assert [len(keys) for keys in groups] == [64, 64, 64, 8]
         assert sorted(sum(groups, [])) == sorted(SmsMessage.objects.values_list("pk", flat=True))
         engine.run(workers=2)
-        assert statuses() == {"sent": 200} and each_taken_once(provider, 200)
+        assert statuses() == {"sent": 200} and each_accepted_once(provider, 200)
 
     def test_a_task_says_no_number_and_no_text(self, engine):
         """Promise 7."""
@@ -111,7 +111,7 @@ class TestEngines:
         engine.run()
         assert statuses() == {"queued": 3}
         call_command("sms_worker", "--once")
-        assert statuses() == {"sent": 3} and each_taken_once(provider, 3)
+        assert statuses() == {"sent": 3} and each_accepted_once(provider, 3)
 
     def test_doubled_tasks_send_nothing_twice(self, engine, provider):
         from django_smska.tasks import hand_over
@@ -121,13 +121,13 @@ class TestEngines:
         hand_over(SmsMessage.objects.all())
         assert len(engine.waiting()) == 6
         engine.run(workers=2)
-        assert statuses() == {"sent": 100} and each_taken_once(provider, 100)
+        assert statuses() == {"sent": 100} and each_accepted_once(provider, 100)
 
     def test_a_task_that_comes_after_its_messages_were_sent_does_nothing(self, engine, provider):
         send_mass_sms(texts(3))
         Worker().run_once()
         engine.run()
-        assert statuses() == {"sent": 3} and each_taken_once(provider, 3)
+        assert statuses() == {"sent": 3} and each_accepted_once(provider, 3)
 
     def test_a_task_that_comes_after_the_expiry_sends_nothing_and_says_so(self, engine, provider):
         message = queue_sms(NUMBER, "text 0")
@@ -159,7 +159,7 @@ class TestEngines:
         SmsMessage.objects.exclude(lease_until=None).update(lease_until=timezone.now())
         call_command("sms_worker", "--once")
         assert statuses() == {"unknown": WIDTH, "sent": 100 - WIDTH}
-        assert each_taken_once(provider, 100)
+        assert each_accepted_once(provider, 100)
 
     def test_an_engine_that_is_away_breaks_no_view_and_loses_nothing(
         self, engine, provider, caplog
@@ -174,7 +174,7 @@ class TestEngines:
         assert errors[1].getMessage().startswith("The task engine did not accept (all of) 199 mess")
         assert "password" not in caplog.text and "text 0" not in caplog.text
         call_command("sms_worker", "--once")
-        assert statuses() == {"sent": 200} and each_taken_once(provider, 200)
+        assert statuses() == {"sent": 200} and each_accepted_once(provider, 200)
 
     def test_a_message_for_later_gets_a_task_for_its_time(self, engine, provider):
         later = (timezone.now() + timedelta(hours=1)).replace(microsecond=5)
@@ -287,7 +287,7 @@ class TestHandingOver:
         ]
 
     def test_rows_without_a_key_are_left_to_the_worker_command(self, dummy):
-        """MySQL does not tell the keys of a bulk INSERT."""
+        """MySQL does not return the keys of a bulk INSERT."""
         from django_smska.tasks import hand_over
 
         hand_over([SmsMessage(to=NUMBER, body="stored somewhere")])
@@ -368,7 +368,7 @@ def test_an_immediate_backend_will_do_where_no_network_is_used(dummy, settings):
     assert statuses() == {"sent": 1}
 
 
-def test_a_missing_framework_is_told_by_a_check(dummy):
+def test_a_missing_framework_is_reported_by_a_check(dummy):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, FRAMEWORK, None)
         [error] = run_checks(tags=["sms"])

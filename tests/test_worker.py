@@ -160,6 +160,7 @@ def test_a_database_that_goes_away_in_the_middle_hangs_nothing(
     assert statuses() == {"sent": 20} and provider.sends == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_connection_that_is_cut_at_any_query_costs_no_lease(provider, after, monkeypatch):
     """Before the database has done the query, or after, so that only its answer is lost."""
@@ -206,7 +207,7 @@ def test_a_provider_with_a_long_queue_does_not_hold_up_another(provider, setting
     assert [entry.text for entry in provider.accepted].index("second") == 1
 
 
-def test_told_to_stop_it_finishes_what_is_in_flight_and_gives_back_the_rest(provider):
+def test_stopped_it_finishes_what_is_in_flight_and_gives_back_the_rest(provider):
     release = threading.Event()
     provider.script_all(Fault("late", until=release))
     provider.script(1, None)
@@ -410,7 +411,7 @@ class TestPace:
         left += sent_at(rate_limit.RateSlots("default", number), clock, 1.1 * window)
         assert most_within(left, window) <= round(number * window)
 
-    def test_a_caller_whose_connection_took_long_waits_for_another_time(
+    def test_a_caller_whose_connection_was_slow_waits_for_another_time(
         self, provider, settings, monkeypatch
     ):
         self.at_rate(settings, "50/s")
@@ -505,7 +506,7 @@ class TestPace:
         call_command("sms_worker", once=True, stdout=io.StringIO())
         assert statuses() == {"sent": 2, "queued": 1}
 
-    def test_who_waits_for_a_page_is_told_and_not_kept_waiting(self, provider, settings):
+    def test_who_waits_for_a_page_gets_an_answer_and_is_not_kept_waiting(self, provider, settings):
         self.at_rate(settings, "1/m")
         queue(1)
         Worker().run_once()
@@ -580,7 +581,7 @@ class TestNearlyDue:
 
 class TestBrakes:
     @pytest.mark.parametrize("name", ["wrong_login", "no_credit", "http_404"])
-    def test_what_ails_the_provider_pauses_it_and_leaves_the_queue_whole(self, provider, name):
+    def test_a_failing_provider_pauses_it_and_leaves_the_queue_whole(self, provider, name):
         """Promise 6."""
         provider.script_all(Fault(name))
         queue(20)

@@ -27,10 +27,10 @@ def plant(sending):
         die("claimed")
         return claimed
 
-    def dying_turn(taken, going, now):
-        die(taken and "answered", going and "connected", taken and going and "before_both")
-        marked = turn(taken, going, now)
-        die(taken and "recorded", going and "marked", taken and going and "after_both")
+    def dying_turn(outcomes, going, now):
+        die(outcomes and "answered", going and "connected", outcomes and going and "before_both")
+        marked = turn(outcomes, going, now)
+        die(outcomes and "recorded", going and "marked", outcomes and going and "after_both")
         return marked
 
     def dying_record(*args):
