@@ -1,4 +1,4 @@
-"""System checks: each has an id, a hint, a test and a line in the README."""
+"""System checks. Each has an id, a hint, a test and a line in the documentation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MARGIN = 30  # seconds for looking up the host's name and for writing the outcom
 
 @register(TAG)
 def check_providers(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Every entry of ``SMS_PROVIDERS`` can be made a backend, and its lease is long enough."""
+    """Check that each entry of ``SMS_PROVIDERS`` makes a backend, and its lease is long enough."""
     backends, messages = _configured()
     for backend in backends:
         messages += [one for one in backend.check() if one.id not in FOR_DEPLOYMENT]
@@ -39,7 +39,7 @@ def check_providers(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Every setting of the app has a value that can be used, and none is misspelt."""
+    """Check that each setting of the app can be used, and that none is misspelt."""
     messages: list[CheckMessage] = []
     for setting in conf.Setting.known.values():
         try:
@@ -61,7 +61,7 @@ def _unknown(name: str) -> Warning:
 
 @register(TAG)
 def check_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Django's runner checks before the first test."""
+    """Mark the test run; Django's runner checks before the first test."""
     mark_test_run()
     return []
 
@@ -73,7 +73,7 @@ def mark_test_run(**kwargs: Any) -> None:
 
 @register(TAG)
 def check_user_table(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Messages and users are in one database: ``created_by`` is a foreign key."""
+    """Check that messages and users are in one database, since ``created_by`` is a foreign key."""
     user = apps.get_model(settings.AUTH_USER_MODEL)
     ours, users = (_where(router.db_for_write(model)) for model in (SmsMessage, user))
     if ours[1] == users[1]:
@@ -272,7 +272,7 @@ def _check_charsets(connection: Any) -> list[CheckMessage]:
 
 
 def _check_default_charset(connection: Any) -> list[CheckMessage]:
-    """What the tables will be made with."""
+    """Check the character set that the tables will be made with."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT @@character_set_database")
         charset = cursor.fetchone()[0]
@@ -293,8 +293,8 @@ def _narrow(connection: Any, words: str, hint: str) -> Warning:
 
 
 def _conversion(connection: Any, table: str) -> str:
-    """The SQL that makes a table hold every character. It gives each column the same collation, so
-    that the key needs its own again."""
+    """Return the SQL after which a table holds every character. It gives each column the same
+    collation, so the key gets its own again."""
     convert = f"ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4;"
     return f"{convert} {_exact_key(connection)}" if table == SmsMessage._meta.db_table else convert
 
@@ -348,7 +348,7 @@ def check_default_alias(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_tasks(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """``SMSKA_TASKS`` names an engine that has workers."""
+    """Check that ``SMSKA_TASKS`` names an engine that has workers."""
     problem = _problem_of_tasks()
     if problem is None:
         return []
@@ -382,7 +382,7 @@ def _problem_of_tasks() -> str | None:
 
 @register(TAG, deploy=True)
 def check_no_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """A site that inherits the variable from whatever started it would send nothing."""
+    """Warn a site that has inherited the variable of a test run, and would send nothing."""
     if not conf.sends_nothing():
         return []
     return [
@@ -412,7 +412,7 @@ def check_no_development_backend(app_configs: Any, **kwargs: Any) -> list[CheckM
 
 @register(TAG, deploy=True)
 def check_addresses(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Each provider is reached over TLS, or on this machine."""
+    """Check that each provider is reached over TLS, or on this machine."""
     backends, _ = _configured()
     return [one for backend in backends for one in backend.check() if one.id in FOR_DEPLOYMENT]
 

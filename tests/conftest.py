@@ -36,7 +36,7 @@ def gateway():
 
 
 def options(gateway, **more):
-    """OPTIONS of the smska backend for this gateway; short waits, on loopback they are long."""
+    """Return OPTIONS of the smska backend for this gateway, with waits long enough on loopback."""
     return {
         "api_key": "test",
         "api_password": "test",
@@ -50,7 +50,7 @@ def options(gateway, **more):
 
 @pytest.fixture
 def provider(gateway, settings, transactional_db):
-    """The default provider is the smska backend, talking to the stand-in over real sockets."""
+    """Let the default provider be the smska backend, and the stand-in its gateway."""
     settings.SMSKA_LOCMEM_IN_TESTS = False
     settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(gateway)}}
     return gateway

@@ -59,7 +59,7 @@ class Engine:
         return self.workers[-1]
 
     def run(self, workers=1):
-        """Let workers do all that waits."""
+        """Run workers until nothing waits."""
         started = [self.start() for _ in range(workers)]
         assert [worker.wait(60) for worker in started] == [0] * workers
 
@@ -70,7 +70,7 @@ class Engine:
         self.leave_the_admin()
 
     def leave_the_admin(self):
-        """The admin registers the models of an app that is installed, and keeps them."""
+        """Unregister the models of the engine, which the admin keeps after the app is removed."""
         for app in apps.get_app_configs():
             for model in app.get_models() if app.name not in self.apps else ():
                 if admin.site.is_registered(model):
@@ -105,7 +105,7 @@ class Database(Engine):
             editor.create_model(self.model)
 
     def waiting(self):
-        """The tasks that wait, as (function, arguments, time)."""
+        """Return the tasks that wait, as (function, arguments, time)."""
         rows = self.model.objects.filter(status="READY").order_by("enqueued_at")
         return [(row.task_path, row.args_kwargs["args"], _moment(row)) for row in rows]
 
@@ -130,7 +130,7 @@ def _moment(row):
 
 
 class RedisQueue(Engine):
-    """django-tasks-rq, in a queue of its own: nothing else in that Redis is touched."""
+    """django-tasks-rq, in a queue of its own, so that nothing else in that Redis is touched."""
 
     hasty = ("--burst",)
     patient = ("--max-jobs", "1", "--with-scheduler")
@@ -177,7 +177,7 @@ class RedisQueue(Engine):
             self.settings.RQ_QUEUES = self.queues(f"redis://:password@127.0.0.1:{port}/0")
 
     def kill(self, worker):
-        """The process that it made for the task first; stopped, it makes no other."""
+        """Kill first the process that it made for the task. Stopped, it makes no other."""
         worker.send_signal(signal.SIGSTOP)
         for line in subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True).splitlines():
             pid, parent = map(int, line.split())

@@ -144,7 +144,7 @@ class TestEngines:
         engine.run()
         assert statuses() == {"cancelled": 1} and provider.sends == 0
 
-    def test_a_worker_killed_with_requests_in_the_air(self, engine, provider):
+    def test_a_worker_killed_with_requests_in_flight(self, engine, provider):
         """Promise 5: at most these are unknown; all others go on."""
         release = threading.Event()
         provider.script_all(Fault("late", accepted=True, until=release))
