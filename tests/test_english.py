@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import django_smska
+
 ROOT = Path(__file__).parent.parent
+PACKAGE = Path(django_smska.__file__).parent  # elsewhere, where the wheel is tested
 
 #: What must not occur, and what to write.
 BANNED = {
@@ -26,15 +29,20 @@ BANNED = {
     "(?:for|of|ask|asks|asked|give|gives|grant) leave": "permission",
 }
 SOURCES = ("*.py", "*.html", "*.js", "*.css", "*.rst", "*.toml")
-FOLDERS = ("django_smska", "example_project", "docs", "benchmarks", "tests")
+FOLDERS = (PACKAGE, *(ROOT / name for name in ("example_project", "docs", "benchmarks", "tests")))
 
 
 def texts() -> list[Path]:
     found = [path for path in ROOT.glob("*.rst") if path.name != "README.ru.rst"]
     for folder in FOLDERS:
-        found += [path for suffix in SOURCES for path in (ROOT / folder).rglob(suffix)]
+        found += [path for suffix in SOURCES for path in folder.rglob(suffix)]
     found = [path for path in found if path != Path(__file__) and "_build" not in path.parts]
     return sorted(found)
+
+
+def name_of(path: Path) -> str:
+    top = PACKAGE.parent if path.is_relative_to(PACKAGE) else ROOT
+    return path.relative_to(top).as_posix()
 
 
 @pytest.mark.parametrize("words", BANNED, ids=lambda words: re.sub(r"\W+", "-", words))
@@ -42,7 +50,7 @@ def test_a_plainer_word_is_used(words):
     """Also in names, whose parts an underscore joins."""
     banned = re.compile(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])", re.IGNORECASE)
     found = [
-        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        f"{name_of(path)}:{number}: {line.strip()}"
         for path in texts()
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if banned.search(line.replace("\\n", " "))
@@ -51,6 +59,6 @@ def test_a_plainer_word_is_used(words):
 
 
 def test_all_is_looked_at():
-    names = {path.relative_to(ROOT).as_posix() for path in texts()}
+    names = {name_of(path) for path in texts()}
     assert {"README.rst", "CHANGELOG.rst", "django_smska/sms.py", "tests/conftest.py"} <= names
     assert "django_smska/templates/admin/django_smska/smsmessage/page.html" in names
