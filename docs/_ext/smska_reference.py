@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import timedelta
@@ -27,11 +28,12 @@ from django_smska.models import SmsMessage
 from django_smska.testing.faults import FAULTS
 
 
-class Generated(SphinxDirective):
+class Generated(SphinxDirective, ABC):
     """A directive whose text is made by :meth:`text`."""
 
+    @abstractmethod
     def text(self) -> str:
-        raise NotImplementedError
+        """Return reStructuredText."""
 
     def run(self) -> list[nodes.Node]:
         return list(self.parse_text_to_nodes(self.text()))
