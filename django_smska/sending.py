@@ -760,6 +760,7 @@ def _log_contradiction(result: Result, why: str) -> None:
 
 
 MAX_PERSIST_SECONDS = 10.0  # for a write without which nothing is lost
+MAX_PAUSE_SECONDS = 1.0  # between two tries of it
 
 
 def _persist(operation: Callable[[], _T], results: list[Result]) -> _T:
@@ -780,12 +781,12 @@ def _persist(operation: Callable[[], _T], results: list[Result]) -> _T:
             ):
                 for result in results:
                     _log_contradiction(
-                        result, f"the database did not take it ({type(error).__name__})"
+                        result, f"the database did not store it ({type(error).__name__})"
                     )
                 raise
         connections[write_db()].close()
         time.sleep(pause)
-        pause = min(pause * 2, 5)
+        pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
 
 def reconnect() -> None:

@@ -149,6 +149,7 @@ def test_a_database_that_goes_away_in_the_middle_hangs_nothing(
 ):
     """Neither a thread that waits for permission, nor the pass; what was accepted is recorded."""
     monkeypatch.setattr(sending, "MAX_PERSIST_SECONDS", 0)
+    monkeypatch.setattr(sending, "MAX_PAUSE_SECONDS", 0.01)
     queue(20)
     one = Worker(concurrency=concurrency)
     outage = Outage(queries, begins=lambda: provider.sends >= 2)
