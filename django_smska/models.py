@@ -419,8 +419,10 @@ class SmsMessage(models.Model):
         """Send this draft or queued message now.
 
         Inside a transaction it is sent right after the commit. Raises ``SmsNotSent`` if it was
-        not sent. It is then *failed*, and no worker sends it later. Raises ``SmsOutcomeUnknown``
-        if it may have been sent, ``WrongStatus`` if it is neither draft nor queued.
+        not sent: it has *failed*, or is a draft as before, and no worker sends it later. Raises
+        ``SmsOutcomeUnknown`` if it may have been sent, or will be: a queued message stays queued
+        while its provider is paused (code "paused"), or where too many wait under its rate
+        ("rate"). Raises ``WrongStatus`` if it is neither draft nor queued.
         """
         from .sending import send
 

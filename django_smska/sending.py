@@ -84,19 +84,22 @@ UNRECORDED = gettext_noop(
 )
 LEASE_PASSED = gettext_noop("It was not sent in time: its process stopped before the request.")
 STILL_OPEN = gettext_noop("A transaction was still open when it was to be sent. Nothing was sent.")
+STAYS_QUEUED = gettext_noop("The SMS stays in the queue: do not send it again.")
 
 
 def send(message: SmsMessage) -> None:
     """Send one draft or queued message now, or right after the commit of the open transaction.
 
-    Raises ``SmsNotSent`` if it was not sent, and then it is *failed*; ``SmsOutcomeUnknown`` if it
-    may have been sent; ``WrongStatus`` where it is neither draft nor queued, or another worker
-    was faster. No worker sends it later. While the provider is paused it raises ``SmsNotSent``
-    with the code "paused", and nothing has changed.
+    Raises ``SmsNotSent`` if it was not sent: it has *failed*, or is a draft as before, and no
+    worker sends it. Raises ``SmsOutcomeUnknown`` if it may have been sent, or will be: a queued
+    message stays queued while its provider is paused (code "paused"), or where too many wait
+    under its rate ("rate"). Raises ``WrongStatus`` where it is neither draft nor queued, or
+    another worker was faster.
     """
     backend = checked_backend.provider(message.using)
     queued = message.status == Status.QUEUED
-    with nothing_sent_without_database(message, may_be_queued=lambda: queued):
+    without_database = nothing_sent_without_database(message, may_be_queued=lambda: queued)
+    with _not_sent_is_final(message), without_database:
         waits = backend.uses_network and in_transaction()
         circuit_breaker.admit(backend, may_ask=not waits)
         if message._state.adding:
@@ -165,6 +168,22 @@ def _end(message: SmsMessage, outcome: Outcome, *, last: bool) -> None:
     report_to_breaker(asked, outcome)
     if isinstance(outcome, SmsError) and not (message.status == Status.QUEUED and not last):
         raise outcome
+
+
+@contextmanager
+def _not_sent_is_final(message: SmsMessage) -> Iterator[None]:
+    """Turn a refusal before the claim into ``SmsOutcomeUnknown`` where a worker will send the
+    message: who reads ``SmsNotSent`` may send the text again."""
+    try:
+        yield
+    except SmsNotSent as error:
+        error.sms = message.pk
+        if message.status != Status.QUEUED:
+            raise
+        text = f"{error.args[0]} {STAYS_QUEUED}"
+        raise SmsOutcomeUnknown(
+            text, alias=message.using, code=error.code, sms=message.pk
+        ) from error
 
 
 @contextmanager

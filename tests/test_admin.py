@@ -492,6 +492,10 @@ def test_a_paused_provider_is_not_asked_and_the_page_says_until_when(boss, provi
     )
     assert provider.requests == [] and history(message)[0].startswith("Not sent: ")
     assert set(SmsMessage.objects.values_list("status", flat=True)) == {Status.DRAFT}
+    sending.enqueue(rows())
+    (text,) = post(boss, "send", message, other)
+    assert text.startswith("Not sent yet, it stays in the queue: 2 messages")
+    assert "The next attempt is possible at 14:30:15." in text
 
 
 @pytest.mark.django_db(transaction=True)

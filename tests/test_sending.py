@@ -1456,12 +1456,28 @@ class TestPaused:
     def test_a_stored_message_stays_as_it_is(self, provider, reason, error):
         self.pause(reason)
         draft, queued = SmsMessage(to=NUMBER, body="text"), queue_sms(NUMBER, "text")
-        for message in (draft, queued):
-            with pytest.raises(error, match="14:30:15"):
-                message.send()
+        with pytest.raises(error, match="14:30:15"):
+            draft.send()
         assert draft.pk is None
+        # A worker sends it later: who reads "not sent" would send the text a second time.
+        with pytest.raises(SmsOutcomeUnknown, match="14:30:15. The SMS stays in the queue") as kept:
+            queued.send()
+        assert (kept.value.code, kept.value.sms) == ("paused", queued.pk)
+        assert isinstance(kept.value.__cause__, error)
         assert (stored(queued.pk).status, stored(queued.pk).attempts) == ("queued", 0)
         assert provider.requests == []
+
+    def test_so_does_a_queued_one_whose_turn_under_the_rate_is_far(self, provider, settings):
+        settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(provider, rate="2/h")}}
+        draft, queued = SmsMessage(to=NUMBER, body="text"), queue_sms(NUMBER, "text")
+        draft.save()
+        send_sms(NUMBER, "first")
+        for message, error in ((draft, SmsNotSent), (queued, SmsOutcomeUnknown)):
+            with pytest.raises(error) as refused:
+                message.send()
+            assert (refused.value.code, refused.value.sms) == ("rate", message.pk)
+        assert (stored(draft.pk).status, stored(queued.pk).status) == ("draft", "queued")
+        assert provider.sends == 1
 
     @pytest.mark.parametrize("fault", ["wrong_login", "no_credit", "http_404"])
     def test_after_one_such_answer_the_next_is_refused(self, provider, fault):

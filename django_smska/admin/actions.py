@@ -281,13 +281,16 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
         return Outcome(_("Not done"), why % message.using, messages.ERROR)
     if not isinstance(error, SmsError):
         return crashed(message.pk, error)
+    stays_queued = isinstance(error.__cause__, SmsNotSent)  # see SmsMessage.send()
+    if stays_queued:
+        error = error.__cause__
     ours = str(error.args[0]) if error.args else str(error.summary)
     address = error.text.partition(SAID)[0].removeprefix(ours) if error.args else ""
     why = error_words(withhold(ours, [message.body]) + address)  # a third party's, perhaps
+    if stays_queued:
+        return Outcome(_("Not sent yet, it stays in the queue"), why, messages.WARNING)
     if isinstance(error, SmsOutcomeUnknown):
         return Outcome(_("Unknown whether it was sent"), why, messages.ERROR)
-    if isinstance(error, SmsNotSent) and message.status == Status.QUEUED:
-        return Outcome(_("Not sent yet, it stays in the queue"), why, messages.WARNING)
     what = _("Not sent") if isinstance(error, SmsNotSent) else _("Not done")
     return Outcome(what, why, messages.ERROR)
 
