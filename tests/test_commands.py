@@ -233,7 +233,7 @@ class TestWorkerCommand:
         queue_sms(NUMBER, "Hello")
         run("sms_worker", "--once")
         SmsMessage.objects.update(next_status_at=timezone.now())
-        assert run("sms_worker", "--once")[0] == "reports answered 1\n"
+        assert run("sms_worker", "--once")[0] == "reports requested 1\n"
 
     def test_using_leaves_the_other_providers_messages(self, gateway, settings):
         settings.SMS_PROVIDERS = {**settings.SMS_PROVIDERS, "bulk": through(gateway.url)}

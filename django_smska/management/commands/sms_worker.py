@@ -41,7 +41,7 @@ WORDS = {
     "queued": "back in the queue",
     "failed": "failed",
     "unknown": "unknown",
-    "reports": "reports answered",
+    "reports": "reports requested",
 }
 
 
