@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from django.conf import settings
@@ -16,6 +17,8 @@ from .exceptions import InvalidProvider, ProviderDoesNotExist
 from .redact import contained
 
 DEFAULT_ALIAS = "default"
+KEYS = ("BACKEND", "OPTIONS")  # of an entry
+ENTRY = "An entry is a dict of 'BACKEND' and 'OPTIONS'; sms_url() makes one of a URL."
 DEFAULT_BACKEND = "django_smska.backends.smska.SmsBackend"
 
 
@@ -105,13 +108,20 @@ def _why(error: Exception, backend: Any, options: Mapping[str, Any]) -> str:
     return f"it raised {type(error).__name__}"
 
 
+def _about_key(name: Any) -> str:
+    """Say where a foreign key of an entry belongs. Its value may be a password."""
+    near = get_close_matches(str(name).upper(), KEYS, n=1)
+    if near:
+        return f"{name!r}: did you mean {near[0]!r}?"
+    return f"{name!r} belongs in OPTIONS."
+
+
 def _backend_class(alias: str, entry: Any) -> Any:
-    if not isinstance(entry, Mapping) or set(entry) - {"BACKEND", "OPTIONS"}:
-        raise InvalidProvider(
-            "An entry is a dict of 'BACKEND' and 'OPTIONS'; sms_url() makes one of a URL.",
-            alias=alias,
-            check="E001",
-        )
+    if not isinstance(entry, Mapping):
+        raise InvalidProvider(ENTRY, alias=alias, check="E001")
+    if foreign := [name for name in entry if name not in KEYS]:
+        words = " ".join([ENTRY, *map(_about_key, foreign)])
+        raise InvalidProvider(words, alias=alias, check="E001")
     options = entry.get("OPTIONS", {})
     if not isinstance(options, Mapping) or "alias" in options:
         raise InvalidProvider(
