@@ -919,6 +919,7 @@ class TestCommand:
             assert greeting[2] == (
                 f"SMS_URL=smska://test:p%40ss@127.0.0.1:{port}/api/httppost.php?sender_id=Test"
             )
+            assert "django_smska.conf.sms_url(os.environ['SMS_URL'])" in process.stdout.readline()
             for _ in range(2):
                 with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
                     sock.sendall(request_bytes({**SEND, "APIPassword": "p@ss"}))
@@ -957,6 +958,7 @@ class TestCommand:
             (["--balance", "much"], "--balance much is not a number"),
             (["--balance", "NaN"], "NaN is not"),
             (["--fault", "silent"], "no fault 'silent'. Use one of: silence"),
+            (["--fault", "foo"], "There is no fault 'foo'. See --list-faults;"),
             (["--fault", "silence:maybe"], "write :accepted or :not-accepted, not :maybe"),
             (["--fault", "silence@x"], "after @ comes a whole number"),
             (["--fault", "silence@0"], "counted from 1"),
@@ -977,5 +979,6 @@ class TestCommand:
         """A port in use is shown, with a way out."""
         from django.core.management.base import CommandError
 
-        with pytest.raises(CommandError, match="Choose a free port with --port"):
+        with pytest.raises(CommandError, match="Choose a free port with --port") as caught:
             command("--port", str(gateway.port))
+        assert "ledger" not in str(caught.value)

@@ -133,8 +133,9 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.name not in FAULTS:
-            near = difflib.get_close_matches(self.name, FAULTS, n=3) or sorted(FAULTS)
-            raise ValueError(f"There is no fault {self.name!r}. Use one of: {', '.join(near)}.")
+            near = ", ".join(difflib.get_close_matches(self.name, FAULTS, n=3))
+            hint = f" Use one of: {near}." if near else ""
+            raise ValueError(f"There is no fault {self.name!r}.{hint}")
         accepted = self.kind.truths[0] if self.accepted is None else self.accepted
         if accepted not in self.kind.truths:
             wrong = f"accepted={accepted}"

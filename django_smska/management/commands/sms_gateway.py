@@ -67,10 +67,7 @@ class Command(BaseCommand):
         try:
             gateway.start()
         except OSError as error:
-            raise CommandError(
-                f"Cannot start: {error}. Choose a free port with --port (0 for any) "
-                "and a ledger that can be written."
-            ) from error
+            raise CommandError(f"Cannot start: {error}. {_advice(error)}") from error
         try:
             self._serve_until_stopped(gateway, options)
         finally:
@@ -110,6 +107,10 @@ class Command(BaseCommand):
         self._say(f"Stand-in SMS gateway: {gateway.url}")
         self._say(f"Accepted messages:    http://{address.netloc}/")
         self._say(f"SMS_URL=smska://{login}@{address.netloc}{address.path}?sender_id={sender}")
+        self._say(
+            "For the environment; in the settings: SMS_PROVIDERS = {'default':"
+            " django_smska.conf.sms_url(os.environ['SMS_URL'])}"
+        )
         if options["fault_rate"]:
             self._say(f"Faults are drawn with --seed {gateway.seed}")
 
@@ -126,6 +127,12 @@ class Command(BaseCommand):
     def _say(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()
+
+
+def _advice(error: OSError) -> str:
+    if error.filename is not None:  # of the ledger: an address has no name of a file
+        return "Choose a ledger that can be written."
+    return "Choose a free port with --port (0 for any), and a --host of this machine."
 
 
 def _script(gateway: StandInGateway, text: str) -> None:
