@@ -60,6 +60,9 @@ def test_the_demo_does_what_it_says_and_can_be_run_again(tmp_path):
         assert ": NO" not in ended.stdout
         passwords |= set(re.findall(r"name admin, password (\S{12})\n", ended.stdout))
     assert len(passwords) == 2
+    with closing(sqlite3.connect(tmp_path / "demo.sqlite3")) as database:
+        kept = database.execute("SELECT balance FROM django_smska_providerstate").fetchall()
+    assert [float(balance) for (balance,) in kept] == [948]
 
 
 def test_the_demo_says_at_once_that_its_port_is_in_use(tmp_path):

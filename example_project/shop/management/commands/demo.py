@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from io import StringIO
 from typing import Any
 
 from django.conf import settings
@@ -86,6 +87,7 @@ class Command(BaseCommand):
         self._ask_for_reports()
         self._show_table()
         after = self._balance()
+        call_command("sms_balance", stdout=StringIO())  # keeps it, for the admin to show
         self._check(gateway, before - after)
 
     def _balance(self) -> Decimal:
