@@ -298,7 +298,17 @@ class CheckedBackend:
             return None
 
     def _log(self, name: str, error: BaseException) -> None:
-        logger.error("provider %s: %s failed (%s)", self.alias, name, type(error).__name__)
+        words = f"{type(error).__name__}{_where(error)}"
+        logger.error("provider %s: %s failed (%s)", self.alias, name, words)
+
+
+def _where(error: BaseException) -> str:
+    """Return file and line of the innermost frame. Never its values, which may hold the request."""
+    traceback, place = error.__traceback__, ""
+    while traceback is not None:
+        place = f", {traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return place
 
 
 def _caught(call: Callable[[], Any]) -> Exception | None:

@@ -724,6 +724,9 @@ def _record_error(result: Result, error: SmsError, last: bool) -> None:
         return
     _write_words(message, words)
     was = Status(message.status)
+    if decision.status == Status.UNKNOWN:
+        code = error.code or type(error).__name__
+        logger.warning("message %s: unknown whether it was sent (%s)", message.pk, code)
     if decision.status != Status.QUEUED:
         _reflect(message, decision.status, **changes, **words)
     elif not reread(message):

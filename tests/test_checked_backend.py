@@ -1,6 +1,7 @@
 """What a third party's backend does wrong concerns that provider alone."""
 
 import json
+import re
 from decimal import Decimal
 from io import StringIO
 
@@ -125,8 +126,19 @@ def test_what_cannot_be_opened_keeps_its_queue_whole_and_is_paused(use, caplog):
     assert Hostile.calls["open"] == 3 and Hostile.calls["send_message"] == 0
     state = circuit_breaker.state_of("bad")
     assert (state.is_paused, state.reason) == (True, "broken")
-    assert "provider bad: open failed (RuntimeError)" in caplog.text
+    assert "provider bad: open failed (RuntimeError, " in caplog.text
     assert "paused (broken)" in run("sms_status")[0]
+
+
+def test_a_crash_is_logged_with_its_place_and_without_values(use, caplog):
+    use("Broken")
+    with pytest.raises(SmsOutcomeUnknown):
+        send_sms(NUMBER, SECRET, using="bad")
+    (line,) = [one for one in caplog.messages if "send_message failed" in one]
+    assert re.fullmatch(
+        r"provider bad: send_message failed \(ZeroDivisionError, \S+/tests/backends\.py:\d+\)", line
+    )
+    assert SECRET not in caplog.text
 
 
 def test_and_sends_again_when_it_is_mended(use):

@@ -207,6 +207,21 @@ class TestSendTestSms:
         assert "OUTCOME UNKNOWN, it may have been sent." in out
         assert error == "Accepted: 0 of 1."
 
+    def test_the_code_of_an_outcome_is_shown_and_logged(self, gateway, caplog):
+        gateway.script(1, Fault("reset_after_request", accepted=True))
+        out, _ = run("sendtestsms", NUMBER)
+        message = SmsMessage.objects.get()
+        assert message.error_code and f" (code {message.error_code})\n" in out
+        words = f"message {message.pk}: unknown whether it was sent ({message.error_code})"
+        assert words in caplog.messages
+
+    def test_a_backend_without_a_network_is_not_held_by_an_older_pause(self, gateway, settings):
+        circuit_breaker.note_error("default", AuthenticationFailed())
+        settings.SMS_PROVIDERS = {"default": CONSOLE}
+        out, error = run("sendtestsms", NUMBER)
+        assert ": accepted" in out and error is None
+        assert not circuit_breaker.state_of("default").is_paused
+
     def test_an_unknown_alias_sends_nothing(self):
         assert "Known aliases" in run("sendtestsms", NUMBER, "--using", "bluk")[1]
         assert not SmsMessage.objects.exists()

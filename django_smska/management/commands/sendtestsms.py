@@ -56,9 +56,10 @@ class Command(BaseCommand):
             self.stdout.write(f"{number}: nothing was sent. {' '.join(error.messages)}")
             return False
         except SmsOutcomeUnknown as error:
-            return self._say(number, f"OUTCOME UNKNOWN, it may have been sent. {error}", error.sms)
+            words = f"OUTCOME UNKNOWN, it may have been sent. {error}"
+            return self._say(number, f"{words}{_code(error)}", error.sms)
         except SmsNotSent as error:
-            return self._say(number, f"not sent. {error}", error.sms)
+            return self._say(number, f"not sent. {error}{_code(error)}", error.sms)
         except SmsError as error:
             return self._say(number, str(error), error.sms)
         return self._say(message.to, _outcome(message), message.pk, ok=_was_accepted(message))
@@ -68,6 +69,10 @@ class Command(BaseCommand):
         self.stdout.write(f"{mask(normalize(number))}{row}: {words}")
         self.stdout.flush()
         return ok
+
+
+def _code(error: SmsError) -> str:
+    return f" (code {error.code})" if error.code else ""
 
 
 def _default_text() -> str:
