@@ -99,8 +99,7 @@ def note_success(alias: str, balance: Decimal | None = None) -> None:
     """Forget the failures, because the provider answered as it should; keep its balance."""
     if balance is not None and _keep_balance(provider_states().filter(reason=""), alias, balance):
         return  # one query, in the usual case: there was nothing to forget
-    failing = provider_states().filter(alias=alias).exclude(reason="")
-    if failing.update(reason="", detail="", failures=0, probes=0, paused_at=None, probe_at=None):
+    if _forget(alias):
         logger.warning("provider %s answers again", alias)
     if balance is not None:
         note_balance(alias, balance)
@@ -113,6 +112,18 @@ def note_balance(alias: str, balance: Decimal) -> None:
         provider_states().get_or_create(alias=alias, defaults=defaults)
 
 
+def resume(alias: str) -> None:
+    """End a pause, because a person says so."""
+    if provider_states().filter(alias=alias).exclude(paused_at=None).exists():
+        _forget(alias)
+        logger.warning("provider %s is open again", alias)
+
+
+def _forget(alias: str) -> int:
+    failing = provider_states().filter(alias=alias).exclude(reason="")
+    return failing.update(reason="", detail="", failures=0, probes=0, paused_at=None, probe_at=None)
+
+
 def _keep_balance(states: QuerySet[ProviderState], alias: str, balance: Decimal) -> bool:
     return bool(states.filter(alias=alias).update(balance=balance, balance_at=clock.now()))
 
@@ -121,12 +132,14 @@ def may_send(backend: CheckedBackend) -> bool:
     """Return whether messages may leave; probe a paused provider when it is time to.
 
     Asks for the balance, so it must not be called inside a transaction. Of a failover each member
-    is probed, and those that are paused are not tried.
+    is probed, and those that are paused are not tried. A backend without a network is never held.
     """
     if backend.members:
         closed = [member.alias for member in backend.members if not may_send(member)]
         backend.skip(closed)
         return len(closed) < len(backend.members)
+    if not backend.uses_network:  # the pause is of another backend, which had this alias before
+        return True
     # This query for each message is half as long as one for the whole row.
     if not provider_states().filter(alias=backend.alias).exclude(paused_at=None).exists():
         return True
@@ -136,10 +149,10 @@ def may_send(backend: CheckedBackend) -> bool:
 
 def may_go_on(backend: CheckedBackend) -> bool:
     """Return whether more messages may leave after an error was noted. Asks no provider."""
-    aliases = _aliases(backend)
-    closed = set(states_of(aliases).exclude(paused_at=None).values_list("alias", flat=True))
+    held = states_of(_held_by_a_pause(backend)).exclude(paused_at=None)
+    closed = set(held.values_list("alias", flat=True))
     backend.skip(closed)
-    return closed < aliases
+    return closed < _aliases(backend)
 
 
 def probe(backend: CheckedBackend) -> bool:
@@ -188,14 +201,13 @@ def admit(backend: CheckedBackend, *, may_ask: bool = True) -> None:
 
 
 def _is_probe_due(backend: CheckedBackend) -> bool:
-    now, aliases = clock.now(), _aliases(backend)
-    resting = states_of(aliases).filter(probe_at__gt=now).exclude(paused_at=None).count()
-    return resting < len(aliases)
+    held = states_of(_held_by_a_pause(backend)).exclude(paused_at=None)
+    return held.filter(probe_at__gt=clock.now()).count() < len(_aliases(backend))
 
 
 def _refusal(backend: CheckedBackend) -> SmsNotSent | None:
     """Return why and until when it is paused; None if it was opened in the meantime."""
-    paused = [state for state in states_of(_aliases(backend)) if state.is_paused]
+    paused = [state for state in states_of(_held_by_a_pause(backend)) if state.is_paused]
     if len(paused) < len(_aliases(backend)):
         return None
     reason = "none" if backend.members else paused[0].reason
@@ -211,6 +223,11 @@ def _refusal(backend: CheckedBackend) -> SmsNotSent | None:
 def _aliases(backend: CheckedBackend) -> set[str]:
     """The providers that answer for a message: those of a failover, or the one itself."""
     return {member.alias for member in backend.members} or {backend.alias}
+
+
+def _held_by_a_pause(backend: CheckedBackend) -> set[str]:
+    """Of these aliases, those whose backends use a network."""
+    return {one.alias for one in backend.members or [backend] if one.uses_network}
 
 
 def _time_of_day(moment: datetime) -> str:
@@ -237,14 +254,17 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
     "unreachable": (
         GatewayUnreachable,
         gettext_noop(
-            "The provider is paused, because the gateway cannot be reached. Nothing was sent."
+            "The provider is paused, because no SMS gateway answers at its address. Nothing was "
+            "sent. Correct the address in the settings (url), or wait until the gateway is up, "
+            "then run “manage.py sms_balance” to go on at once."
         ),
     ),
     "hanging": (
         GatewayUnreachable,
         gettext_noop(
             "The provider is paused, because the gateway accepts requests and gives no clear "
-            "answer. Nothing was sent."
+            "answer. Nothing was sent. When it works again, run “manage.py sms_balance” to go on "
+            "at once."
         ),
     ),
     "busy": (
@@ -257,7 +277,7 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
         ProviderFailed,
         gettext_noop(
             "The provider is paused, because its program fails. Nothing was sent; the log says "
-            "more."
+            "more. Correct the program, then run “manage.py sms_balance” to go on at once."
         ),
     ),
     "none": (GatewayUnreachable, NONE_OPEN),

@@ -357,6 +357,8 @@ def test_the_page_shows_balance_and_pause_of_each_provider(boss, settings):
     page = choose(boss, "send", make(), make(using="bulk")).content.decode()
     assert "1000, 0\xa0minutes ago" in page
     assert "Paused since" in page and "The account has too few credits." in page
+    one = choose(boss, "send", make(using="bulk")).content.decode()
+    assert "while you wait" not in one and "what cannot be sent now stays as it is" in one
 
 
 def test_the_page_of_more_than_a_handful_says_that_they_are_queued(boss, settings):

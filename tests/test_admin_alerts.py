@@ -93,8 +93,26 @@ class TestProviders:
     def test_a_pause_and_its_reason(self):
         circuit_breaker.note_error("default", AuthenticationFailed(alias="default"))
         [line] = alerts.alerts()
-        assert line.words == "“default” is paused. The gateway refuses the login."
+        at = timezone.localtime(ProviderState.objects.get().probe_at)
+        assert line.words == (
+            "“default” is paused. The gateway refuses the login. Ask your administrator to correct "
+            f"it. It is tried again at {at:%H:%M:%S}; “manage.py sms_balance” tries it at once."
+        )
         assert line.warns
+        ProviderState.objects.update(probe_at=timezone.now())
+        [line] = alerts.alerts()
+        assert line.words.endswith("correct it. The next message tries it again.")
+
+    @pytest.mark.parametrize("reason", states.PAUSE_SECONDS)
+    def test_each_pause_says_what_to_do(self, reason):
+        later = timezone.now() + timedelta(hours=1)
+        ProviderState.objects.create(
+            alias="default", reason=reason, paused_at=timezone.now(), probe_at=later
+        )
+        [line] = alerts.alerts()
+        helps = "Ask" in line.words or "Top it up." in line.words
+        assert helps or reason == "busy"
+        assert "“manage.py sms_balance” tries it at once." in line.words
 
     def test_messages_that_wait_while_no_worker_is_seen(self):
         queue_sms(NUMBER, "just queued")
@@ -109,6 +127,12 @@ class TestProviders:
         state = {"balance": Decimal(1), "balance_at": timezone.now()}
         ProviderState.objects.create(alias="gone", **state)
         assert alerts.alerts() == []
+
+    def test_the_list_of_providers_says_that_one_is_not_in_the_settings(self, admin_client):
+        ProviderState.objects.create(alias="gone")
+        ProviderState.objects.create(alias="default")
+        page = admin_client.get("/admin/django_smska/providerstate/").content.decode()
+        assert page.count(">not in the settings<") == 1 and page.count(">works<") == 1
 
 
 class TestTimeline:

@@ -250,7 +250,10 @@ def test_it_shows_the_balance_and_warns(boss, settings):
     assert "No worker has been seen" in page() and "is paused" not in page()
     ProviderState.objects.update(worker_seen_at=now(), paused_at=now(), reason="funds")
     assert "No worker has been seen" not in page()
-    assert "“default” is paused. The account has too few credits." in page()
+    assert "“default” is paused. The account has too few credits. Top it up." in page()
+    one = boss.post(PAGE, filled()).content.decode()
+    assert "The provider is paused: what cannot be sent now stays a draft." in one
+    assert "while you wait" not in one
     state.delete()
     assert "not known" in page() and "may not suffice" not in page(body="я" * 71)
 
@@ -283,7 +286,7 @@ def test_a_time_is_read_and_reported_by_the_clock_that_is_shown(boss, monkeypatc
     day = NOON.strftime("%m/%d/%Y")
     assert f'value="Send at {date_format(NOON, "DATETIME_FORMAT")}"' in response.content.decode()
     monkeypatch.setattr("django_smska.admin.compose.timezone.now", lambda: NOON)
-    assert f"it is {day} noon." in ComposeForm().fields["send_at"].help_text
+    assert f"It is {day} noon by" in ComposeForm().fields["send_at"].help_text
 
 
 # --- sending
@@ -477,3 +480,8 @@ def test_with_atomic_requests_the_network_is_waited_for_outside_of_a_transaction
 ):
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
     assert shown(send(boss))[0].startswith("Sent: 1 message")
+
+
+def test_the_clock_of_the_site_ends_with_one_full_stop(boss):
+    page = boss.get(PAGE).content.decode()
+    assert "by the clock of this site." in page and ".m.." not in page

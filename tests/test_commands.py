@@ -149,6 +149,27 @@ class TestBalance:
         run("sms_balance")
         assert not circuit_breaker.state_of("default").is_paused
 
+    @pytest.mark.parametrize("backend", ["django_smska.backends.console", "tests.backends"])
+    def test_a_pause_ends_where_there_is_no_balance(self, gateway, settings, backend):
+        name = "Minimal" if backend == "tests.backends" else "SmsBackend"
+        settings.SMS_PROVIDERS = {"default": {"BACKEND": f"{backend}.{name}"}}
+        circuit_breaker.note_error("default", AuthenticationFailed())
+        words = "default: has no balance to ask for; was paused, sends again\n"
+        assert run("sms_balance") == (words, None)
+        state = circuit_breaker.state_of("default")
+        assert (state.is_paused, state.reason, state.failures) == (False, "", 0)
+        assert "No provider" in run("sms_balance")[1]
+        circuit_breaker.note_error("default", AuthenticationFailed())
+        out, error = run("sms_balance", "--using", "default", "--json")
+        assert (json.loads(out), error) == ({"default": {"opened_again": True}}, None)
+
+    def test_the_error_of_a_query_speaks_of_no_message(self, settings):
+        with closed_port() as port:
+            settings.SMSKA_LOCMEM_IN_TESTS = False
+            settings.SMS_PROVIDERS = {"default": through(f"http://127.0.0.1:{port}/")}
+            out, _ = run("sms_balance")
+        assert "the connection was refused. Correct host and port" in out
+
     def test_without_the_database_the_balance_is_reported_all_the_same(self, gateway, monkeypatch):
         monkeypatch.setattr(circuit_breaker, "state_of", raises(OperationalError("no such table")))
         assert "default: 1000 credits; not stored: OperationalError" in run("sms_balance")[0]

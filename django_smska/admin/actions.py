@@ -340,6 +340,11 @@ class Plan:
         ]
 
     @property
+    def held(self) -> bool:
+        """Return whether all of the providers are paused."""
+        return all(provider["paused"] for provider in self.providers)
+
+    @property
     def handed_over(self) -> bool:
         return self.mode is Mode.QUEUE
 

@@ -92,7 +92,7 @@ class ComposeForm(SmsMessageForm):
         super().__init__(*args, **kwargs)
         self.column: recipients.Column | None = None
         self.recipients = recipients.Recipients()
-        words = gettext("Empty: now. By the clock of this site it is %s.")
+        words = gettext("Empty: now. It is %s by the clock of this site.")
         self.fields["send_at"].help_text = words % _time(timezone.now())
 
     def clean_file(self) -> None:

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import SAID
 from ..models import ProviderState
+from ..providers import providers
 from . import permissions
 from .guard import GuardedAdmin
 from .wording import balance_words, error_words, paused_words
@@ -47,6 +48,8 @@ class ProviderStateAdmin(GuardedAdmin):
 
     @admin.display(description=_("state"))
     def state(self, obj: ProviderState) -> Any:
+        if obj.alias not in providers:
+            return _("not in the settings")
         if not obj.is_paused:
             return _("works")
         return format_html(gettext("paused: {}"), paused_words(obj))

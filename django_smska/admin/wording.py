@@ -10,10 +10,11 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import circuit_breaker, sending
+from .. import sending
 from ..exceptions import AGAIN, AT, SAID
 from ..models import ProviderState, SmsMessage
 from ..states import Status
+from ..times import local
 
 # --- statuses -------------------------------------------------------------------------------------
 
@@ -257,4 +258,10 @@ _REASONS = {
     "busy": _("The gateway asks for fewer messages at a time."),
     "hanging": _("The gateway gives no clear answers."),
     "broken": _("The provider's program fails. Ask your administrator."),
+}
+_WHAT_TO_DO = {
+    "account": _("Ask your administrator to correct it."),
+    "funds": _("Top it up."),
+    "unreachable": _("Ask your administrator to look at its address and at the network."),
+    "hanging": _("Ask the provider whether it works."),
 }

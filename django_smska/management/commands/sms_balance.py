@@ -17,8 +17,9 @@ from django_smska.sms import providers
 
 class Command(BaseCommand):
     help = (
-        "Asks the providers for their balance. A good answer lets a paused provider send again. "
-        "Exits with 1 if a provider gives no balance, or has less than --min."
+        "Asks the providers for their balance. A good answer lets a paused provider send again, "
+        "and so does the command itself where a paused provider has no balance. Exits with 1 if a "
+        "provider gives no balance, or has less than --min."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -40,7 +41,7 @@ class Command(BaseCommand):
     def _complain(self, answers: dict[str, dict[str, Any]], least: Decimal | None) -> None:
         """Exit with 1 if there is a problem."""
         low = [alias for alias, answer in answers.items() if answer.get("low")]
-        mute = [alias for alias, answer in answers.items() if "balance" not in answer]
+        mute = [alias for alias, answer in answers.items() if "error" in answer]
         problems = []
         if low:
             problems.append(f"Below {least}: {', '.join(low)}. Top up the account.")
@@ -63,16 +64,17 @@ def _amount(text: str | Decimal | None) -> Decimal | None:
 
 
 def _aliases(using: str | None) -> list[str]:
-    """Return the providers to ask, also one that cannot be made, so that the output says why."""
+    """Return the providers to ask, also one that cannot be made, so that the output says why, and
+    one without a balance whose pause is to end."""
     if using is not None:
         try:
             backend = checked_backend.provider(using)
         except InvalidProvider as error:
             raise CommandError(str(error)) from None
-        if not backend.has_balance:
+        if not (backend.has_balance or _is_paused(using)):
             raise CommandError(f"The provider {using!r} has no balance to ask for.")
         return [using]
-    aliases = [alias for alias in providers if _may_have_balance(alias)]
+    aliases = [alias for alias in providers if _may_have_balance(alias) or _is_paused(alias)]
     if not aliases:
         raise CommandError("No provider in SMS_PROVIDERS has a balance to ask for.")
     return aliases
@@ -85,12 +87,23 @@ def _may_have_balance(alias: str) -> bool:
         return True
 
 
+def _is_paused(alias: str) -> bool:
+    try:
+        return circuit_breaker.state_of(alias).is_paused
+    except DatabaseError:
+        return False
+
+
 def _ask(alias: str, least: Decimal | None) -> dict[str, Any]:
     """Return ``balance`` or ``error``, and what follows from it."""
     try:
-        balance = checked_backend.provider(alias).get_balance()
+        backend = checked_backend.provider(alias)
+        if not backend.has_balance:
+            circuit_breaker.resume(alias)
+            return {"opened_again": True}
+        balance = backend.get_balance()
     except (SmsError, InvalidProvider) as error:
-        return {"error": str(error)}
+        return {"error": str(error).replace(NOTHING_SENT, "")}
     answer: dict[str, Any] = {"balance": f"{balance:f}"}
     if least is not None:
         answer["low"] = balance < least
@@ -114,7 +127,7 @@ def _keep(alias: str, balance: Decimal) -> dict[str, Any]:
 def _in_words(answer: dict[str, Any]) -> str:
     if "error" in answer:
         return str(answer["error"])
-    words = [f"{answer['balance']} credits"]
+    words = [f"{answer['balance']} credits" if "balance" in answer else "has no balance to ask for"]
     if answer.get("paused"):
         words.append("still paused, because the account is empty")
     if answer.get("opened_again"):
