@@ -58,6 +58,12 @@ def heartbeat(aliases: Iterable[str]) -> None:
             provider_states().get_or_create(alias=alias, defaults={"worker_seen_at": now})
 
 
+def has_no_worker(state: ProviderState) -> bool:
+    """Return whether no worker has been seen for a while, so that messages would stay queued."""
+    seen = state.worker_seen_at
+    return not seen or seen < clock.now() - 5 * HEARTBEAT_INTERVAL
+
+
 def state_of(alias: str) -> ProviderState:
     """Return the state of this provider; one without a row is healthy."""
     return provider_states().filter(alias=alias).first() or ProviderState(alias=alias)

@@ -8,6 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from django_smska import circuit_breaker
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import queue_sms
 
@@ -81,3 +82,20 @@ def test_machines_get_an_object(db):
     assert facts["oldest_due_seconds"] >= 100
     assert facts["problems"] == ["messages wait too long; check that sms_worker runs"]
     assert error
+
+
+def test_due_messages_without_a_worker_name_the_command(db):
+    message = queue_sms(NUMBER, "text")
+    now = timezone.now()
+    SmsMessage.objects.update(send_after=message.send_after - timedelta(seconds=1))
+    words = "\n  no worker is running: run manage.py sms_worker\n"
+    assert words in run()[0]
+    state = ProviderState.objects.create(alias="default", worker_seen_at=now)
+    out, error = run()
+    assert "no worker" not in out
+    assert out.endswith(f"; worker seen {timezone.localtime(now):%Y-%m-%d %H:%M:%S}\n")
+    state.worker_seen_at = now - 6 * circuit_breaker.HEARTBEAT_INTERVAL
+    state.save()
+    out, error = run()
+    assert words in out and error == ""
+    assert json.loads(run("--json")[0])["default"]["no_worker"] is True

@@ -35,7 +35,7 @@ from ..exceptions import (
 from ..models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from ..redact import withhold
 from ..states import WAITING_KINDS, Status
-from .wording import balance_words, error_words, has_no_worker, paused_words
+from .wording import balance_words, error_words, paused_words
 
 logger = logging.getLogger(__name__)
 
@@ -357,5 +357,5 @@ def _of_provider(alias: str, found: list[Any]) -> dict[str, Any]:
         "segments": sum(row.segments for row in found),
         "balance": balance_words(state),
         "paused": paused_words(state),
-        "has_no_worker": has_no_worker(state),
+        "has_no_worker": circuit_breaker.has_no_worker(state),
     }

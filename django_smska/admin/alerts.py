@@ -16,7 +16,7 @@ from .. import circuit_breaker, conf
 from ..models import ProviderState, SmsMessage
 from ..providers import providers
 from ..states import Status
-from .wording import balance_words, has_no_worker, paused_words
+from .wording import balance_words, paused_words
 
 MAX_COUNT = 99  # above it, the number is not counted exactly
 QUEUED_GRACE = timedelta(minutes=2)  # for which queued messages may wait without an alert
@@ -58,7 +58,7 @@ def _of_provider(state: ProviderState) -> list[Alert]:
     if state.is_paused:
         parts = {**name, "why": paused_words(state)}
         found.append(Alert(gettext("“%(name)s” is paused. %(why)s") % parts, warns=True))
-    elif has_no_worker(state) and _waiting(state.alias):
+    elif circuit_breaker.has_no_worker(state) and _waiting(state.alias):
         words = gettext(
             "Messages wait for “%(name)s”, and no worker sends them. Ask your administrator to "
             "start sms_worker."

@@ -35,7 +35,7 @@ from .action_views import ActionAdmin
 from .actions import MAX_ITEMS_SHOWN, QUEUED, SEND, Outcome, log
 from .forms import SmsMessageForm
 from .permissions import Unlogged
-from .wording import balance_words, has_no_worker, paused_words
+from .wording import balance_words, paused_words
 
 logger = logging.getLogger(__name__)
 
@@ -268,7 +268,7 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
             "name": state.alias,
             "why": paused_words(state),
         }
-    if not form.send_at_once and has_no_worker(state):
+    if not form.send_at_once and circuit_breaker.has_no_worker(state):
         words = gettext(
             "No worker has been seen for “%(name)s” lately, so messages will stay queued. Ask your "
             "administrator to start sms_worker."

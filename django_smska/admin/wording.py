@@ -240,15 +240,16 @@ def balance_words(state: ProviderState) -> str:
 
 
 def paused_words(state: ProviderState) -> Any:
-    return _REASONS.get(state.reason, state.reason) if state.is_paused else ""
-
-
-def has_no_worker(state: ProviderState) -> bool:
-    """Return whether no worker has been seen for a while, so that messages would stay queued."""
-    return (
-        not state.worker_seen_at
-        or state.worker_seen_at < timezone.now() - 5 * circuit_breaker.HEARTBEAT_INTERVAL
-    )
+    """Return why it is paused, what to do, and when it is tried again; "" where it is not."""
+    if not state.is_paused:
+        return ""
+    words = [_REASONS.get(state.reason, state.reason), _WHAT_TO_DO.get(state.reason, "")]
+    if state.probe_at is not None and state.probe_at > timezone.now():
+        next_attempt = gettext("It is tried again at %s; “manage.py sms_balance” tries it at once.")
+        words.append(next_attempt % f"{local(state.probe_at):%H:%M:%S}")
+    else:
+        words.append(gettext("The next message tries it again."))
+    return " ".join(str(one) for one in words if one)
 
 
 _REASONS = {

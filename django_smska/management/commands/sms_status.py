@@ -14,6 +14,7 @@ from django_smska.management.tables import require_tables
 from django_smska.models import rows
 from django_smska.sms import providers
 from django_smska.states import Status
+from django_smska.times import local
 
 
 class Command(BaseCommand):
@@ -74,6 +75,7 @@ def _facts(alias: str, now: datetime) -> dict[str, Any]:
         "balance": None if state.balance is None else f"{state.balance.normalize():f}",
         "balance_at": state.balance_at and state.balance_at.isoformat(),
         "worker_seen_at": state.worker_seen_at and state.worker_seen_at.isoformat(),
+        "no_worker": circuit_breaker.has_no_worker(state),
     }
 
 
@@ -98,7 +100,17 @@ def _in_words(fact: dict[str, Any]) -> str:
         f"{fact['unknown']} unknown",
         f"{fact['needs_attention']} need attention",
         f"balance {fact['balance'] or 'not known'}",
-        f"worker seen {fact['worker_seen_at'] or 'never'}",
+        f"worker seen {_time(fact['worker_seen_at'])}",
+        *(["\n  no worker is running: run manage.py sms_worker"] if _lacks_worker(fact) else []),
         *(f"\n  {problem}" for problem in fact["problems"]),
     ]
     return "; ".join(words).replace("; \n", "\n")
+
+
+def _lacks_worker(fact: dict[str, Any]) -> bool:
+    """Return whether messages wait for a worker. That alone is no problem: cron may start one."""
+    return bool(fact["due"] and fact["no_worker"] and fact["configured"])
+
+
+def _time(iso: str | None) -> str:
+    return f"{local(datetime.fromisoformat(iso)):%Y-%m-%d %H:%M:%S}" if iso else "never"
