@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from django.db.models import F, Q, QuerySet
 
-from . import clock, states
+from . import clock, conf, states
 from .backends.failover import NONE_OPEN
 from .checked_backend import CheckedBackend
 from .exceptions import (
@@ -71,6 +71,8 @@ def state_of(alias: str) -> ProviderState:
 
 def note(alias: str, outcome: Receipt | SmsError) -> None:
     """Count the outcome of an attempt. Of a failover, each member is counted on its own."""
+    if conf.sends_nothing():  # it was kept in memory, which says nothing about the provider
+        return
     for refusal in outcome.refused:
         if isinstance(refusal, SmsError):
             note_error(refusal.alias or alias, refusal)

@@ -299,6 +299,14 @@ class TestWorkerCommand:
         assert "default is paused (funds; next probe at " in out
         assert "Top it up." in out
         assert error is None
+        SmsMessage.objects.update(send_after=timezone.now())
+        out, error = run("sms_worker", "--once")
+        assert out.endswith("Nothing was sent, because of the pause of default.\n")
+        assert "default is paused (funds; next probe at " in out
+
+    def test_a_pause_with_nothing_due_is_not_the_reason(self, gateway):
+        circuit_breaker.note_error("default", AuthenticationFailed())
+        assert run("sms_worker", "--once")[0].endswith("\nNothing was due.\n")
 
     def test_a_pause_is_said_once_and_its_end_once(self, gateway, monkeypatch):
         """What a daemon prints over five passes."""
@@ -346,6 +354,19 @@ def during_passes(monkeypatch, *actions):
 
     monkeypatch.setattr(Worker, "run_once", after_an_action)
     return run("sms_worker", "--interval", "0.001")[0]
+
+
+@pytest.mark.parametrize(
+    "command", [["sms_status"], ["sms_prune"], ["sendtestsms", NUMBER], ["sms_worker", "--once"]]
+)
+def test_a_database_that_is_away_is_one_line(db, monkeypatch, command):
+    away = OperationalError("the host db.internal does not answer")
+    monkeypatch.setattr(connection.introspection, "table_names", raises(away))
+    monkeypatch.setattr(Worker, "run_once", raises(away))
+    out, error = run(*command)
+    assert out == ""
+    assert error.startswith("The database cannot be reached or is busy (OperationalError). ")
+    assert error.endswith((" Run this again when it can be reached.", " Run this again."))
 
 
 @pytest.mark.slow

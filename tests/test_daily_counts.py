@@ -7,7 +7,7 @@ from io import StringIO
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
@@ -298,8 +298,8 @@ def is_locked_out(function):
                 cursor.execute(NEVER_WAIT[connection.vendor])
             function()
             found.append(False)
-        except OperationalError as error:
-            found.append("lock" in str(error).lower())
+        except (OperationalError, CommandError) as error:
+            found.append("lock" in str(error.__cause__ or error).lower())
         finally:
             connection.close()
 

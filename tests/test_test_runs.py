@@ -10,8 +10,11 @@ from contextlib import suppress
 from urllib.request import urlopen
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import transaction
 
+from django_smska import circuit_breaker, conf
+from django_smska.exceptions import AuthenticationFailed
 from django_smska.sms import outbox, providers, queue_sms, send_mass_sms, send_sms
 
 pytestmark = pytest.mark.slow
@@ -271,6 +274,25 @@ def test_a_worker_says_that_it_sends_nothing(tmp_path, gateway, really, said):
     ended([*manage, "migrate"], env)
     run = ended([*manage, "sms_worker", "--once"], env)
     assert ("SMSKA_TEST_RUN is set" in run.stdout) == said
+    run = ended([*manage, "sendtestsms", NUMBER], env)
+    assert ("SMSKA_TEST_RUN is set" in run.stdout) == said
+    balance = subprocess.run(
+        [*manage, "sms_balance"], env=env, capture_output=True, text=True, check=False
+    )
+    assert ("SMSKA_TEST_RUN is set" in balance.stderr) == said
+    assert balance.returncode == int(said)
+
+
+def test_a_test_run_leaves_a_pause_as_it_was(db, monkeypatch):
+    """In a site that has inherited the variable, whose database is the real one."""
+    circuit_breaker.note_error("default", AuthenticationFailed())
+    monkeypatch.setattr(conf, "test_environment", lambda: None)
+    assert conf.sends_nothing()
+    assert send_sms(NUMBER, "text").status == "sent"
+    with pytest.raises(CommandError, match="no gateway is asked, and no pause is ended"):
+        call_command("sms_balance")
+    state = circuit_breaker.state_of("default")
+    assert state.is_paused and state.balance is None
 
 
 def test_outside_of_a_test_run_the_settings_decide():

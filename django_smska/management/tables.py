@@ -1,12 +1,39 @@
-"""Checks of the database for commands."""
+"""What the commands that need the database have in common."""
 
 from __future__ import annotations
 
-from django.apps import apps
-from django.core.management.base import CommandError
-from django.db import connections
+from typing import Any
 
+from django.apps import apps
+from django.core.management.base import BaseCommand, CommandError
+from django.db import InterfaceError, OperationalError, connections
+
+from django_smska import conf
 from django_smska.models import write_db
+
+UNAVAILABLE = (OperationalError, InterfaceError)
+
+
+class DatabaseCommand(BaseCommand):
+    """A command that ends with one line where the database is away."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except UNAVAILABLE as error:
+            raise CommandError(f"{away(error)} Run this again when it can be reached.") from error
+
+
+def away(error: Exception) -> str:
+    """Return the error's class only, because its text may hold values of the query."""
+    return f"The database cannot be reached or is busy ({type(error).__name__})."
+
+
+def note_of_test_run() -> str:
+    """Return what a command says that would send, where nothing leaves; "" where it does."""
+    if not conf.sends_nothing():
+        return ""
+    return f"{conf.TEST_RUN} is set, as for tests: every message is kept in memory."
 
 
 def require_tables() -> None:

@@ -7,11 +7,11 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from django_smska.exceptions import InvalidProvider, SmsError, SmsNotSent, SmsOutcomeUnknown
-from django_smska.management.tables import require_tables
+from django_smska.management.tables import DatabaseCommand, note_of_test_run, require_tables
 from django_smska.models import SmsMessage
 from django_smska.numbers import mask, normalize
 from django_smska.providers import DEFAULT_ALIAS
@@ -19,7 +19,7 @@ from django_smska.sms import providers, send_sms
 from django_smska.states import Status
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Sends a test SMS to each NUMBER and prints its outcome. Each costs as much as any SMS. "
         "Exits with 1 unless all were accepted."
@@ -42,6 +42,8 @@ class Command(BaseCommand):
         except InvalidProvider as error:
             raise CommandError(str(error)) from None
         require_tables()
+        if note := note_of_test_run():
+            self.stdout.write(note)
         numbers = options["numbers"]
         text = options["text"] if options["text"] is not None else _default_text()
         accepted = sum([self._send(number, text, options) for number in numbers])

@@ -10,9 +10,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from django_smska import checked_backend, circuit_breaker
+from django_smska import checked_backend, circuit_breaker, conf
 from django_smska.exceptions import InvalidProvider, SmsError
 from django_smska.sms import providers
+
+#: In the texts of errors about a message; here none was to be sent.
+NOTHING_SENT = " Nothing was sent."
 
 
 class Command(BaseCommand):
@@ -29,6 +32,11 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         least = _amount(options["min"])
+        if conf.sends_nothing():
+            raise CommandError(
+                f"{conf.TEST_RUN} is set, as for tests: no gateway is asked, and no pause "
+                f"is ended. Remove {conf.TEST_RUN} from the environment."
+            )
         answers = {alias: _ask(alias, least) for alias in _aliases(options["using"])}
         if options["json"]:
             self.stdout.write(json.dumps(answers, ensure_ascii=False))

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import transaction
 from django.db.models import ProtectedError, RestrictedError
 from django.utils import timezone
 
 from django_smska import conf, daily_counts
-from django_smska.management.tables import require_tables
+from django_smska.management.tables import DatabaseCommand, require_tables
 from django_smska.models import SmsMessage, rows, write_db
 from django_smska.states import FINAL
 from django_smska.times import local
@@ -23,7 +23,7 @@ BATCH_MESSAGES = 1000  # per transaction
 Row = tuple[Any, Any]  # key, key of the message that it is a resend of
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Deletes messages that were finished (delivered, rejected, expired, deleted, unconfirmed, "
         "failed, cancelled) longer ago than SMSKA_KEEP. Unknown and unsent ones stay, and so does "

@@ -7,17 +7,17 @@ from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from django_smska import circuit_breaker, clock
-from django_smska.management.tables import require_tables
+from django_smska.management.tables import DatabaseCommand, require_tables
 from django_smska.models import rows
 from django_smska.sms import providers
 from django_smska.states import Status
 from django_smska.times import local
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Prints for each provider what is queued and for how long, what is held past its lease, "
         "which messages need attention, whether it is paused, and its last known balance. Asks "

@@ -16,12 +16,18 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import InterfaceError, OperationalError, close_old_connections, connections
+from django.core.management.base import CommandError
+from django.db import close_old_connections, connections
 
-from django_smska import circuit_breaker, clock, conf
+from django_smska import circuit_breaker, clock
 from django_smska.exceptions import InvalidProvider
-from django_smska.management.tables import require_tables
+from django_smska.management.tables import (
+    UNAVAILABLE,
+    DatabaseCommand,
+    away,
+    note_of_test_run,
+    require_tables,
+)
 from django_smska.models import rows, write_db
 from django_smska.notify import Listener
 from django_smska.sms import providers
@@ -35,7 +41,6 @@ except ImportError:  # the app does not require it
 
 logger = logging.getLogger(__name__)
 
-UNAVAILABLE = (OperationalError, InterfaceError)
 WORDS = {
     "sent": "sent",
     "queued": "back in the queue",
@@ -45,7 +50,7 @@ WORDS = {
 }
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Sends queued messages and asks for delivery reports. Any number of workers may run at "
         "once. SIGTERM and Ctrl-C end it cleanly: requests in flight are finished, and the rest "
@@ -85,8 +90,8 @@ class Command(BaseCommand):
             using=options["using"], concurrency=options["concurrency"], progress=self._progress
         )
         self.paused: dict[str, str] = {}
-        if conf.sends_nothing():
-            self._say(f"{conf.TEST_RUN} is set, as for tests: every message is kept in memory.")
+        if note := note_of_test_run():
+            self._say(note)
         with _ended_by_signals(self._stop):
             if options["once"]:
                 self._once()
@@ -100,9 +105,16 @@ class Command(BaseCommand):
             while self.worker.wait_for_next(end):
                 self._pass()
         except UNAVAILABLE as error:
-            raise CommandError(f"{_away(error)} Nothing is lost. Run this again.") from error
+            raise CommandError(f"{away(error)} Nothing is lost. Run this again.") from error
         if not +done and not self.worker.stopping.is_set():
-            self._say("Nothing was due.")
+            self._say(self._why_nothing())
+
+    def _why_nothing(self) -> str:
+        """Return why a pass did nothing; a pause was reported line by line before."""
+        paused = sorted(self.paused)
+        if not rows().due(clock.now()).filter(using__in=paused).exists():
+            return "Nothing was due."
+        return f"Nothing was sent, because of the pause of {', '.join(paused)}."
 
     def _for_ever(self, interval: float) -> None:
         self._say("Waiting for messages. Ctrl-C ends.")
@@ -128,7 +140,7 @@ class Command(BaseCommand):
             listener.listen()
             return self._pass()
         except UNAVAILABLE as error:
-            logger.error("%s Trying again.", _away(error))
+            logger.error("%s Trying again.", away(error))
             connections.close_all()
             return Counter()
 
@@ -192,11 +204,6 @@ def _refuse_wrong(options: dict[str, Any]) -> None:
             providers.require(options["using"])
     except InvalidProvider as error:
         raise CommandError(str(error)) from None
-
-
-def _away(error: Exception) -> str:
-    """Return the error's class only, because its text may hold values of the query."""
-    return f"The database cannot be reached or is busy ({type(error).__name__})."
 
 
 def _clock(moment: datetime) -> str:
