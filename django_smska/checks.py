@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
@@ -24,6 +26,7 @@ TAG = "sms"
 #: What a backend's check() says, and only ``check --deploy`` shows: the gateway's public address is
 #: http://, and a warning at each start is one that is overlooked.
 FOR_DEPLOYMENT = {"smska.W002"}
+UNKNOWN_DATABASE = 1049  # MySQL's error
 MARGIN = 30  # seconds for looking up the host's name and for writing the outcome
 
 
@@ -123,16 +126,47 @@ def check_databases(app_configs: Any, databases: Any = None, **kwargs: Any) -> l
     """Check that each database can be asked at all."""
     asked = [alias for alias in databases or [] if router.allow_migrate_model(alias, SmsMessage)]
     failures = {alias: _why_unreachable(alias) for alias in asked}
+    return [_unreachable(alias, error) for alias, error in failures.items() if error is not None]
+
+
+def _unreachable(alias: str, error: Exception) -> Warning:
+    words = f"cannot be reached ({type(error).__name__}), so it was not checked."
+    hint = f"Correct DATABASES[{alias!r}], or start the server, and run the check again."
+    if _is_missing(error):
+        words = "does not exist on its server, so it was not checked."
+        hint = f"Create it, as with createdb, or correct NAME in DATABASES[{alias!r}]."
+    return Warning(f"The database {alias!r} {words}", hint=hint, id="smska.W019")
+
+
+def _is_missing(error: Exception) -> bool:
+    """Return whether the server answers, and has no such database."""
+    if getattr(error.__cause__, "args", ())[:1] == (UNKNOWN_DATABASE,):
+        return True
+    return re.search(r'database "[^"]+" does not exist', str(error)) is not None
+
+
+@register(Tags.database)
+def check_tables(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that ``migrate`` has made the tables. Its own run does not warn of them."""
+    if sys.argv[1:2] == ["migrate"]:
+        return []
+    missing = {one.alias: missing_tables(one) for one in _of_messages(databases)}
     return [
         Warning(
-            f"The database {alias!r} cannot be reached ({type(error).__name__}), so it was not "
-            "checked.",
-            hint=f"Correct DATABASES[{alias!r}], or start the server, and run the check again.",
-            id="smska.W019",
+            f"The database {alias!r} has no table {tables[0]}: no SMS can be stored.",
+            hint="Run 'manage.py migrate'.",
+            id="smska.W020",
         )
-        for alias, error in failures.items()
-        if error is not None
+        for alias, tables in missing.items()
+        if tables
     ]
+
+
+def missing_tables(connection: Any) -> list[str]:
+    """Return the names of this app's tables that the database lacks."""
+    models = apps.get_app_config(APP).get_models()
+    present = connection.introspection.table_names()
+    return sorted({model._meta.db_table for model in models}.difference(present))
 
 
 @register(Tags.database)

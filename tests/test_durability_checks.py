@@ -1,6 +1,7 @@
 """The checks of what a database keeps when its machine fails, asked of real databases."""
 
 import contextlib
+import sys
 
 import pytest
 from django.core.checks import run_checks
@@ -181,6 +182,37 @@ def test_a_database_that_cannot_be_reached_is_named_and_breaks_no_check(tmp_path
     [warning] = warnings
     assert warning.id == "smska.W019" and "(OperationalError)" in warning.msg
     assert "DATABASES['default']" in warning.hint
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite makes the file")
+def test_a_database_that_does_not_exist_is_another_case(monkeypatch):
+    usual = connection.settings_dict["NAME"]
+    connection.close()
+    connection.settings_dict["NAME"] = "smska_no_such"
+    try:
+        [warning] = found()
+    finally:
+        connection.close()
+        connection.settings_dict["NAME"] = usual
+    assert warning.id == "smska.W019"
+    assert "'default' does not exist on its server" in warning.msg
+    assert "createdb" in warning.hint and "DATABASES['default']" in warning.hint
+
+
+def test_a_missing_table_is_named_except_by_migrate_itself(monkeypatch):
+    def missing():
+        return [one for one in run_checks(databases=["default"]) if one.id == "smska.W020"]
+
+    present = connection.introspection.table_names()
+    assert missing() == []
+    present.remove(STATES)
+    with monkeypatch.context() as patched:
+        patched.setattr(connection.introspection, "table_names", lambda: present)
+        [warning] = missing()
+        assert f"has no table {STATES}:" in warning.msg
+        assert warning.hint == "Run 'manage.py migrate'."
+        patched.setattr(sys, "argv", ["manage.py", "migrate"])
+        assert missing() == []
 
 
 def database_checks():

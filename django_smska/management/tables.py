@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, connections
 
 from django_smska import conf
+from django_smska.checks import missing_tables
 from django_smska.models import write_db
 
 UNAVAILABLE = (OperationalError, InterfaceError)
@@ -39,9 +39,7 @@ def note_of_test_run() -> str:
 def require_tables() -> None:
     """Raise ``CommandError`` that says what to run where ``migrate`` was forgotten."""
     connection = connections[write_db()]
-    present = connection.introspection.table_names()
-    models = apps.get_app_config("django_smska").get_models()
-    missing = sorted({model._meta.db_table for model in models}.difference(present))
+    missing = missing_tables(connection)
     if missing:
         raise CommandError(
             f"The database {connection.alias!r} has no table {missing[0]}. Run 'manage.py migrate'."
