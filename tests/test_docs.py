@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import http.client
 import http.server
 import importlib.util
 import inspect
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -35,6 +37,7 @@ from django_smska import conf
 from django_smska.backends import console, dummy, failover, filebased, locmem, smska
 from django_smska.exceptions import (
     AuthenticationFailed,
+    GatewayUnreachable,
     InsufficientCredits,
     InvalidRecipient,
     QueryFailed,
@@ -417,9 +420,30 @@ def acme_backend(acme, acme_server):
     return acme.SmsBackend(token="token", sender_id="MyShop", url=acme_server.url, alias="acme")
 
 
-def test_a_backend_of_ones_own():
-    backend = run("howto/new-provider", "the_id = ...")["SmsBackend"](token="secret")
-    assert backend.send_messages([SmsMessage(to=NUMBER, body=TEXT)]) == 1
+def test_a_backend_of_ones_own(logins, acme, monkeypatch):
+    """Also with the settings below it."""
+    backend = run("howto/new-provider", "the_id = ...")["SmsBackend"]
+    assert backend(token="secret").send_messages([SmsMessage(to=NUMBER, body=TEXT)]) == 1
+    monkeypatch.setattr(acme, "SmsBackend", backend)
+    assert checked(run("howto/new-provider", "shop.acme.SmsBackend")) == []
+
+
+def test_a_backend_that_announces_its_first_byte(acme_server, monkeypatch):
+    monkeypatch.setattr(http.client, "HTTPSConnection", http.client.HTTPConnection)
+    backend = run("howto/new-provider", "announces_first_byte = True")["SmsBackend"]
+    announced = []
+    message = SmsMessage(to=NUMBER, body=TEXT)
+    message.before_first_byte = lambda: announced.append(len(acme_server.requests))
+    acme_server.answers = [(201, ""), (500, ""), None]
+    here = backend(host=acme_server.url.removeprefix("http://"))
+    assert here.send_message(message) == Receipt()
+    for error in (SmsOutcomeUnknown, http.client.RemoteDisconnected):
+        with pytest.raises(error):
+            here.send_message(message)
+    assert announced == [0, 1, 2]
+    with closed_port() as port, pytest.raises(GatewayUnreachable):
+        backend(host=f"127.0.0.1:{port}").send_message(message)
+    assert announced == [0, 1, 2]
 
 
 def test_the_file_to_copy_is_found_and_checked(acme, logins, monkeypatch):
@@ -472,11 +496,16 @@ def test_the_file_to_copy_asks_without_a_doubt(acme_backend, acme_server):
             acme_backend.get_balance()
 
 
-def test_the_file_to_copy_counts_a_closed_port_as_a_doubt(acme):
-    """requests does not say whether anything was written."""
+def test_the_file_to_copy_knows_that_nothing_was_written(acme, monkeypatch):
     with closed_port() as port:
         backend = acme.SmsBackend(token="token", url=f"http://127.0.0.1:{port}")
-        with pytest.raises(SmsOutcomeUnknown):
+        with pytest.raises(GatewayUnreachable):
+            backend.send_message(SmsMessage(to=NUMBER, body=TEXT))
+    for error in (socket.gaierror("no such host"), TimeoutError(), OSError("no network")):
+        with (
+            mock.patch("socket.getaddrinfo", side_effect=error),
+            pytest.raises(GatewayUnreachable),
+        ):
             backend.send_message(SmsMessage(to=NUMBER, body=TEXT))
 
 

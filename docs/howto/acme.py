@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 from django.core.checks import CheckMessage, Error
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from django_smska.backends.base import BaseSmsBackend
 from django_smska.exceptions import (
@@ -104,9 +105,9 @@ class SmsBackend(BaseSmsBackend):
             return self.session.request(
                 method, self.url + path, timeout=(5, 20), allow_redirects=False, **kwargs
             )
-        except requests.ConnectTimeout:  # the only error that proves that nothing was written
-            raise GatewayUnreachable(alias=self.alias, code="connect") from None
         except requests.RequestException as error:  # its text may hold the request
+            if was_not_connected(error):
+                raise GatewayUnreachable(alias=self.alias, code="connect") from None
             raise SmsOutcomeUnknown(alias=self.alias, code=type(error).__name__) from None
         finally:
             if opened:
@@ -121,6 +122,12 @@ class SmsBackend(BaseSmsBackend):
         if answer.status_code != 200:
             raise QueryFailed(alias=self.alias, code=str(answer.status_code))
         return parsed(answer)
+
+
+def was_not_connected(error: requests.RequestException) -> bool:
+    """Return whether urllib3 says that no connection was made, so that nothing was written."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
 
 
 def parsed(answer: requests.Response) -> dict[str, Any]:
