@@ -24,7 +24,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import ProtectedError
 from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from django_smska import circuit_breaker
 from django_smska.exceptions import AuthenticationFailed, InsufficientCredits
@@ -215,6 +215,10 @@ class TestSendTestSms:
         assert "8904: nothing was sent. A Russian number has" in out
         assert len(outbox) == 1
         assert error == "Accepted: 1 of 2."
+
+    def test_its_output_is_in_english_in_any_language(self):
+        with translation.override("ru"):
+            assert "8904: nothing was sent. A Russian number has" in run("sendtestsms", "8904")[0]
 
     def test_a_refusal_is_reported_in_the_gateways_words(self, gateway):
         gateway.senders = ["Other"]

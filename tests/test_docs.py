@@ -159,7 +159,8 @@ def patients():
 
 @pytest.mark.django_db
 def test_send():
-    assert run("README", "send_sms(")["message"].status == "sent"
+    assert run("README", "send_sms(", number=NUMBER)["message"].status == "sent"
+    assert "message" not in run("README", "send_sms(", number="8 904")
     names = run("howto/sending", 'f"order-{order.pk}-ready"', order=mock.Mock(pk=1), **context())
     assert names["queue_sms"](NUMBER, TEXT, idempotency_key="order-1-ready").status == "queued"
     assert run("howto/sending", "backend.send_messages", **context())["accepted"] == 1
@@ -187,6 +188,14 @@ def test_a_view_that_must_know(provider, settings, client, balance, answer):
     with mock.patch.dict(connection.settings_dict, ATOMIC_REQUESTS=True):
         response = client.post("/ready/", {"phone": "8 904 176-49-95"})
     assert response.content.decode().startswith(answer)
+
+
+def test_a_view_that_must_know_says_what_is_wrong_with_a_number(provider, settings, client):
+    view = run("howto/sending", "@transaction.non_atomic_requests")["order_ready"]
+    settings.ROOT_URLCONF = urls(path("ready/", view))
+    response = client.post("/ready/", {"phone": "8 904"})
+    assert response.status_code == 400
+    assert response.content.decode().startswith("A Russian number has")
 
 
 def test_a_receiver(provider):

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from django_smska.exceptions import InvalidProvider, SmsError, SmsNotSent, SmsOutcomeUnknown
 from django_smska.management.tables import DatabaseCommand, note_of_test_run, require_tables
@@ -55,7 +55,8 @@ class Command(DatabaseCommand):
             message = send_sms(number, text, sender=options["sender"], using=options["using"])
         except ValidationError as error:
             # The number is shown as it was typed, so that the mistake can be seen.
-            self.stdout.write(f"{number}: nothing was sent. {' '.join(error.messages)}")
+            with translation.override(None):  # commands speak English
+                self.stdout.write(f"{number}: nothing was sent. {' '.join(error.messages)}")
             return False
         except SmsOutcomeUnknown as error:
             words = f"OUTCOME UNKNOWN, it may have been sent. {error}"
