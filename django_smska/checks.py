@@ -130,12 +130,18 @@ def check_databases(app_configs: Any, databases: Any = None, **kwargs: Any) -> l
 
 
 def _unreachable(alias: str, error: Exception) -> Warning:
-    words = f"cannot be reached ({type(error).__name__}), so it was not checked."
-    hint = f"Correct DATABASES[{alias!r}], or start the server, and run the check again."
     if _is_missing(error):
-        words = "does not exist on its server, so it was not checked."
-        hint = f"Create it, as with createdb, or correct NAME in DATABASES[{alias!r}]."
-    return Warning(f"The database {alias!r} {words}", hint=hint, id="smska.W019")
+        return Warning(
+            f"The database {alias!r} does not exist on its server, so it was not checked.",
+            hint=f"Create it, as with createdb, or correct NAME in DATABASES[{alias!r}].",
+            id="smska.W019",
+        )
+    return Warning(
+        f"The database {alias!r} cannot be reached ({type(error).__name__}), so it was not "
+        "checked.",
+        hint=f"Correct DATABASES[{alias!r}], or start the server, and run the check again.",
+        id="smska.W019",
+    )
 
 
 def _is_missing(error: Exception) -> bool:

@@ -18,7 +18,6 @@ from .redact import contained
 
 DEFAULT_ALIAS = "default"
 KEYS = ("BACKEND", "OPTIONS")  # of an entry
-ENTRY = "An entry is a dict of 'BACKEND' and 'OPTIONS'; sms_url() makes one of a URL."
 DEFAULT_BACKEND = "django_smska.backends.smska.SmsBackend"
 
 
@@ -117,11 +116,14 @@ def _about_key(name: Any) -> str:
 
 
 def _backend_class(alias: str, entry: Any) -> Any:
-    if not isinstance(entry, Mapping):
-        raise InvalidProvider(ENTRY, alias=alias, check="E001")
-    if foreign := [name for name in entry if name not in KEYS]:
-        words = " ".join([ENTRY, *map(_about_key, foreign)])
-        raise InvalidProvider(words, alias=alias, check="E001")
+    foreign = [one for one in entry if one not in KEYS] if isinstance(entry, Mapping) else []
+    if not isinstance(entry, Mapping) or foreign:
+        about = "".join(f" {_about_key(name)}" for name in foreign)
+        raise InvalidProvider(
+            f"An entry is a dict of 'BACKEND' and 'OPTIONS'; sms_url() makes one of a URL.{about}",
+            alias=alias,
+            check="E001",
+        )
     options = entry.get("OPTIONS", {})
     if not isinstance(options, Mapping) or "alias" in options:
         raise InvalidProvider(
