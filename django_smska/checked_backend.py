@@ -12,9 +12,12 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from functools import cache
 from typing import Any, TypeVar
 
 from django.core.checks import CheckMessage, Warning
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 from .backends.base import BaseSmsBackend, parse_rate
 from .exceptions import (
@@ -61,10 +64,20 @@ def unusable(alias: str, error: InvalidProvider) -> CheckedBackend:
 def gives_reports(alias: str) -> bool:
     """Return whether this provider can be asked for reports; True where that is not known."""
     try:
-        return provider(alias).gives_reports
+        return _gives_reports(alias)
     except InvalidProvider as error:
         logger.error("%s", error)
         return True
+
+
+@cache  # needed for every outcome, and making a backend costs a quarter of storing one
+def _gives_reports(alias: str) -> bool:
+    return provider(alias).gives_reports
+
+
+@receiver(setting_changed)  # in tests
+def _forget_reports(**kwargs: Any) -> None:
+    _gives_reports.cache_clear()
 
 
 class CheckedBackend:
