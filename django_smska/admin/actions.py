@@ -281,9 +281,9 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
         return Outcome(_("Not done"), why % message.using, messages.ERROR)
     if not isinstance(error, SmsError):
         return crashed(message.pk, error)
-    stays_queued = isinstance(error.__cause__, SmsNotSent)  # see SmsMessage.send()
-    if stays_queued:
-        error = error.__cause__
+    stays_queued = False
+    if isinstance(error.__cause__, SmsNotSent):  # see SmsMessage.send()
+        error, stays_queued = error.__cause__, True
     ours = str(error.args[0]) if error.args else str(error.summary)
     address = error.text.partition(SAID)[0].removeprefix(ours) if error.args else ""
     why = error_words(withhold(ours, [message.body]) + address)  # a third party's, perhaps
