@@ -9,7 +9,7 @@ from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from django_smska import circuit_breaker
+from django_smska import circuit_breaker, delivery
 from django_smska.exceptions import (
     GatewayUnreachable,
     InvalidProvider,
@@ -127,6 +127,19 @@ def test_what_cannot_be_opened_keeps_its_queue_whole_and_is_paused(use, caplog):
     assert (state.is_paused, state.reason) == (True, "broken")
     assert "provider bad: open failed (RuntimeError)" in caplog.text
     assert "paused (broken)" in run("sms_status")[0]
+
+
+def test_one_that_cannot_be_opened_for_a_report_is_asked_later(use):
+    use()
+    queue("bad", 2)
+    Worker().run_once()
+    use(raises={"open": CRASH})
+    due()
+    before = timezone.now()
+    assert delivery.ask_due(limit=10) == 2
+    assert set(statuses("bad")) == {"sent"} and Hostile.calls["get_status"] == 0
+    assert circuit_breaker.state_of("bad").failures == 1
+    assert not SmsMessage.objects.filter(next_status_at__lte=before).exists()
 
 
 def test_and_sends_again_when_it_is_mended(use):
