@@ -2,7 +2,7 @@
 
 The engine, the commands and the checks reach every backend through :class:`CheckedBackend`. Its
 methods raise ``SmsError`` and no other error, and return values that any database can store. What a
-provider's program does wrong is logged with the exception's class alone: its text may hold the
+backend does wrong is logged with the exception's class alone, because its text may hold the
 request.
 """
 
@@ -41,10 +41,16 @@ MAX_ERROR_CHARACTERS = 1000  # characters of an error's text that are kept
 MIN_RATE_PER_SECOND = 1e-6  # messages a second: one in eleven days
 CREDITS_LIMIT = 10**12  # credits; no account has so many, and the column cannot hold them
 
-FAILED = gettext_noop("The provider's program failed before anything was sent; the log says more.")
-NO_ANSWER = gettext_noop("The provider's program gave no usable answer; the log says more.")
+FAILED = gettext_noop(
+    "The provider's backend on this site failed before anything was sent; the log says more."
+)
+NO_ANSWER = gettext_noop(
+    "The provider's backend on this site gave no usable answer; the log says more."
+)
 BAD_RATE = gettext_noop("Its 'rate' cannot be read: write it like 20/s, 100/m or 1000/h.")
-NO_RECEIPT = gettext_noop("The provider's program did not say whether the message was accepted.")
+NO_RECEIPT = gettext_noop(
+    "The provider's backend on this site did not say whether the message was accepted."
+)
 
 _T = TypeVar("_T")
 

@@ -55,7 +55,7 @@ def _unknown(name: str) -> Warning:
     near = get_close_matches(name, known, n=1, cutoff=0.75)
     hint = f"Did you mean {near[0]}?" if near else f"Remove it. Known: {', '.join(known)}."
     return Warning(
-        f"{name} is no setting of django-smska: it does nothing.", hint=hint, id="smska.W011"
+        f"{name} is not a django-smska setting and is ignored.", hint=hint, id="smska.W011"
     )
 
 
@@ -261,7 +261,9 @@ def _check_charsets(connection: Any) -> list[CheckMessage]:
         messages.append(_narrow(connection, f"is {', '.join(common)}", hint))
     elif common:
         hint = f"Set 'charset' to 'utf8mb4' in OPTIONS of DATABASES[{connection.alias!r}]."
-        messages.append(_narrow(connection, f"is talked to in {', '.join(common)}", hint))
+        messages.append(
+            _narrow(connection, f"uses the connection charset {', '.join(common)}", hint)
+        )
     if connection.vendor == "mysql" and not found.columns:
         messages += _check_default_charset(connection)
     for table in sorted(narrow):
@@ -322,8 +324,8 @@ def _check_collation(connection: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            f"The database {connection.alias!r} counts idempotency keys as one that differ in case,"
-            f" accents or blanks ({found[0]}): the second message is refused.",
+            f"The database {connection.alias!r} treats idempotency keys that differ only in case, "
+            f"accents or blanks as equal ({found[0]}): the second message is refused.",
             hint=f"Run: {_exact_key(connection)}",
             id="smska.W014",
         )

@@ -1,8 +1,9 @@
 """Circuit breaker: pause a failing provider for all workers, and keep its queue.
 
-A wrong login, an empty account and a gateway that cannot be reached pause at once; several unknown
-outcomes in a row pause too, and so do several failures of its program. A paused provider is probed
-by a balance question; where that cannot show that it works again, one message is tried.
+A wrong login, an empty account and a gateway that cannot be reached pause a provider immediately.
+Several unknown outcomes in a row pause it too, and so do several failures of its backend. A paused
+provider is probed by a balance query. Where that cannot show that it works again, one message is
+tried.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def probe(backend: CheckedBackend) -> bool:
     try:
         balance = backend.get_balance()
     except SmsError as error:
-        if error.kind == "broken":  # its program cannot ask, which says nothing about the gateway
+        if error.kind == "broken":  # its backend cannot ask, which says nothing about the gateway
             return True
         logger.warning("provider %s stays paused: %s", alias, error)
         if error.kind in states.STOPPING_KINDS:
@@ -256,8 +257,8 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
     "broken": (
         ProviderFailed,
         gettext_noop(
-            "The provider is paused, because its program fails. Nothing was sent; the log says "
-            "more."
+            "The provider is paused, because its backend on this site fails. Nothing was sent; "
+            "the log says more."
         ),
     ),
     "none": (GatewayUnreachable, NONE_OPEN),

@@ -11,7 +11,7 @@
     │   ├── InsufficientCredits    the account is empty
     │   ├── TemporaryFailure       the gateway says: not now
     │   ├── GatewayUnreachable     no connection, or no SMS gateway at that address
-    │   └── ProviderFailed         the program of the provider's backend failed
+    │   └── ProviderFailed         the provider's backend on this site failed
     ├── SmsOutcomeUnknown          it may have been accepted: a person decides
     ├── QueryFailed                a balance or status query without a usable answer
     └── WrongStatus                the message's status does not allow this
@@ -51,7 +51,7 @@ class SmsError(Exception):
     kind = "error"
     #: Host and port that could not be reached.
     address = ""
-    summary = gettext_noop("The SMS could not be handled.")
+    summary = gettext_noop("The SMS could not be processed.")
     refused: tuple[SmsError, ...] = ()
 
     def __init__(
@@ -141,10 +141,12 @@ class GatewayUnreachable(SmsNotSent):
 
 
 class ProviderFailed(SmsNotSent):
-    """The program of the provider's backend failed, before the first byte of a request."""
+    """The provider's backend on this site failed, before the first byte of a request."""
 
     kind = "broken"
-    summary = gettext_noop("The provider's program failed. Nothing was sent; the log says more.")
+    summary = gettext_noop(
+        "The provider's backend on this site failed. Nothing was sent; the log says more."
+    )
 
 
 class SmsOutcomeUnknown(SmsError):

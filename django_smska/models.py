@@ -159,7 +159,7 @@ class SmsMessage(models.Model):
         _("expires at"),
         null=True,
         blank=True,
-        help_text=_("Not sent after this time. Empty: a day after it may be sent."),
+        help_text=_("Not sent after this time. Empty: the site's default lifetime."),
     )
     idempotency_key = ExactField(
         _("idempotency key"), max_length=128, unique=True, null=True, blank=True, default=None
@@ -408,7 +408,7 @@ class SmsMessage(models.Model):
         if not self.body.strip():
             yield "body", ValidationError(_("The text is empty."), code="empty")
         elif self.segments > conf.max_segments():
-            words = _("The text has %(segments)s segments; the most is %(most)s. Shorten it.")
+            words = _("The text has %(segments)s segments; the maximum is %(most)s. Shorten it.")
             params = {"segments": self.segments, "most": conf.max_segments()}
             yield "body", ValidationError(words, code="too_long", params=params)
         if self.expires_at is not None and self.expires_at <= self.send_after:

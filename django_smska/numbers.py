@@ -25,7 +25,7 @@ _FLOAT = re.compile(r"\+?([0-9]{7,15})[.,]0+")
 _SCIENTIFIC = re.compile(r"\+?([0-9](?:[.,][0-9]*)?)E\+?([0-9]{1,2})", re.IGNORECASE)
 _SHORTENED = re.compile(r"[0-9]E\+[0-9]+$", re.IGNORECASE)
 
-NO_EXTENSION = _("An SMS reaches no extension. Write the number alone.")
+NO_EXTENSION = _("SMS cannot be sent to an extension. Write only the number.")
 _RUSSIAN_LENGTH = _("A Russian number has 11 digits: 8 or +7, and ten more; others need a +.")
 
 

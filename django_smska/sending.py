@@ -83,7 +83,7 @@ UNRECORDED = gettext_noop(
     "The gateway accepted the SMS, but the database did not store that. Do not send it again."
 )
 LEASE_PASSED = gettext_noop("It was not sent in time: its process stopped before the request.")
-STILL_OPEN = gettext_noop("A transaction was still open when it was to be sent. Nothing was sent.")
+STILL_OPEN = gettext_noop("A transaction was still open at the time of sending. Nothing was sent.")
 STAYS_QUEUED = gettext_noop("The SMS stays in the queue: do not send it again.")
 
 

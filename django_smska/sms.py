@@ -362,7 +362,7 @@ def _queued(row: Any, using: str | None) -> SmsMessage:
 def _check(message: SmsMessage) -> None:
     message.prepare()
     if message.expires_at and message.expires_at <= timezone.now():
-        words = _("This time has passed: nothing would be sent.")
+        words = _("This time is in the past.")
         raise ValidationError({"expires_at": words})
 
 

@@ -57,8 +57,8 @@ CAUSES = {
         "was sent."
     ),
     "spoke-first": gettext_noop(
-        "What is at this address is no SMS gateway: it speaks before it is asked. Nothing was "
-        "sent. Correct the address in the settings (url)."
+        "The server at this address is not an SMS gateway: it speaks before it is asked. Nothing "
+        "was sent. Correct the address in the settings (url)."
     ),
     "deadline": gettext_noop(
         "The gateway could not be reached within the deadline. Nothing was sent."

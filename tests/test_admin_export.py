@@ -508,7 +508,7 @@ def test_it_is_noted_before_the_first_byte_and_a_broken_download_with_what_left(
     monkeypatch.setattr(export, "BATCH_ROWS", 2)
     make(5)
     response = boss.post(PAGE, {kind: "1"})
-    assert noted() == "Began to export: all messages."
+    assert noted() == "Export started: all messages."
     file = iter(response.streaming_content)
     next(file), next(file)
     response.close()  # and with it the database connection

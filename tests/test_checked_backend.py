@@ -407,7 +407,10 @@ NO_BALANCES = [
 def test_a_balance_of_no_sense_is_a_sentence(use, balance):
     use(returns={"get_balance": balance})
     out, error = run("sms_balance", "--min", "5")
-    assert out == "bad: The provider's program gave no usable answer; the log says more.\n"
+    assert (
+        out
+        == "bad: The provider's backend on this site gave no usable answer; the log says more.\n"
+    )
     assert error == "No balance from: bad."
     assert list(json.loads(run("sms_balance", "--json")[0])["bad"]) == ["error"]
 

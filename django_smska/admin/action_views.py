@@ -136,7 +136,7 @@ class ActionAdmin(GuardedAdmin):
         )
 
     def _refuse(self, request: HttpRequest, action: Action) -> None:
-        text = gettext("Choose at most %s messages, for example by a filter.") % action.most
+        text = gettext("Select at most %s messages; a filter can help.") % action.most
         self.message_user(request, text, messages.ERROR)
 
     def carry_out(self, request: HttpRequest, action: Action, keys: list[int]) -> None:

@@ -59,11 +59,11 @@ class Outcome:
 
 SKIPPED = Outcome(
     _("Skipped"),
-    _("The message is already queued, being sent or finished."),
+    _("Already queued, being sent or finished."),
     messages.WARNING,
 )
 QUEUED = Outcome(
-    _("Queued for sending"), _("A worker sends what is queued when its time has come.")
+    _("Queued for sending"), _("The worker sends queued messages when their time comes.")
 )
 
 
@@ -79,15 +79,16 @@ class Mode(Enum):
 class Action:
     """Something that a user may do with messages of certain statuses.
 
-    ``do``: does it with one message, while the user waits. ``hand_over``: does it with many, or
-    hands them to the worker, from the statuses ``handed_from`` and with the outcome
-    ``handed_over``.
+    ``question``: about one message; ``questions``: about several. ``do``: does it with one message,
+    while the user waits. ``hand_over``: does it with many, or hands them to the worker, from the
+    statuses ``handed_from`` and with the outcome ``handed_over``.
     """
 
     name: str
     permission: str
     label: Any
     question: Any
+    questions: Any
     statuses: frozenset[Status]
     do: Callable[[SmsMessage, Any], Outcome]
     hand_over: Callable[[SmsMessageQuerySet], int] | None = None
@@ -130,9 +131,9 @@ def _send(message: SmsMessage, user: Any) -> Outcome:
 def _refresh(message: SmsMessage, user: Any) -> Outcome:
     message.refresh_status()
     status = message.get_status_display()
-    history = gettext("Asked for the status: %s.") % status
+    history = gettext("Status queried: %s.") % status
     if message.status == Status.SENT:
-        return Outcome(_("No final word yet"), level=messages.INFO, history=history)
+        return Outcome(_("No final status yet"), level=messages.INFO, history=history)
     good = message.status == Status.DELIVERED
     level = messages.SUCCESS if good else messages.WARNING
     return Outcome(status.capitalize(), level=level, history=history)
@@ -149,9 +150,9 @@ def _confirm_sent(message: SmsMessage, user: Any) -> Outcome:
 
 def _resend(message: SmsMessage, user: Any) -> Outcome:
     again = sending.resend(message, created_by=user)
-    log(user, [again], gettext("Made to send message %s again.") % message.pk)
+    log(user, [again], gettext("Created to send message %s again.") % message.pk)
     return Outcome(
-        _("Queued once more"),
+        _("Queued again"),
         gettext("The new message is %s.") % again.pk,
         history=gettext("Sent again as message %s.") % again.pk,
     )
@@ -175,7 +176,8 @@ SEND = Action(
     name="send",
     permission="send",
     label=_("Send"),
-    question=_("Send these messages?"),
+    question=_("Send this message?"),
+    questions=_("Send these messages?"),
     statuses=frozenset({Status.DRAFT, Status.QUEUED}),
     do=_send,
     hand_over=sending.enqueue,
@@ -187,18 +189,20 @@ REFRESH = Action(
     name="refresh",
     permission="refresh",
     label=_("Refresh status"),
-    question=_("Refresh the status of these messages? The gateway is asked for it."),
+    question=_("Refresh the status of this message? This queries the gateway."),
+    questions=_("Refresh the status of these messages? This queries the gateway."),
     statuses=frozenset({Status.SENT}),
     do=_refresh,
     hand_over=delivery.ask_soon,
-    handed_over=Outcome(_("Left to the worker"), _("It asks for the status on its next pass.")),
+    handed_over=Outcome(_("Queued for the worker"), _("It will query the status shortly.")),
     handed_from=frozenset({Status.SENT}),
 )
 CONFIRM_SENT = Action(
     name="confirm_sent",
     permission="resend",
     label=_("It was sent"),
-    question=_(
+    question=_("Mark this message as sent? Only do this if you know that the gateway accepted it."),
+    questions=_(
         "Mark these messages as sent? Only do this if you know that the gateway accepted them."
     ),
     statuses=frozenset({Status.UNKNOWN}),
@@ -208,7 +212,8 @@ RESEND = Action(
     name="resend",
     permission="resend",
     label=_("Send again"),
-    question=_("Send the same texts again as new messages? You will be charged again."),
+    question=_("Send the same text again as a new message? You will be charged again."),
+    questions=_("Send the same texts again as new messages? You will be charged again."),
     statuses=frozenset(sending.RESENDABLE),
     do=_resend,
     costs=True,
@@ -217,7 +222,8 @@ CANCEL = Action(
     name="cancel",
     permission="change",
     label=_("Cancel sending"),
-    question=_("Cancel sending these messages? This cannot be undone."),
+    question=_("Cancel sending this message? This cannot be undone."),
+    questions=_("Cancel sending these messages? This cannot be undone."),
     statuses=frozenset({Status.DRAFT, Status.QUEUED}),
     do=_cancel,
     hand_over=sending.cancel,
@@ -267,7 +273,7 @@ def crashed(keys: Any, error: Exception) -> Outcome:
     """Return the outcome of a foreign error. Its text is left out, as it may hold the request."""
     name = type(error).__name__
     logger.error("messages %s: %s", keys, name)
-    why = gettext("The program failed (%s). Look at the message before you try again.") % name
+    why = gettext("This site had an error (%s). Look at the message before you try again.") % name
     return Outcome(_("Not finished"), why, messages.ERROR)
 
 
@@ -288,7 +294,7 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
     address = error.text.partition(SAID)[0].removeprefix(ours) if error.args else ""
     why = error_words(withhold(ours, [message.body]) + address)  # a third party's, perhaps
     if stays_queued:
-        return Outcome(_("Not sent yet, it stays in the queue"), why, messages.WARNING)
+        return Outcome(_("Not sent yet; it stays in the queue"), why, messages.WARNING)
     if isinstance(error, SmsOutcomeUnknown):
         return Outcome(_("Unknown whether it was sent"), why, messages.ERROR)
     what = _("Not sent") if isinstance(error, SmsNotSent) else _("Not done")
@@ -331,6 +337,7 @@ class Plan:
         others = Counter(Status(row.status).label for row in set(found).difference(fit))
         self.skipped = sorted(others.items())
         self.number, self.segments = len(fit), sum(row.segments for row in fit)
+        self.question = action.question if self.number == 1 else action.questions
         self.first = [row.pk for row in fit[:MAX_ITEMS_SHOWN]]
         self.pks = ",".join(str(row.pk) for row in fit)
         self.later = sum(row.send_after > timezone.now() for row in fit)

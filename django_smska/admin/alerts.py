@@ -60,8 +60,8 @@ def _of_provider(state: ProviderState) -> list[Alert]:
         found.append(Alert(gettext("“%(name)s” is paused. %(why)s") % parts, warns=True))
     elif has_no_worker(state) and _waiting(state.alias):
         words = gettext(
-            "Messages wait for “%(name)s”, and no worker sends them. Ask your administrator to "
-            "start sms_worker."
+            "Messages are waiting for “%(name)s”, but no worker is sending them. Ask your "
+            "administrator to start sms_worker."
         )
         found.append(Alert(words % name, warns=True, query="status__exact=queued"))
     return found

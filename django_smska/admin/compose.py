@@ -62,7 +62,7 @@ class ComposeForm(SmsMessageForm):
         strip=False,
         widget=AdminTextareaWidget(attrs={"rows": 6, "autocomplete": "off", "spellcheck": "false"}),
         help_text=_(
-            "One in a line, or with commas between them: 8 904 176-49-95 or +7 904 176-49-95; "
+            "One per line, or with commas between them: 8 904 176-49-95 or +7 904 176-49-95; "
             "other countries with + and their code."
         ),
     )
@@ -92,7 +92,7 @@ class ComposeForm(SmsMessageForm):
         super().__init__(*args, **kwargs)
         self.column: recipients.Column | None = None
         self.recipients = recipients.Recipients()
-        words = gettext("Empty: now. By the clock of this site it is %s.")
+        words = gettext("Empty: now. The clock of this site shows %s.")
         self.fields["send_at"].help_text = words % _time(timezone.now())
 
     def clean_file(self) -> None:
@@ -100,7 +100,7 @@ class ComposeForm(SmsMessageForm):
         if not file:
             return
         if "numbers" in self.errors or self.cleaned_data["numbers"].strip():
-            raise ValidationError(_("Give numbers either in the field above or in a file."))
+            raise ValidationError(_("Enter numbers above or upload a file, not both."))
         asked = self._asked_column()
         try:
             self.column = recipients.column(file.read(recipients.MAX_FILE_BYTES + 1), asked)
@@ -275,7 +275,7 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
         )
         yield words % {"name": state.alias}
     if state.balance is not None and state.balance < segments:
-        yield gettext("The balance is lower than the number of segments and may not suffice.")
+        yield gettext("The balance is lower than the number of segments and may not be enough.")
     if _just_sent(form):
         yield gettext(
             "This text went to some of these numbers within the last hour. They would get it twice."
@@ -283,8 +283,8 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
     foreign = sum(not is_russian_mobile(number) for number in numbers)
     if foreign:
         words = ngettext(
-            "%s number is not a Russian mobile number: not every provider sends there.",
-            "%s numbers are not Russian mobile numbers: not every provider sends there.",
+            "%s number is not a Russian mobile number: not every provider sends to it.",
+            "%s numbers are not Russian mobile numbers: not every provider sends to them.",
             foreign,
         )
         yield words % foreign
@@ -380,7 +380,7 @@ def _why_not(error: Exception) -> ValidationError:
     if isinstance(error, ValidationError):
         return ValidationError(error.messages)
     logger.error("not stored: %s", type(error).__name__)
-    words = gettext("It could not be stored (%s), and so nothing was sent.")
+    words = gettext("It could not be stored (%s), so nothing was sent.")
     return ValidationError(words % type(error).__name__)
 
 

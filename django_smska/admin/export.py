@@ -295,7 +295,7 @@ def _note(user: Any, which: str) -> LogEntry:
         content_type=ContentType.objects.get_for_model(SmsMessage),
         object_repr=gettext("Export of SMS messages"),
         action_flag=CHANGE,
-        change_message=gettext("Began to export: %s.") % which,
+        change_message=gettext("Export started: %s.") % which,
     )
     return entry
 

@@ -82,7 +82,7 @@ class UnclearColumn(ValidationError):
         names = ", ".join(_quoted(name) for _letter, name in columns[:MAX_NAMED])
         words = _(
             "It is not clear which column holds the phone numbers: %(columns)s. Choose it below, "
-            "and give the file again."
+            "and upload the file again."
         )
         super().__init__(words, code="unclear_column", params={"columns": names})
 
@@ -99,7 +99,7 @@ def read(text: str, asked: str = "") -> Recipients:
     for index, (line, written, number) in enumerate(_entries(text)):
         if index == MAX_NUMBERS:
             raise ValidationError(
-                _("These are more than %(most)s numbers. Send them in parts."),
+                _("More than %(most)s numbers. Split the list."),
                 code="too_many",
                 params={"most": MAX_NUMBERS},
             )
@@ -163,7 +163,7 @@ def _numbers_in(written: str) -> list[str]:
         raise ValidationError(NO_EXTENSION, code="invalid_number")
     if kind(words) == Kind.SOMETHING_ELSE or _has_more_digits(*rest):
         raise ValidationError(
-            _("It is not clear which digits here are the phone number. Write it alone."),
+            _("It is not clear which digits here are the phone number. Write only the number."),
             code="invalid_number",
         )
     return [found[0].number]
@@ -349,7 +349,7 @@ def _without_good_numbers(candidates: list[_Candidate], table: Table) -> _Candid
     alone = [one for one in candidates if one.kind != Kind.SOMETHING_ELSE and not hidden]
     if phones or len(alone) == len(candidates) == 1:
         return max(phones or alone, key=lambda one: one.filled)
-    words = _("No column of this table is one of phone numbers. Head the column “Phone”.")
+    words = _("No column with phone numbers was found. Add the heading “Phone”.")
     raise ValidationError([words, *hidden])
 
 

@@ -210,12 +210,12 @@ def _by_status(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     ]
     top = round_top(max(map(sum, marked)))
     spans = stack(marked, top)
-    every = ngettext("%s message in all.", "%s messages in all.", whole.number)
+    every = ngettext("%s message in total.", "%s messages in total.", whole.number)
     parts = ", ".join(f"{one.label}: {_number(whole.statuses[one])}" for one in occurring)
     return Chart(
         key="status",
         title=_("Messages by status"),
-        help=_("Each message counts on the day on which it was written."),
+        help=_("Each message counts on the day on which it was created."),
         description=f"{every % _number(whole.number)} {parts}".strip(),
         layers=[
             Layer(mark, words, spans[place])
@@ -245,7 +245,7 @@ def _shares(whole: Counts, periods: list[Counts], period: Column) -> Chart:
             "are not counted. If it is not known whether a message arrived, it counts as not "
             "delivered."
         ),
-        description=gettext("In all: %s") % _percent(whole.share),
+        description=gettext("Overall: %s") % _percent(whole.share),
         layers=[Layer("good", label, [(0.0, counts.share or 0.0) for counts in periods])],
         ticks=["100%", "50%", "0%"],
         table=Table.of(
@@ -272,7 +272,7 @@ def _times(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     most = Column(_("Nearly all (95%) within"), lambda counts: _within(counts.most_within))
     highest = max(place_of(counts.most_within) for counts in periods)
     top = max(highest + highest % 2, 2)
-    description = gettext("In all: half within %(half)s, nearly all (95%%) within %(most)s")
+    description = gettext("Overall: half within %(half)s, nearly all (95%%) within %(most)s")
     return Chart(
         key="time",
         title=_("Time to deliver"),
@@ -307,7 +307,7 @@ def _segments(whole: Counts, periods: list[Counts], period: Column) -> Chart:
         key="segments",
         title=pgettext_lazy("SMS", "Segments"),
         help=_("Of the messages that the gateway accepted. This is about what you pay for."),
-        description=gettext("In all: %s") % _number(whole.segments),
+        description=gettext("Total: %s") % _number(whole.segments),
         layers=[Layer("moving", label, [(0.0, counts.segments / top) for counts in periods])],
         ticks=[_number(top), _number(top // 2), "0"],
         table=Table.of(periods, period, SEGMENTS),
@@ -355,6 +355,6 @@ def _split(head: Any, parts: list[Any], name_of: Callable[[Any], str]) -> Table:
         Column(head, lambda counts: counts.name),
         Column(_("Messages"), lambda counts: _number(counts.number)),
         _delivered(lambda counts: _percent(counts.share)),
-        Column(_("Failed or not known"), lambda counts: _number(counts.failures)),
+        Column(_("Failed or unknown"), lambda counts: _number(counts.failures)),
         SEGMENTS,
     )

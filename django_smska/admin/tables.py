@@ -121,7 +121,7 @@ def letter(column: int) -> str:
 
 
 def too_many_rows(most: int) -> ValidationError:
-    return ValidationError(_("The file has more than %s rows. Send them in parts.") % most)
+    return ValidationError(_("The file has more than %s rows. Split it.") % most)
 
 
 def _short(cell: str) -> str:
@@ -134,11 +134,11 @@ def _unreadable() -> ValidationError:
 
 
 def _too_large() -> ValidationError:
-    return ValidationError(_("This file is too large. Send to its numbers in parts."))
+    return ValidationError(_("This file is too large. Split it."))
 
 
 def _too_wide() -> ValidationError:
-    words = _("The table has more than %s columns. Keep the one with the numbers in a file.")
+    words = _("The table has more than %s columns. Keep only the one with the numbers.")
     return ValidationError(words % MAX_COLUMNS)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from django.template.defaultfilters import floatformat
 from django.utils import timezone
-from django.utils.timesince import timesince
+from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -14,6 +14,7 @@ from .. import circuit_breaker, sending
 from ..exceptions import AGAIN, AT, SAID
 from ..models import ProviderState, SmsMessage
 from ..states import Status
+from ..times import local
 
 # --- statuses -------------------------------------------------------------------------------------
 
@@ -41,10 +42,10 @@ class Failure(NamedTuple):
 
 
 _LOGIN = Failure(
-    _("The gateway refuses our login"),
+    _("The gateway refuses this site's login"),
     _(
-        "The gateway refuses our login. Ask your administrator to correct it, then choose “Send "
-        "again”."
+        "The gateway refuses this site's login. Ask your administrator to correct it, then choose "
+        "“Send again”."
     ),
 )
 _SENDER_NOT_ALLOWED = _("The sender name is not allowed")
@@ -64,10 +65,10 @@ _UNREACHABLE = Failure(
     ),
 )
 _STOPPED = Failure(
-    _("The program stopped or failed before it was sent"),
+    _("This site had an error before it was sent"),
     _(
-        "The program stopped or failed before it was sent. Choose “Send again”. If this happens "
-        "often, ask your administrator."
+        "This site had an error before it was sent. Choose “Send again”. If this happens often, "
+        "ask your administrator."
     ),
 )
 #: Of messages that were not sent, by the error's code or its beginning: the codes of the
@@ -111,9 +112,9 @@ FAILURES: dict[str, Failure] = {
         ),
     ),
     "expired": Failure(
-        _("It waited for too long and was not sent"),
+        _("It waited too long and was not sent"),
         _(
-            "It waited for too long and was not sent. If it is still wanted, choose “Send again”. "
+            "It waited too long and was not sent. If it is still wanted, choose “Send again”. "
             "If this happens often, ask your administrator whether sms_worker is running."
         ),
     ),
@@ -121,7 +122,7 @@ FAILURES: dict[str, Failure] = {
         _("Not sent for another reason"),
         _(
             "It was not sent. Choose “Send again”. If that fails, too, show your administrator "
-            "what the gateway said."
+            "what the gateway answered."
         ),
     ),
 }
@@ -131,7 +132,7 @@ UNDELIVERED: dict[Status, Any] = {
     Status.EXPIRED: _("The phone could not be reached for too long"),
     Status.DELETED: _("The gateway removed it before it arrived"),
     Status.UNCONFIRMED: _("The gateway never reported whether it arrived"),
-    Status.UNKNOWN: _("The connection broke, so that it is not known whether it was sent"),
+    Status.UNKNOWN: _("No clear answer from the gateway"),
 }
 
 
@@ -149,7 +150,7 @@ def undelivered(status: str, code: str) -> Any:
 # --- what to do now -------------------------------------------------------------------------------
 
 _NO_ID = _(
-    "It counts as sent. The gateway gave no id, so it cannot be asked whether the message "
+    "It counts as sent. The gateway gave no ID, so it cannot be asked whether the message "
     "arrived. If it is important, ask the recipient."
 )
 ADVICE: dict[Status, Any] = {
@@ -170,16 +171,16 @@ ADVICE: dict[Status, Any] = {
     ),
     Status.DELETED: _("The gateway removed it before it arrived. Ask the provider why."),
     Status.UNCONFIRMED: _(
-        "The gateway accepted it and never reported whether it arrived. Most such messages do. If "
-        "it is important, ask the recipient."
+        "The gateway accepted it and never reported whether it arrived. Most such messages do "
+        "arrive. If it is important, ask the recipient."
     ),
     Status.CANCELLED: _("It was cancelled and never sent."),
     Status.UNKNOWN: _(
-        "The connection broke after the request had begun. It is not known whether the gateway "
-        "accepted this message, and the gateway cannot be asked. Ask the recipient, or look at the "
-        "list of messages in your account at the gateway, at about the time of “Handed to the "
-        "gateway”. Then choose “It was sent” or “Send again”. If it was accepted after all, the "
-        "recipient gets a second message, and you pay twice."
+        "No clear answer came from the gateway. It may or may not have accepted this message, and "
+        "it cannot be asked. Ask the recipient, or look at the list of messages in your account at "
+        "the gateway, at about the time of “Request to the gateway began”. Then choose “It was "
+        "sent” or “Send again”. If you send it again and it was accepted after all, the recipient "
+        "gets a second message, and you pay twice."
     ),
 }
 
@@ -234,8 +235,9 @@ def balance_words(state: ProviderState) -> str:
     """Return the balance that the gateway reported last, and when."""
     if state.balance is None or state.balance_at is None:
         return gettext("not known")
-    parts = {"balance": floatformat(state.balance, -2), "ago": timesince(state.balance_at)}
-    return gettext("%(balance)s, %(ago)s ago") % parts
+    at = date_format(local(state.balance_at), "SHORT_DATETIME_FORMAT")
+    parts = {"balance": floatformat(state.balance, -2), "time": at}
+    return gettext("%(balance)s, as of %(time)s") % parts
 
 
 def paused_words(state: ProviderState) -> Any:
@@ -254,7 +256,7 @@ _REASONS = {
     "account": _("The gateway refuses the login."),
     "funds": _("The account has too few credits."),
     "unreachable": _("The gateway cannot be reached."),
-    "busy": _("The gateway asks for fewer messages at a time."),
+    "busy": _("The gateway asks for fewer requests."),
     "hanging": _("The gateway gives no clear answers."),
-    "broken": _("The provider's program fails. Ask your administrator."),
+    "broken": _("The provider's backend on this site fails. Ask your administrator."),
 }

@@ -128,7 +128,7 @@ class SmsBackend(BaseSmsBackend):
 
     def get_status(self, message: Any) -> Report:
         if not message.gateway_id:
-            text = gettext_noop("The gateway gave no id to ask about.")
+            text = gettext_noop("The gateway gave no ID to query by.")
             raise QueryFailed(text, alias=self.alias)
         return self._contained(
             lambda gateway: gateway.status(
