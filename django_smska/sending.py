@@ -132,8 +132,8 @@ def send_new(message: SmsMessage, backend: CheckedBackend, *, may_wait: bool = F
 def _send_claimed(
     backend: CheckedBackend, message: SmsMessage, until: float, *, last: bool
 ) -> None:
-    """Send, and store the outcome. ``until``: when (monotonic) the time that was waited for under a
-    rate has passed unused."""
+    """Send, and store the outcome. ``until``: the monotonic time at which the reserved slot of a
+    rate expires."""
 
     def mark(one: SmsMessage) -> bool:
         if time.monotonic() > until:  # connecting was slow
@@ -295,12 +295,13 @@ def reread(message: SmsMessage) -> bool:
 
 
 def in_transaction() -> bool:
-    """True while a transaction is open on any database: the network must not be waited for."""
+    """Return True while a transaction is open on any database, so that no network may be waited
+    for."""
     return open_transaction() is not None
 
 
 def open_transaction() -> str | None:
-    """The alias of a database with an open transaction, the messages' own before others.
+    """Return the alias of a database with an open transaction, the messages' own before others.
 
     Raises ``TransactionManagementError`` where autocommit is off: there is no commit to wait for.
     """
@@ -320,7 +321,7 @@ def open_transaction() -> str | None:
 
 
 def move(messages: SmsMessageQuerySet, old: Sequence[Status], new: Status, **changes: Any) -> int:
-    """The conditional UPDATE behind every change of status; return how many rows moved."""
+    """Change the status by one conditional UPDATE; return how many rows moved."""
     for status in old:
         _require_move(status, new)
     return messages.filter(status__in=old).update(status=new, **changes)
@@ -368,7 +369,7 @@ class Claim(NamedTuple):
 
 
 def claim_of(message: SmsMessage) -> Claim:
-    """The claim under which this process holds the message."""
+    """Return the claim under which this process holds the message."""
     return Claim(message.pk, message.token)
 
 
@@ -445,7 +446,7 @@ _UNTRIED = {**_UNCLAIMED, "attempts": F("attempts") - 1}
 
 
 def _held(messages: Iterable[SmsMessage]) -> SmsMessageQuerySet:
-    """The rows that are still under these messages' claims."""
+    """Return the rows that are still under these messages' claims."""
     return rows().filter(_claims_filter(messages))
 
 
@@ -661,13 +662,13 @@ def _accepted_by(result: Result) -> str:
 
 
 def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]) -> dict[str, Any]:
-    """Return the fields of a row whose message was accepted. ``first``: when to ask, by
+    """Return the fields of a row whose message was accepted. ``first``: when to query, by
     provider."""
     assert isinstance(result.outcome, Receipt)
     using = _accepted_by(result)
     ask_at = first[using]
     if ask_at is not None and not result.outcome.gateway_id:
-        ask_at = now + conf.status_window()  # there is no id to ask with: it is given up then
+        ask_at = now + conf.status_window()  # there is no id to query by: it is given up then
     return {
         "sent_at": now,
         "gateway_id": result.outcome.gateway_id,
@@ -679,7 +680,7 @@ def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]
 
 
 def _first_question(alias: str, now: datetime) -> datetime | None:
-    """Return when to ask for a report; None for never."""
+    """Return when to query a report first; None for never."""
     if not checked_backend.gives_reports(alias):
         return None
     return now + timedelta(seconds=states.ask_again_in(0))
@@ -716,28 +717,30 @@ def _record_error(result: Result, error: SmsError, last: bool) -> None:
             changes["send_after"] = now + timedelta(seconds=wait)
     elif decision.status == Status.FAILED:
         changes["finished_at"] = now
-    words = {"error_code": str(error.code)[:32], "error_text": error.text}
+    diagnostics = {"error_code": str(error.code)[:32], "error_text": error.text}
     held = _held([message])
     # Where it exists, an earlier try of this very UPDATE went through.
     if not (move(held, old, decision.status, **changes) or held.filter(status=decision.status)):
         _record_late(result)
         return
-    _write_words(message, words)
+    _write_diagnostics(message, diagnostics)
     was = Status(message.status)
     if decision.status != Status.QUEUED:
-        _reflect(message, decision.status, **changes, **words)
+        _reflect(message, decision.status, **changes, **diagnostics)
     elif not reread(message):
         return
     announce(message, was, decision.status)
 
 
-def _write_words(message: SmsMessage, words: dict[str, str]) -> None:
-    """Store diagnostics, after the status; that may fail without harm."""
+def _write_diagnostics(message: SmsMessage, diagnostics: dict[str, str]) -> None:
+    """Store the error's code and text, after the status; that may fail without harm."""
     try:
         with transaction.atomic(using=write_db()):
-            rows([message.pk]).update(**words)
+            rows([message.pk]).update(**diagnostics)
     except DatabaseError as error:
-        logger.warning("no words for message %s: %s", message.pk, type(error).__name__)
+        logger.warning(
+            "the error text of message %s was not stored: %s", message.pk, type(error).__name__
+        )
 
 
 LATE = "A late answer: "
@@ -746,20 +749,20 @@ ACCEPTED = gettext_noop("it was accepted.")
 
 def _record_late(result: Result) -> None:
     """Keep an outcome that comes after the row became *unknown*, or after a person said that it was
-    sent, for the person who resolves it, and keep the gateway's id to ask with."""
+    sent, for the person who resolves it, and keep the gateway's id to query by."""
     message, outcome = result.message, result.outcome
     held = _held([message])
     if isinstance(outcome, Receipt):
         ask_at = _first_question(_accepted_by(result), clock.now())
         known: dict[str, Any] = {"gateway_id": outcome.gateway_id, "using": _accepted_by(result)}
-        words = {"error_text": f"{LATE}{ACCEPTED}"}
+        text = {"error_text": f"{LATE}{ACCEPTED}"}
         confirmed = known | {"next_status_at": ask_at} if outcome.gateway_id else {}
     else:
         known, confirmed = {}, {}
-        words = {"error_text": f"{LATE}{outcome.text}"}
-    if held.filter(status=Status.UNKNOWN).update(**known, **words):
+        text = {"error_text": f"{LATE}{outcome.text}"}
+    if held.filter(status=Status.UNKNOWN).update(**known, **text):
         pass
-    elif held.filter(status=Status.SENT, gateway_id="").update(**confirmed, **words):
+    elif held.filter(status=Status.SENT, gateway_id="").update(**confirmed, **text):
         logger.warning("message %s: a late answer, after a person said it was sent", message.pk)
     elif isinstance(outcome, SmsNotSent):
         logger.warning("message %s was not sent, and its row had moved on", message.pk)
@@ -778,8 +781,8 @@ def _log_contradiction(result: Result, why: str) -> None:
     logger.critical("message %s: %s, but %s", result.message.pk, verdict, why)
 
 
-MAX_PERSIST_SECONDS = 10.0  # for a write without which nothing is lost
-MAX_PAUSE_SECONDS = 1.0  # between two tries of it
+MAX_PERSIST_SECONDS = 10.0  # the longest repetition of a write whose loss does no harm
+MAX_PAUSE_SECONDS = 1.0  # the longest pause between two tries of it
 
 
 def _persist(operation: Callable[[], _T], results: list[Result]) -> _T:
@@ -842,7 +845,7 @@ def _announce(message: SmsMessage, old: Status, new: Status) -> None:
 
 LEASE_ENDED = gettext_noop("The worker stopped or hung during the request.")
 EXPIRED_UNSENT = gettext_noop("It expired before it could be sent.")
-RECOVERED_PER_PASS = 1000  # rows a pass: the rest is the next pass's
+RECOVERED_PER_PASS = 1000  # rows; the next pass recovers the rest
 
 
 def recover() -> dict[str, int]:
@@ -879,7 +882,7 @@ def _end_each(messages: SmsMessageQuerySet, new: Status, **changes: Any) -> int:
     return ended
 
 
-# --- a person's word ------------------------------------------------------------------------------
+# --- manual decisions -----------------------------------------------------------------------------
 
 
 def confirm_sent(message: SmsMessage) -> None:
