@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 REPORTED = (MOVES[Status.SENT] | {Status.SENT}) - {Status.UNCONFIRMED}
 KINDS = STOPPING_KINDS | {"message", "sender", "temporary", "broken", "unknown", "query"}
-MAX_ERROR_CHARACTERS = 1000  # characters of an error's text that are kept
-MIN_RATE_PER_SECOND = 1e-6  # messages a second: one in eleven days
-CREDITS_LIMIT = 10**12  # credits; no account has so many, and the column cannot hold them
+MAX_ERROR_CHARACTERS = 1000  # the longest text of an error that is kept
+MIN_RATE_PER_SECOND = 1e-6  # the lowest rate: one message in eleven days
+CREDITS_LIMIT = 10**12  # the limit of a balance: no account has it, and no column holds it
 
 FAILED = gettext_noop(
     "The provider's backend on this site failed before anything was sent; the log says more."
@@ -68,7 +68,7 @@ def unusable(alias: str, error: InvalidProvider) -> CheckedBackend:
 
 
 def gives_reports(alias: str) -> bool:
-    """Return whether this provider can be asked for reports; True where that is not known."""
+    """Return whether this provider can be queried for reports; True where that is not known."""
     try:
         return _gives_reports(alias)
     except InvalidProvider as error:
@@ -157,11 +157,11 @@ class CheckedBackend:
         return outcome
 
     def get_status(self, message: Any) -> Report:
-        """Ask for a report. Raises ``SmsError``."""
+        """Query a report. Raises ``SmsError``."""
         return self._answer("get_status", _report, message)
 
     def get_balance(self) -> Decimal:
-        """Ask for the credits left: a finite number. Raises ``SmsError``."""
+        """Query the credits left: a finite number. Raises ``SmsError``."""
         return self._answer("get_balance", _balance)
 
     def check(self) -> list[CheckMessage]:
@@ -289,7 +289,7 @@ class CheckedBackend:
             return None
 
     def _members(self) -> list[CheckedBackend]:
-        """The providers that a failover tries in turn, each as a CheckedBackend."""
+        """Return the providers that a failover tries in turn, each as a CheckedBackend."""
         members = self._attribute("members", None)
         if not isinstance(members, list):
             return []

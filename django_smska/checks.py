@@ -120,7 +120,7 @@ def _why_unreachable(alias: str) -> Exception | None:
 
 @register(Tags.database)
 def check_databases(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that each database can be asked at all."""
+    """Check that each database can be reached at all."""
     asked = [alias for alias in databases or [] if router.allow_migrate_model(alias, SmsMessage)]
     failures = {alias: _why_unreachable(alias) for alias in asked}
     return [

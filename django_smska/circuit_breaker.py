@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 HEARTBEAT_INTERVAL = timedelta(minutes=1)
-#: Pauses after failures that a balance question does not have: only a message shows that they end.
+#: Pauses after failures that a balance query does not have: only a message shows that they end.
 PROBED_BY_A_SEND = ("hanging", "broken")
 
 
@@ -121,7 +121,7 @@ def _keep_balance(states: QuerySet[ProviderState], alias: str, balance: Decimal)
 def may_send(backend: CheckedBackend) -> bool:
     """Return whether messages may leave; probe a paused provider when it is time to.
 
-    Asks for the balance, so it must not be called inside a transaction. Of a failover each member
+    Queries the balance, so it must not be called inside a transaction. Of a failover each member
     is probed, and those that are paused are not tried.
     """
     if backend.members:
@@ -136,7 +136,7 @@ def may_send(backend: CheckedBackend) -> bool:
 
 
 def may_go_on(backend: CheckedBackend) -> bool:
-    """Return whether more messages may leave after an error was noted. Asks no provider."""
+    """Return whether more messages may leave after an error was noted. Queries no provider."""
     aliases = _aliases(backend)
     closed = set(states_of(aliases).exclude(paused_at=None).values_list("alias", flat=True))
     backend.skip(closed)
@@ -144,7 +144,7 @@ def may_go_on(backend: CheckedBackend) -> bool:
 
 
 def probe(backend: CheckedBackend) -> bool:
-    """Ask for the balance; return whether a message may be tried.
+    """Query the balance; return whether a message may be tried.
 
     A good answer opens the provider for all where it shows that what paused it is over. Where it
     shows nothing, the caller alone tries a message, whose success opens the provider. Failures are
@@ -156,7 +156,7 @@ def probe(backend: CheckedBackend) -> bool:
     try:
         balance = backend.get_balance()
     except SmsError as error:
-        if error.kind == "broken":  # its backend cannot ask, which says nothing about the gateway
+        if error.kind == "broken":  # its backend cannot query, which says nothing of the gateway
             return True
         logger.warning("provider %s stays paused: %s", alias, error)
         if error.kind in states.STOPPING_KINDS:
@@ -205,12 +205,12 @@ def _refusal(backend: CheckedBackend) -> SmsNotSent | None:
     again = f"{AGAIN}{_time_of_day(min(probes))}." if probes else ""
     error = cls(f"{why}{again}", alias=backend.alias, code="paused")
     if reason == "busy":
-        error.kind = reason  # all are asked to wait, not only this message
+        error.kind = reason  # all must wait, not only this message
     return error
 
 
 def _aliases(backend: CheckedBackend) -> set[str]:
-    """The providers that answer for a message: those of a failover, or the one itself."""
+    """Return the providers that answer for a message: those of a failover, or the one itself."""
     return {member.alias for member in backend.members} or {backend.alias}
 
 
@@ -280,7 +280,8 @@ def _pause(alias: str, kind: str, error: SmsError) -> None:
 
 
 def _may_probe(state: ProviderState) -> bool:
-    """Of all workers one looks: the one whose conditional UPDATE finds the time unchanged."""
+    """Return whether this worker may probe: its conditional UPDATE must find ``probe_at``
+    unchanged."""
     now = clock.now()
     if state.probe_at is None or state.probe_at > now:
         return False

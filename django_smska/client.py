@@ -49,9 +49,9 @@ from .unreachable import cause_of, unreachable
 
 logger = logging.getLogger(__name__)
 
-STALE_SECONDS = 1.0  # seconds after which a connection on which nothing was said may be dead
-QUERY_DEADLINE_SECONDS = 10.0  # seconds, at most, for a query: it sends no message
-BODY_LIMIT_BYTES = 64 * 1024  # bytes; a real answer has under a hundred
+STALE_SECONDS = 1.0  # the silence after which a connection may be dead
+QUERY_DEADLINE_SECONDS = 10.0  # the deadline of a query, which sends no message
+BODY_LIMIT_BYTES = 64 * 1024  # the longest body; a real answer has under a hundred bytes
 SPOKE, HUNG_UP = "spoke-first", "hung-up"
 
 # --- one attempt, by phase ----------------------------------------------------------------------
@@ -595,7 +595,7 @@ def _session(
 def _read(response: requests.Response) -> Answer:
     """Read the body as it was sent, at most ``BODY_LIMIT_BYTES`` of it."""
     if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
-        raise ValueError("an encoded body was not asked for")
+        raise ValueError("an encoded body was not requested")
     raw = response.raw
     framed = raw.chunked or raw.length_remaining is not None
     body = b"".join(_chunks(raw))

@@ -44,7 +44,7 @@ class SmsError(Exception):
     ``alias``: the provider's alias. ``code``: the cause, as the gateway or this app names it, such
     as ``"-6"`` or ``"connect"``. ``gateway_text``: the gateway's own text, cleaned of secrets.
     ``sms``: primary key of the stored message. ``refused``: the errors of the providers that were
-    asked before this one (failover). The request is never carried, so that no
+    tried before this one (failover). The request is never carried, so that no
     password, text or whole number can leak through an error report.
     """
 
@@ -152,7 +152,7 @@ class ProviderFailed(SmsNotSent):
 class SmsOutcomeUnknown(SmsError):
     """The request may have reached the gateway and no clear answer came back.
 
-    Never send such a message again automatically, because the gateway cannot be asked about it.
+    Never send such a message again automatically, because the gateway cannot be queried about it.
     """
 
     kind = "unknown"

@@ -19,7 +19,7 @@ from .models import write_db
 logger = logging.getLogger(__name__)
 
 CHANNEL = "django_smska"
-LOOK_AGAIN_SECONDS = 1.0  # where a notification may have been missed
+LOOK_AGAIN_SECONDS = 1.0  # the wait after which a missed notification is made up for
 
 
 def notify_workers() -> None:

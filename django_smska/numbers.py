@@ -62,7 +62,7 @@ def normalize(value: Any) -> str:
 
 
 def is_russian_mobile(number: str) -> bool:
-    """True for ``+79`` and nine digits: all that the SMS-ka gateway sends to."""
+    """Return True for ``+79`` and nine digits: all that the SMS-ka gateway sends to."""
     return bool(_RUSSIAN_MOBILE.fullmatch(number))
 
 

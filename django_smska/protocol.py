@@ -179,7 +179,7 @@ def _all_refuse(lines: list[Line]) -> bool:
 
 def _receipt(line: Line, framed: bool) -> Receipt:
     gateway_id = line.field(2)
-    # Without a length the last field may be cut; half an id would ask about another message.
+    # Without a length the last field may be cut; half an id would be that of another message.
     if not _USABLE_ID.fullmatch(gateway_id) or (not framed and len(line.fields) < 4):
         gateway_id = ""
     return Receipt(gateway_id, read_balance(line.field(4)))
@@ -194,7 +194,7 @@ def _refusal(line: Line, framed: bool) -> SmsError:
 
 def _busy(text: str) -> SmsNotSent:
     error = TemporaryFailure(code="http-429", gateway_text=clean(text))
-    error.kind = "busy"  # all are asked to wait, not only this message
+    error.kind = "busy"  # all must wait, not only this message
     return error
 
 

@@ -13,8 +13,8 @@ class Receipt:
     ``gateway_id``: the gateway's id, empty where it gave none that can be used (the message is
     *sent, untrackable*). ``balance``: credits after the message as the gateway reported them,
     for display only, because answers overtake each other. ``alias``: the provider that accepted it,
-    where that is another than the one asked (failover). ``refused``: the errors of the providers
-    that were asked before it.
+    where that is not the requested one (failover). ``refused``: the errors of the providers
+    that were tried before it.
     """
 
     gateway_id: str = ""

@@ -31,7 +31,7 @@ __all__ = ["outbox", "providers", "queue_sms", "send_mass_sms", "send_sms"]
 
 logger = logging.getLogger(__name__)
 
-BATCH_ROWS = 1000  # rows an INSERT
+BATCH_ROWS = 1000  # the rows of one INSERT
 # Of texts in a query, so that MariaDB accepts them in one packet (16 MB)
 MAX_QUERY_CHARACTERS = 1_000_000
 MAX_BAD_ROWS_KEPT = 1000

@@ -3,7 +3,7 @@
 ::
 
     draft ─► queued ─► claimed ─► sending ─► sent ─► delivered | rejected | expired | deleted
-                ▲         │          │         └───► unconfirmed   (no final word in the window)
+                ▲         │          │         └───► unconfirmed   (no final status in the window)
                 └─────────┤          ├───► failed    (definitely not accepted; see the error)
                not accepted,         └───► unknown   (may be accepted: a person decides)
                tried again with back-off, bounded
@@ -70,7 +70,7 @@ PAUSE_SECONDS = {
 }
 LONGEST_PAUSE_SECONDS = 3600
 
-#: Unknown outcomes in a row after which a provider counts as hanging, and failures of its program
+#: Unknown outcomes in a row after which a provider counts as hanging, and failures of its backend
 #: in a row after which it counts as broken.
 FAILURES_BEFORE_PAUSE = 3
 

@@ -102,7 +102,8 @@ def _cause(error: BaseException) -> str:
 
 
 def _is_missing_bundle(error: BaseException) -> bool:
-    """Requests raises a bare ``OSError`` for it, and ssl one without the file's name."""
+    """Return whether the file of certificates is missing. Requests raises a bare ``OSError`` for
+    it, and ssl one without the file's name."""
     return type(error) in (OSError, FileNotFoundError) and error.errno in (None, errno.ENOENT)  # type: ignore[attr-defined]
 
 

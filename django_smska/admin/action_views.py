@@ -41,7 +41,7 @@ from .guard import GuardedAdmin
 
 logger = logging.getLogger(__name__)
 
-BATCH_MESSAGES = 1000  # per transaction
+BATCH_MESSAGES = 1000  # the messages of one transaction
 
 
 class ActionAdmin(GuardedAdmin):

@@ -39,9 +39,9 @@ from .wording import balance_words, error_words, has_no_worker, paused_words
 
 logger = logging.getLogger(__name__)
 
-MAX_KEYS = 100_000  # messages per action, because their keys must fit into one POST
-MAX_ONE_BY_ONE = 500  # messages per action that a user waits for and that no worker can do
-MAX_ITEMS_SHOWN = 10  # of a list that a page only begins
+MAX_KEYS = 100_000  # the most messages per action: their keys must fit into one POST
+MAX_ONE_BY_ONE = 500  # the most messages per action that no worker can do: a user waits for it
+MAX_ITEMS_SHOWN = 10  # the most items of a list that a page shows in part
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Action:
     def mode(self, number: int) -> Mode:
         """Return how the action is done with this number of messages.
 
-        The confirmation page and its POST both ask here.
+        The confirmation page and its POST both call this.
         """
         if number > self.most:
             return Mode.REFUSED
@@ -331,7 +331,7 @@ class Plan:
         fit = [row for row in found if row.status in action.statuses]
         possible = action.statuses_in(action.mode(len(fit)))
         fit = [row for row in fit if row.status in possible]
-        # The POST gets these keys, and asks for the mode of their number again.
+        # The POST gets these keys, and finds the mode of their number again.
         self.mode = Mode.REFUSED if len(found) > action.most else action.mode(len(fit))
         self.most = conf.send_at_once()
         others = Counter(Status(row.status).label for row in set(found).difference(fit))

@@ -19,7 +19,7 @@ from ..states import Status
 from .wording import balance_words, has_no_worker, paused_words
 
 MAX_COUNT = 99  # above it, the number is not counted exactly
-QUEUED_GRACE = timedelta(minutes=2)  # for which queued messages may wait without an alert
+QUEUED_GRACE = timedelta(minutes=2)  # the time that queued messages may wait without an alert
 
 
 @dataclass(frozen=True)

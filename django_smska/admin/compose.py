@@ -39,8 +39,8 @@ from .wording import balance_words, has_no_worker, paused_words
 
 logger = logging.getLogger(__name__)
 
-MAX_LEFT_OUT_SHOWN = 200  # numbers that are left out, on the page that names them
-MAX_NUMBERS_LOOKED_UP = 500  # numbers, in one query, to see whether they have just got this text
+MAX_LEFT_OUT_SHOWN = 200  # the most skipped numbers that the page lists
+MAX_NUMBERS_LOOKED_UP = 500  # the most numbers in the query for those that just got this text
 ANY_NUMBER = "+79000000000"
 
 
@@ -195,7 +195,7 @@ class ComposeForm(SmsMessageForm):
 @sensitive_variables()
 @sensitive_post_parameters()
 def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
-    """GET shows the form; POST checks it and shows what would be sent; POST from there sends."""
+    """Answer GET by the form, its POST by what would be sent, and send by the POST from there."""
     may_add = model_admin.has_add_permission(request)
     if not (may_add and model_admin.may(request, "send")):
         raise PermissionDenied
@@ -407,7 +407,7 @@ def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
     every = form.messages(user)
     with transaction.atomic(using=write_db()):
         stored = send_mass_sms(every)
-        if stored.bad:  # all or nothing: a part was not asked for
+        if stored.bad:  # all or nothing: a part was not requested
             raise stored.errors[0][1]
         new = [message for message in every if message.pk is not None]
         log(user, new, str(outcome))

@@ -153,7 +153,7 @@ class GuardedAdmin(AdminBase):
         return lookup in self.look_ups
 
     def to_field_allowed(self, request: HttpRequest, to_field: str) -> bool:
-        """A message is found by its primary key alone: a key of a project may hold a number."""
+        """Let rows be found by their primary key alone: a key of a project may hold a number."""
         return to_field == self.opts.pk.name
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:

@@ -26,9 +26,9 @@ __all__ = [
     "read",
 ]
 
-MAX_NUMBERS = tables.MAX_ROWS  # numbers at a time
-SAMPLE_CELLS = 20_000  # cells by which the column is chosen
-MAX_NAMED = 10  # columns and sheets, where they are listed
+MAX_NUMBERS = tables.MAX_ROWS  # the most numbers of one form
+SAMPLE_CELLS = 20_000  # the number of cells by which the column is chosen
+MAX_NAMED = 10  # the most columns and sheets that a message lists
 
 # What spreadsheets put around a number to keep it text: '+7904…, ="+7904…".
 _WRAPPING = " \u00a0'\"="
@@ -43,7 +43,7 @@ _TEN_DIGITS = re.compile(r"9[0-9]{9}(?:[.,]0+)?")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A number that gets nothing. ``line``: counted from 1; ``why``: in words."""
+    """A number that gets nothing. ``line``: counted from 1; ``why``: the reason, as text."""
 
     line: int
     written: str = field(repr=False)  # logs and reports show what stands here without it
@@ -136,7 +136,7 @@ def _found_in(words: str) -> Iterator[tuple[str, str | ValidationError]]:
 
 
 def _numbers_in(written: str) -> list[str]:
-    """The number that ``written`` is, or those that can be seen in it: ``tel. 8904…, 8905…``.
+    """Return the number that ``written`` is, or those in it: ``tel. 8904…, 8905…``.
 
     Raises ``ValidationError`` if there is none, or if it may be something else.
     """
@@ -170,7 +170,7 @@ def _numbers_in(written: str) -> list[str]:
 
 
 def _has_more_digits(before: str, after: str) -> bool:
-    """Whether digits stand so near that they may belong to the number, or are as many."""
+    """Return whether other digits may belong to the number, or may be one themselves."""
     near = re.search(r"[0-9][^\w]*$", before) or re.match(r"[^\w]*[0-9]", after)
     return bool(near or re.search("[0-9]{5}", before + " " + after))
 
@@ -227,7 +227,7 @@ def column(data: bytes, asked: str = "") -> Column:
 
 
 def _column_of_text(text: str, asked: str) -> Column | None:
-    """What is copied from a spreadsheet has its other columns, too, where it has their heads."""
+    """Return the column of a table that was pasted with its heads, or None for other text."""
     try:
         table = tables.read_csv(text.encode(errors="replace"))
     except ValidationError:
@@ -273,7 +273,7 @@ def _first_rows(table: Table) -> list[tuple[int, list[str]]]:
 
 
 def _head_row(rows: list[tuple[int, list[str]]]) -> tuple[int, list[str]] | None:
-    """The row with the most heads, which has no numbers, and none above but those of a title."""
+    """Return the row with the most heads. It has no numbers, and only a title's are above it."""
     best, most, numbers_above, is_title = None, 0, 0, False
     for line, cells in rows:
         if any(map(_SEVEN_DIGITS.match, cells)):
@@ -288,7 +288,7 @@ def _head_row(rows: list[tuple[int, list[str]]]) -> tuple[int, list[str]] | None
 
 
 def _unknown_head_row(table: Table) -> tuple[int, list[str]] | None:
-    """The first row, if it has no digits: its words are not known."""
+    """Return the first row, if it has no digits: it may hold heads that are not known."""
     [(line, cells)] = islice(table.rows(), 1)
     is_head_row = len(table) > 1 and not re.search("[0-9]", " ".join(cells))
     return (line, cells) if is_head_row else None
@@ -306,7 +306,7 @@ def _candidates(table: Table, head_line: int, heads: list[str]) -> list[_Candida
 
 
 def _strength(cell: str) -> int:
-    """0: no number that an SMS can reach; 1: ten digits that may be anything else; 2: a number."""
+    """Return 2 for a number that an SMS can reach, 1 for ten digits that may be one, else 0."""
     if not _SEVEN_DIGITS.match(cell):
         return 0
     written = cell.strip(_WRAPPING)
@@ -343,7 +343,7 @@ def _choose(candidates: list[_Candidate], table: Table) -> _Candidate:
 
 
 def _without_good_numbers(candidates: list[_Candidate], table: Table) -> _Candidate:
-    """The column whose cells are to be named as wrong, one by one."""
+    """Return the column whose cells are reported as wrong, one by one."""
     phones = [one for one in candidates if one.kind == Kind.PHONE]
     hidden = _hidden(table)
     alone = [one for one in candidates if one.kind != Kind.SOMETHING_ELSE and not hidden]

@@ -23,8 +23,8 @@ from .forms import aliases
 from .timeline import lasting
 from .wording import undelivered
 
-COUNTING_BUDGET_SECONDS = 0.1  # before a page is shown
-MAX_TABLE_LINES = 50  # because there are as many senders as people type
+COUNTING_BUDGET_SECONDS = 0.1  # the time for counting before a page is shown
+MAX_TABLE_LINES = 50  # the most lines of a table: people may type any number of senders
 
 RANGES = {
     "7": _("7 days"),

@@ -143,7 +143,7 @@ def failure(code: str) -> Failure:
 
 
 def undelivered(status: str, code: str) -> Any:
-    """Return in a few words why a message of this final or unknown status did not arrive."""
+    """Return the short reason why a message of this final or unknown status did not arrive."""
     return failure(code).short if status == Status.FAILED else UNDELIVERED[Status(status)]
 
 

@@ -57,7 +57,7 @@ class Received:
 
     @property
     def sort(self) -> str:
-        """What is asked: "send", "query", "balance", or else "GET" or the unknown Action."""
+        """What is requested: "send", "query", "balance", or else "GET" or the unknown Action."""
         return self.form.get("Action", "send") if self.method == "POST" else self.method
 
 

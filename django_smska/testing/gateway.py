@@ -444,7 +444,7 @@ def _message(account: Account, entry: Accepted) -> str:
 
 
 def _state(status: str) -> str:
-    """A status such as "4|DELIVRD" as a person reads it; the pointer shows what is on the wire."""
+    """Return a status such as "4|DELIVRD" as people read it, with the raw one as its tooltip."""
     number, _, word = status.partition("|")
     known = word in WORDS
     words = f"{WORDS[word]} ({number})" if known else html.escape(status)

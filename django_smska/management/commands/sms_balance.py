@@ -17,7 +17,7 @@ from django_smska.sms import providers
 
 class Command(BaseCommand):
     help = (
-        "Asks the providers for their balance. A good answer lets a paused provider send again. "
+        "Queries the balance of each provider. A good answer lets a paused provider send again. "
         "Exits with 1 if a provider gives no balance, or has less than --min."
     )
 
@@ -63,18 +63,18 @@ def _amount(text: str | Decimal | None) -> Decimal | None:
 
 
 def _aliases(using: str | None) -> list[str]:
-    """Return the providers to ask, also one that cannot be made, so that the output says why."""
+    """Return the providers to query, also one that cannot be made, so that the output says why."""
     if using is not None:
         try:
             backend = checked_backend.provider(using)
         except InvalidProvider as error:
             raise CommandError(str(error)) from None
         if not backend.has_balance:
-            raise CommandError(f"The provider {using!r} has no balance to ask for.")
+            raise CommandError(f"The provider {using!r} has no balance.")
         return [using]
     aliases = [alias for alias in providers if _may_have_balance(alias)]
     if not aliases:
-        raise CommandError("No provider in SMS_PROVIDERS has a balance to ask for.")
+        raise CommandError("No provider in SMS_PROVIDERS has a balance.")
     return aliases
 
 

@@ -18,7 +18,7 @@ from django_smska.models import SmsMessage, rows, write_db
 from django_smska.states import FINAL
 from django_smska.times import local
 
-BATCH_MESSAGES = 1000  # per transaction
+BATCH_MESSAGES = 1000  # the messages of one transaction
 
 Row = tuple[Any, Any]  # key, key of the message that it is a resend of
 

@@ -19,8 +19,8 @@ from django_smska.states import Status
 class Command(BaseCommand):
     help = (
         "Prints for each provider what is queued and for how long, what is held past its lease, "
-        "which messages need attention, whether it is paused, and its last known balance. Asks "
-        "no gateway. Exits with 1 if something needs attention."
+        "which messages need attention, whether it is paused, and its last known balance. "
+        "Queries no gateway. Exits with 1 if something needs attention."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

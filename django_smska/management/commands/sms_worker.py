@@ -47,7 +47,7 @@ WORDS = {
 
 class Command(BaseCommand):
     help = (
-        "Sends queued messages and asks for delivery reports. Any number of workers may run at "
+        "Sends queued messages and queries delivery reports. Any number of workers may run at "
         "once. SIGTERM and Ctrl-C end it cleanly: requests in flight are finished, and the rest "
         "stays queued."
     )
