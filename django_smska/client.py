@@ -437,12 +437,12 @@ class Gateway:
         return self._ask("send", asked, read_send_answer, before_first_byte)
 
     def balance(self) -> Decimal | SmsError:
-        """Ask for the credits left."""
+        """Query the credits left."""
         asked = Hidden(form={"Action": "balance"}, secrets=[], number="")
         return self._query("balance", asked, read_balance_answer)
 
     def status(self, gateway_id: str, *, text: str = "", msisdn: str = "") -> Report | SmsError:
-        """Ask for the delivery status of the message with this id.
+        """Query the delivery status of the message with this id.
 
         ``text``, ``msisdn``: the message's own, which are withheld where the answer repeats them.
         """

@@ -91,7 +91,7 @@ def _create(alias: str, entry: Any) -> BaseSmsBackend:
             f"The backend cannot be made: {_why(error, backend, options)}.",
             alias=alias,
             check="E004",
-            hint="Give in OPTIONS what the backend needs.",
+            hint="Add to OPTIONS what the backend needs.",
         ) from None
 
 
@@ -121,7 +121,7 @@ def _backend_class(alias: str, entry: Any) -> Any:
     try:
         backend = import_string(path)
         if not hasattr(backend, "send_message"):
-            raise TypeError("this is no SMS backend")
+            raise TypeError("this is not an SMS backend")
         return backend
     except (ImportError, AttributeError, TypeError) as error:
         raise InvalidProvider(

@@ -348,7 +348,7 @@ def test_keys_that_are_none_export_nothing(boss, pks):
 def test_a_filter_that_makes_no_sense_is_reported_and_nothing_leaves(boss, method):
     response = getattr(boss, method)(filtered("created_at__gte=nonsense"), follow=True)
     assert [str(message) for message in response.context["messages"]] == [
-        "This filter is not understood: choose another."
+        "This filter is not known. Choose another."
     ]
     assert not LogEntry.objects.exists()
 

@@ -137,7 +137,7 @@ class TestBalance:
     def test_a_good_answer_opens_a_paused_provider(self, gateway):
         for _ in range(3):
             circuit_breaker.note_error("default", AuthenticationFailed())
-        assert run("sms_balance")[0] == "default: 1000 credits; was paused, sends again\n"
+        assert run("sms_balance")[0] == "default: 1000 credits; was paused and sends again\n"
         assert not circuit_breaker.state_of("default").is_paused
 
     def test_an_account_that_is_still_empty_stays_paused(self, gateway):

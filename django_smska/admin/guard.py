@@ -223,4 +223,4 @@ def _message_of(entry: Any) -> str:
 
 
 def not_understood() -> str:
-    return gettext("This filter is not understood: choose another.")
+    return gettext("This filter is not known. Choose another.")

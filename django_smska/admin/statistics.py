@@ -241,8 +241,8 @@ def _shares(whole: Counts, periods: list[Counts], period: Column) -> Chart:
         key="share",
         title=_("Share delivered"),
         help=_(
-            "Of the messages that are finished. Messages on their way, drafts and cancelled ones "
-            "are not counted. If it is not known whether a message arrived, it counts as not "
+            "The share of finished messages. Messages on their way, drafts and cancelled ones are "
+            "not counted. If it is not known whether a message arrived, it counts as not "
             "delivered."
         ),
         description=gettext("Overall: %s") % _percent(whole.share),
@@ -306,7 +306,7 @@ def _segments(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     return Chart(
         key="segments",
         title=pgettext_lazy("SMS", "Segments"),
-        help=_("Of the messages that the gateway accepted. This is about what you pay for."),
+        help=_("Segments of accepted messages. This is roughly what you pay for."),
         description=gettext("Total: %s") % _number(whole.segments),
         layers=[Layer("moving", label, [(0.0, counts.segments / top) for counts in periods])],
         ticks=[_number(top), _number(top // 2), "0"],

@@ -91,7 +91,7 @@ FAILURES: dict[str, Failure] = {
     "-6": _NUMBER,
     "-7": Failure(
         _SENDER_NOT_ALLOWED,
-        _("This sender name is not allowed. Have it registered, or use another one."),
+        _("This sender name is not allowed. Register it with the provider, or use another one."),
     ),
     "http-401": _LOGIN,
     "http-403": _LOGIN,
@@ -155,7 +155,7 @@ _NO_ID = _(
 )
 ADVICE: dict[Status, Any] = {
     Status.DRAFT: _("It is not sent until you choose “Save and send” or “Send”."),
-    Status.QUEUED: _("It waits for its turn. There is nothing to do."),
+    Status.QUEUED: _("It is waiting for its turn. There is nothing to do."),
     Status.CLAIMED: _("It is being sent right now."),
     Status.SENDING: _("It is being sent right now."),
     Status.SENT: _(

@@ -56,7 +56,7 @@ class Wire:
             self._fill()
             # A TLS greeting has no blank line to wait for.
             if not self._buffer[:1].isupper() or len(self._buffer) > 65536:
-                raise ValueError("This is no HTTP request.")
+                raise ValueError("This is not an HTTP request.")
         return self._cut(end + 4)[:-4]
 
     def _fill(self) -> None:

@@ -115,7 +115,7 @@ class StandInGateway(Account):
         return self
 
     def close(self) -> None:
-        """Free the port and every connection, whatever is going on there. May be called again."""
+        """Free the port and every connection, also during requests. May be called again."""
         with self._changed:
             self._closing.set()
         _hang_up(self._listener)
@@ -144,7 +144,7 @@ class StandInGateway(Account):
 
     @property
     def seed(self) -> int:
-        """What the faults are drawn with; pass it to a new gateway to draw the same ones."""
+        """The seed of the drawn faults; a new gateway with it draws the same ones."""
         return self._script.seed
 
     def script(self, number: int, fault: Fault | None, on: str | None = None) -> None:
@@ -185,22 +185,22 @@ class StandInGateway(Account):
 
     @property
     def sends(self) -> int:
-        """How many sends have begun; one that was struck before it was read counts too."""
+        """The number of sends that have begun, including those struck before they were read."""
         return self._script.counts["send"]
 
     @property
     def queries(self) -> int:
-        """How many status queries have begun."""
+        """The number of status queries that have begun."""
         return self._script.counts["query"]
 
     @property
     def balances(self) -> int:
-        """How many balance requests have begun."""
+        """The number of balance requests that have begun."""
         return self._script.counts["balance"]
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now, idle ones too."""
+        """The number of open connections, idle ones too."""
         return len(self._open)
 
     def wait_for(self, condition: Callable[[], Any], timeout: float = 10) -> bool:

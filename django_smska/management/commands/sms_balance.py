@@ -118,7 +118,7 @@ def _in_words(answer: dict[str, Any]) -> str:
     if answer.get("paused"):
         words.append("still paused, because the account is empty")
     if answer.get("opened_again"):
-        words.append("was paused, sends again")
+        words.append("was paused and sends again")
     if answer.get("not_stored"):
         words.append(f"not stored: {answer['not_stored']}")
     return "; ".join(words)

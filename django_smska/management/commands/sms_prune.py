@@ -63,7 +63,9 @@ def _time_before(days: float | None) -> datetime:
             return timezone.now() - keep
     except (OverflowError, ValueError):
         pass
-    raise CommandError(f"--keep {days} is not a number of days above 0 that a calendar has.")
+    raise CommandError(
+        f"--keep {days} cannot be used. Write a number of days above 0, such as 180."
+    )
 
 
 def _prune(before: datetime, *, dry_run: bool) -> Iterator[tuple[int, int]]:

@@ -81,9 +81,11 @@ def _problems(fact: dict[str, Any], max_age: float) -> list[str]:
     found = {
         "queued messages have a provider that is not in SMS_PROVIDERS": not fact["configured"],
         f"paused ({fact['paused']}): {fact['paused_detail']}": fact["paused"],
-        "messages wait too long; check that sms_worker runs": (fact["oldest_due_seconds"] or 0)
+        "messages wait too long; check that sms_worker is running": (
+            fact["oldest_due_seconds"] or 0
+        )
         > max_age,
-        "messages are held past their lease; check that sms_worker runs": fact["past_lease"],
+        "messages are held past their lease; check that sms_worker is running": fact["past_lease"],
         "messages need attention; see “needs attention” in the admin": fact["needs_attention"],
     }
     return [words for words, holds in found.items() if holds]

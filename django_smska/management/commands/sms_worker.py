@@ -86,7 +86,9 @@ class Command(BaseCommand):
         )
         self.paused: dict[str, str] = {}
         if conf.sends_nothing():
-            self._say(f"{conf.TEST_RUN} is set, as for tests: every message is kept in memory.")
+            self._say(
+                f"{conf.TEST_RUN} is set, as in tests: messages are kept in memory and not sent."
+            )
         with _ended_by_signals(self._stop):
             if options["once"]:
                 self._once()
@@ -105,7 +107,7 @@ class Command(BaseCommand):
             self._say("Nothing was due.")
 
     def _for_ever(self, interval: float) -> None:
-        self._say("Waiting for messages. Ctrl-C ends.")
+        self._say("Waiting for messages. Press Ctrl-C to stop.")
         listener = Listener()
         while not self.worker.stopping.is_set():
             if self._guarded_pass(listener)["reports"] < REPORTS_PER_PASS:
