@@ -345,7 +345,7 @@ def test_the_page_says_how_many_messages_and_segments_and_who_is_passed_over(bos
     done = [make("sent"), make("sent"), make("delivered")]
     response = choose(boss, "send", *drafts, *done)
     page = response.content.decode()
-    assert "2 messages, 3 segments" in page and "while you wait" in page
+    assert "2 messages, 3 segments" in page and "Sending starts at once" in page
     assert "<li>sent: 2</li>" in page and "<li>delivered: 1</li>" in page
     assert response.context["plan"].pks == ",".join(str(draft.pk) for draft in drafts)
     assert SmsMessage.objects.filter(status="draft").count() == 2 and not outbox

@@ -49,7 +49,7 @@ def test_the_post_does_what_the_page_says(boss, drafts, queued):
         return
     page, plan = response.content.decode(), response.context["plan"]
     assert plan.mode is not Mode.REFUSED
-    assert ("while you wait" in page) == (plan.mode is Mode.NOW)
+    assert ("Sending starts at once" in page) == (plan.mode is Mode.NOW)
     texts = boss.post(f"{LIST}send/", {"pks": plan.pks}, follow=True).context["messages"]
     [text] = map(str, texts)
     first = "Sent: " if plan.mode is Mode.NOW else "Queued for sending: "

@@ -232,7 +232,7 @@ def test_the_second_page_shows_all_and_does_nothing(boss):
     assert f"{ONE}, {TWO}</p>" in page and "я" * 71 in page
     assert "1 entry is not a phone number." in page and "1 repeats an earlier number" in page
     assert "Ivan &lt;b&gt;" in page and "The same number as in line 1." in page
-    assert "while you wait" in page and 'value="Send now"' in page
+    assert "Sending starts at once" in page and 'value="Send now"' in page
     assert not SmsMessage.objects.exists() and not outbox
 
 
