@@ -386,7 +386,9 @@ class Dispatcher:
         try:
             thread.start()
         except RuntimeError:
-            logger.error("provider %s: no more than %s threads", self.alias, len(self.threads))
+            logger.error(
+                "provider %s: only %s threads could be started", self.alias, len(self.threads)
+            )
             return False
         self.threads.append(thread)
         return True

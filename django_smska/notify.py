@@ -36,7 +36,7 @@ def notify_workers() -> None:
     except Error as error:
         if connection.in_atomic_block:
             raise
-        logger.warning("no worker was woken: %s", type(error).__name__)
+        logger.warning("workers were not notified: %s", type(error).__name__)
 
 
 class Listener:

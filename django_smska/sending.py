@@ -200,7 +200,7 @@ def nothing_sent_without_database(
         if in_atomic_block():
             raise
         # These errors are about the connection or the table, and repeat no values.
-        logger.error("no database for message %s: %s", message.pk, error)
+        logger.error("the database failed for message %s: %s", message.pk, error)
         failed = True
     if failed:  # raised here, so that no frame with the query's values hangs on it
         where: dict[str, Any] = {"alias": message.using, "code": "database", "sms": message.pk}
@@ -513,7 +513,7 @@ def _call(backend: CheckedBackend, message: SmsMessage) -> Outcome:
     except SmsError as error:
         return error
     except Error as error:  # the mark failed, so nothing was written
-        logger.error("no database for message %s: %s", message.pk, type(error).__name__)
+        logger.error("the database failed for message %s: %s", message.pk, type(error).__name__)
         return TemporaryFailure(NO_DATABASE, code="database")
 
 
@@ -765,10 +765,11 @@ def _record_late(result: Result) -> None:
     elif held.filter(status=Status.SENT, gateway_id="").update(**confirmed, **text):
         logger.warning("message %s: a late answer, after a person said it was sent", message.pk)
     elif isinstance(outcome, SmsNotSent):
-        logger.warning("message %s was not sent, and its row had moved on", message.pk)
+        logger.warning("message %s was not sent, but its status had already changed", message.pk)
     else:
         _log_contradiction(
-            result, "its row had moved on" if held.exists() else "its row was deleted or claimed"
+            result,
+            "its status had already changed" if held.exists() else "its row was deleted or claimed",
         )
     reread(message)
 

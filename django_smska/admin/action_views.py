@@ -187,7 +187,9 @@ class ActionAdmin(GuardedAdmin):
         try:
             moved = self._hand_over_all(request, action, keys)
         except Exception as error:  # one of them ended the query of all
-            logger.error("handing over %s messages: %s", len(keys), type(error).__name__)
+            logger.error(
+                "%s messages were not handed over together: %s", len(keys), type(error).__name__
+            )
             yield from self._one_by_one(request, hand_over_one(action), keys)
             return
         for key in keys:

@@ -272,7 +272,7 @@ def _apart(do: Callable[[], Outcome]) -> Outcome:
 def crashed(keys: Any, error: Exception) -> Outcome:
     """Return the outcome of a foreign error. Its text is left out, as it may hold the request."""
     name = type(error).__name__
-    logger.error("messages %s: %s", keys, name)
+    logger.error("an action on messages %s failed: %s", keys, name)
     why = gettext("This site had an error (%s). Look at the message before you try again.") % name
     return Outcome(_("Not finished"), why, messages.ERROR)
 

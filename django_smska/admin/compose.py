@@ -379,7 +379,7 @@ def _why_not(error: Exception) -> ValidationError:
     """Return why nothing was stored, without a database error's own text, which quotes values."""
     if isinstance(error, ValidationError):
         return ValidationError(error.messages)
-    logger.error("not stored: %s", type(error).__name__)
+    logger.error("a message of the admin was not stored: %s", type(error).__name__)
     words = gettext("It could not be stored (%s), so nothing was sent.")
     return ValidationError(words % type(error).__name__)
 
