@@ -451,8 +451,8 @@ def _check_lease(backend: CheckedBackend) -> list[CheckMessage]:
     return [
         Error(
             f"SMSKA_LEASE ({lease:g} s) is shorter than one send through "
-            f"SMS_PROVIDERS[{backend.alias!r}] may take: a worker that is only slow would count "
-            "as dead.",
+            f"SMS_PROVIDERS[{backend.alias!r}] may take: a slow worker would be "
+            "counted as crashed.",
             hint=f"Set SMSKA_LEASE to at least {needed:g} (deadline + {MARGIN}).",
             id="smska.E006",
         )

@@ -52,7 +52,7 @@ def paused() -> list[str]:
 
 
 def heartbeat(aliases: Iterable[str]) -> None:
-    """Note that a worker is at work for these providers."""
+    """Note that a worker is running for these providers."""
     now = clock.now()
     for alias in aliases:
         if not provider_states().filter(alias=alias).update(worker_seen_at=now):

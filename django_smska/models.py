@@ -312,7 +312,7 @@ class SmsMessage(models.Model):
             setattr(self, name, None)
 
     def prepare(self) -> None:
-        """Put number, line ends, expiry and segments in order, and check every field.
+        """Normalize number and line ends, set expiry and segments, and check every field.
 
         Raises ``ValidationError`` with the field's name, never with its value.
         """

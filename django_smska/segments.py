@@ -33,7 +33,7 @@ class Segments(NamedTuple):
 
 @lru_cache(maxsize=1)  # a mass mailing counts one text ten thousand times
 def count(text: str) -> Segments:
-    """Count the segments of ``text``; no text has none. ``static/…/counter.js`` is its twin."""
+    """Count the segments of ``text``; no text has none. ``static/…/counter.js`` does the same."""
     foreign = next((at for at, character in enumerate(text) if character not in _GSM), -1)
     encoding = GSM7 if foreign < 0 else UCS2
     units = len(text) + sum(map(text.count, GSM_EXTENSION)) if foreign < 0 else _utf16(text)

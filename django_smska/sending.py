@@ -1,4 +1,4 @@
-"""The only way out: claim, send, record, recover.
+"""The only path to the network for messages: claim, send, record, recover.
 
 Every change of status is one conditional UPDATE, with a commit of its own. A request leaves only
 after its row went *queued ─► claimed ─► sending* in two such steps, the second one right before the
@@ -850,8 +850,8 @@ RECOVERED_PER_PASS = 1000  # rows; the next pass recovers the rest
 
 
 def recover() -> dict[str, int]:
-    """Recover what dead workers held: *claimed* goes back to the queue, or fails where the caller
-    waited for it; *sending* becomes unknown."""
+    """Recover what crashed workers held: *claimed* goes back to the queue, or fails where the
+    caller waited for it; *sending* becomes unknown."""
     now = clock.now()
     stale = rows().stale(now)
     claimed, begun = stale.filter(status=Status.CLAIMED), stale.filter(status=Status.SENDING)

@@ -42,7 +42,7 @@ else:
 
 TEMPLATES = "admin/django_smska/smsmessage"
 
-#: Returns the value to look for, or None for a parameter that cannot be meant.
+#: Returns the value to look for, or None for an invalid one.
 Check = Callable[[str], str | None]
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no page can be made of it
@@ -81,8 +81,8 @@ TURNING: dict[str, Check] = {
 def asked(query: QueryDict, known: Mapping[str, Check]) -> QueryDict:
     """Return the query with its values as they are looked for.
 
-    Raises ``IncorrectLookupParameters`` for a parameter that is not ``known``, stands there twice,
-    or has a value that cannot be meant.
+    Raises ``IncorrectLookupParameters`` for a parameter that is not ``known``, occurs twice, or has
+    an invalid value.
     """
     clean = query.copy()
     for name, values in query.lists():

@@ -71,7 +71,7 @@ def kind(text: str) -> Kind:
 
 
 def has_extension(text: str) -> bool:
-    """Return whether the text beside a number speaks of an extension."""
+    """Return whether the text beside a number names an extension."""
     return bool(_EXTENSION.search(_words(text)))
 
 

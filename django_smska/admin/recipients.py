@@ -215,10 +215,11 @@ class _Candidate:
 def column(data: bytes, asked: str = "") -> Column:
     """Return the column with the phone numbers of a file that :func:`tables.read` reads.
 
-    ``asked``: its letter. Without it, it is the one whose head speaks of phones and that has some,
-    otherwise the one in which most cells are phone numbers; never one that is headed as numbers of
-    orders, cards or documents. Raises ``UnclearColumn`` where more than one may be meant, and
-    ``ValidationError`` with the way out for what cannot be read or is too large.
+    ``asked``: the letter of the requested column. Without it, take the column whose heading names
+    phones and which has some, otherwise the one in which most cells are phone numbers; never one
+    whose heading names orders, cards or documents. Raises ``UnclearColumn`` where more than one may
+    be meant, and ``ValidationError``, which says what to do, for what cannot be read or is too
+    large.
     """
     table = tables.read(data)
     if not len(table):

@@ -94,7 +94,7 @@ def read(data: bytes) -> Table:
     """Return the rows of a CSV file (comma, semicolon, tab or bar; UTF-8, UTF-16 or windows-1251),
     or of the first sheet of an XLSX file that can be seen and is not empty.
 
-    Raises ``ValidationError`` with the way out for what cannot be read or is too large.
+    Raises ``ValidationError``, which says what to do, for what cannot be read or is too large.
     """
     if len(data) > MAX_FILE_BYTES:
         raise _too_large()

@@ -76,7 +76,7 @@ class Wire:
         socket.socket.sendall(self.sock, data)
 
     def wait(self, seconds: float | None) -> None:
-        """Throw away what comes for so long (None: for ever); `Gone` when the client hangs up."""
+        """Throw away what comes for so long (None: always); `Gone` when the client hangs up."""
         deadline = monotonic() + (seconds or 0)
         try:
             while seconds is None or deadline > monotonic():
