@@ -94,7 +94,7 @@ def _where(alias: str) -> tuple[str, list[Any]]:
     return alias, [wanted[name] for name in ("ENGINE", "HOST", "PORT", "NAME")]
 
 
-@register(Tags.database)
+@register(TAG, Tags.database)
 def check_charsets(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that each database holds every character and compares idempotency keys exactly."""
     messages: list[CheckMessage] = []
@@ -118,7 +118,7 @@ def _why_unreachable(alias: str) -> Exception | None:
     return None
 
 
-@register(Tags.database)
+@register(TAG, Tags.database)
 def check_databases(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that each database can be reached at all."""
     asked = [alias for alias in databases or [] if router.allow_migrate_model(alias, SmsMessage)]
@@ -135,7 +135,7 @@ def check_databases(app_configs: Any, databases: Any = None, **kwargs: Any) -> l
     ]
 
 
-@register(Tags.database)
+@register(TAG, Tags.database)
 def check_durability(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that what each database has committed outlasts a crash of its machine."""
     messages: list[CheckMessage] = []
@@ -145,7 +145,7 @@ def check_durability(app_configs: Any, databases: Any = None, **kwargs: Any) -> 
     return messages
 
 
-@register(Tags.database, deploy=True)
+@register(TAG, Tags.database, deploy=True)
 def check_sqlite_synchronous(
     app_configs: Any, databases: Any = None, **kwargs: Any
 ) -> list[CheckMessage]:
