@@ -1,4 +1,4 @@
-"""`manage.py sms_balance`: the balances at the gateways, for people and monitoring."""
+"""``manage.py sms_balance``: the balances at the gateways, for people and monitoring."""
 
 from __future__ import annotations
 

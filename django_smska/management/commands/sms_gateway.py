@@ -1,4 +1,4 @@
-"""`manage.py sms_gateway`: the stand-in gateway on loopback, for development."""
+"""``manage.py sms_gateway``: the stand-in gateway on loopback, for development."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py sms_prune`: delete messages that were finished long ago."""
+"""``manage.py sms_prune``: delete messages that were finished long ago."""
 
 from __future__ import annotations
 

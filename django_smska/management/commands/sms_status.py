@@ -1,4 +1,4 @@
-"""`manage.py sms_status`: what is queued, held and failing, for people and monitoring."""
+"""``manage.py sms_status``: what is queued, held and failing, for people and monitoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py sms_worker`: sends queued messages; from cron with --once, or as a daemon."""
+"""``manage.py sms_worker``: sends queued messages; from cron with --once, or as a daemon."""
 
 from __future__ import annotations
 
