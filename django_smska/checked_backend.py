@@ -213,7 +213,7 @@ class CheckedBackend:
     def crashed(self, error: BaseException, *, begun: bool) -> SmsError:
         """Return the outcome of a ``send_message`` that raised this error.
 
-        ``begun``: the first byte may have been written.
+        :param begun: the first byte may have been written
         """
         if begun:
             self._log("send_message", error)

@@ -334,6 +334,7 @@ def _check_collation(connection: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_default_alias(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that there is a provider for messages that name none."""
     try:
         if DEFAULT_ALIAS in providers:
             return []
@@ -399,6 +400,7 @@ def check_no_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG, deploy=True)
 def check_no_development_backend(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that a site's default provider really sends."""
     backends, _ = _configured()
     return [
         Error(

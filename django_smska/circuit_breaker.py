@@ -78,7 +78,9 @@ def note(alias: str, outcome: Receipt | SmsError) -> None:
 def note_error(alias: str, error: SmsError) -> None:
     """Count an error against the provider, and pause it where its kind says so.
 
-    ``alias``: of the provider that it concerns. An error of code "paused" is our own refusal.
+    An error of code "paused" is our own refusal, and does not count.
+
+    :param alias: of the provider that it concerns
     """
     if error.code == "paused":
         return
@@ -179,8 +181,10 @@ def admit(backend: CheckedBackend, *, may_ask: bool = True) -> None:
     """Raise ``SmsNotSent`` at once, for a caller who waits, while the provider is paused.
 
     When the next probe is due, one caller probes and goes on, and the others are still refused, so
-    that a provider also opens again where no worker runs. ``may_ask``: False inside a transaction,
-    where no network may be waited for; the probe is left for after the commit.
+    that a provider also opens again where no worker runs.
+
+    :param may_ask: False inside a transaction, where no network may be waited for; the probe is
+        left for after the commit
     """
     if not (may_send(backend) if may_ask else _is_probe_due(backend)):
         refusal = _refusal(backend)

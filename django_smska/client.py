@@ -161,9 +161,9 @@ class _Attempt:
     def give_back(self, receipt_id: str | None) -> None:
         """Return the connection to the pool if its answer was complete and understood.
 
-        ``receipt_id``: the answer's id, empty for other answers, ``None`` where the answer was not
-        understood. Then the connection is closed, because a late answer on it would be read as
-        the answer to the next request.
+        :param receipt_id: the answer's id, empty for other answers, ``None`` where the answer was
+            not understood. Then the connection is closed, because a late answer on it would be read
+            as the answer to the next request.
         """
         for pool, conn in self._borrowed:
             if conn is not None:
@@ -370,16 +370,19 @@ _T = TypeVar("_T", Receipt, Report, Decimal)
 class Gateway:
     """A client of one SMS-ka account; threads may share it.
 
-    ``url``: address of ``httppost.php``. ``connect_timeout``: seconds for each address tried and
-    each step of a TLS handshake. ``deadline``: seconds for connection, request and answer
-    together, however slowly the other side answers. The time inside ``before_first_byte`` is not
-    counted, because the gateway is not at fault for it. ``keep_alive``: seconds for which an idle
-    connection may be used again, 0 for never. A kept connection on which something comes unasked
-    is not used again. 0 also guards against a gateway that answers twice, the second time while
-    the next request is on its way: the second answer would count as the next one's. ``proxy``:
-    ``http://host:port`` or ``None``; the environment's proxies and ``.netrc`` are ignored.
-    ``ca_bundle``: path of a file of CA certificates, or ``None`` for requests' own.
-    ``pool_size``: connections kept for threads.
+    :param url: address of ``httppost.php``
+    :param connect_timeout: seconds for each address tried and each step of a TLS handshake
+    :param deadline: seconds for connection, request and answer together, however slowly the other
+        side answers. The time inside ``before_first_byte`` is not counted, because the gateway is
+        not at fault for it.
+    :param keep_alive: seconds for which an idle connection may be used again, 0 for never. A kept
+        connection on which something comes unasked is not used again. 0 also guards against a
+        gateway that answers twice, the second time while the next request is on its way: the second
+        answer would count as the next one's.
+    :param proxy: ``http://host:port`` or ``None``; the environment's proxies and ``.netrc`` are
+        ignored
+    :param ca_bundle: path of a file of CA certificates, or ``None`` for requests' own
+    :param pool_size: connections kept for threads
     """
 
     def __init__(
@@ -444,7 +447,8 @@ class Gateway:
     def status(self, gateway_id: str, *, text: str = "", msisdn: str = "") -> Report | SmsError:
         """Query the delivery status of the message with this id.
 
-        ``text``, ``msisdn``: the message's own, which are withheld where the answer repeats them.
+        :param text: the message's own, which is withheld where the answer repeats it
+        :param msisdn: its number, likewise
         """
         form = {"Action": "query", "BatchId": gateway_id}
         asked = Hidden(form=form, secrets=[text], number=msisdn)

@@ -33,8 +33,12 @@ MAX_DRIFT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Reading:
-    """``moment``: the database's time, in UTC, when the host's clocks said ``monotonic`` and
-    ``wall`` (seconds)."""
+    """The database's time, and the host's at that moment.
+
+    :param moment: the database's time, in UTC
+    :param monotonic: what this clock of the host said then, in seconds
+    :param wall: what this one said
+    """
 
     monotonic: float
     wall: float

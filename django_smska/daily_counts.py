@@ -77,7 +77,10 @@ class Size(NamedTuple):
 def group_of(
     day: date, using: str, sender: str, status: str, error_code: str, seconds: int | None
 ) -> Group:
-    """Return the group of messages; ``seconds``: whole ones from accepted to finished."""
+    """Return the group of messages.
+
+    :param seconds: whole ones from accepted to finished
+    """
     error_code = error_code if status == Status.FAILED else ""
     within = 0
     if status == Status.DELIVERED and seconds is not None:

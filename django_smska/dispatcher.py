@@ -162,9 +162,11 @@ class Dispatcher:
     """The threads of one provider for one pass, and the loop that serves them.
 
     A few more threads than requests may be in flight have a message ready, so that the next request
-    leaves when one has ended. ``others_wait``: returns whether another provider has messages due.
-    ``new_token``: makes the mark of a claim. ``progress``: called with the messages by status each
-    time outcomes were recorded.
+    leaves when one has ended.
+
+    :param others_wait: returns whether another provider has messages due
+    :param new_token: makes the mark of a claim
+    :param progress: called with the messages by status each time outcomes were recorded
     """
 
     def __init__(

@@ -41,11 +41,14 @@ def gettext_noop(text: str) -> str:
 class SmsError(Exception):
     """Base of all errors about messages.
 
-    ``alias``: the provider's alias. ``code``: the cause, as the gateway or this app names it, such
-    as ``"-6"`` or ``"connect"``. ``gateway_text``: the gateway's own text, cleaned of secrets.
-    ``sms``: primary key of the stored message. ``refused``: the errors of the providers that were
-    tried before this one (failover). The request is never carried, so that no
-    password, text or whole number can leak through an error report.
+    The request is never carried, so that no password, text or whole number can leak through an
+    error report.
+
+    :param alias: the provider's alias
+    :param code: the cause, as the gateway or this app names it, such as ``"-6"`` or ``"connect"``
+    :param gateway_text: the gateway's own text, cleaned of secrets
+    :param sms: primary key of the stored message
+    :ivar refused: the errors of the providers that were tried before this one (failover)
     """
 
     kind = "error"
@@ -182,7 +185,8 @@ class WrongStatus(SmsError):
 class InvalidProvider(ImproperlyConfigured):
     """An entry of ``settings.SMS_PROVIDERS`` is wrong.
 
-    ``hint``: how to fix it, and ``check``: the id of the system check that reports it, ``"E005"``.
+    :param hint: how to fix it
+    :param check: the id of the system check that reports it, ``"E005"``
     """
 
     def __init__(

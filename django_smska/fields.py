@@ -41,6 +41,8 @@ class UserDescriptor(ForeignKeyDescriptor):
 
 
 class UserField(ForeignKey):
+    """A foreign key to a user; a visitor who is not logged in counts as none."""
+
     forward_related_accessor_class = UserDescriptor
 
 

@@ -466,7 +466,7 @@ class ProviderState(models.Model):
 class SmsDay(models.Model):
     """A day on which messages were written. ``daily_counts`` keeps these rows and their counts.
 
-    ``settled``: every counted status is final, so that the day is not counted again.
+    :ivar settled: every counted status is final, so that the day is not counted again
     """
 
     day = models.DateField(primary_key=True)

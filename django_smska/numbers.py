@@ -30,7 +30,11 @@ _RUSSIAN_LENGTH = _("A Russian number has 11 digits: 8 or +7, and ten more; othe
 
 
 class Found(NamedTuple):
-    """A number within a text. ``start`` and ``end``: its place in the text."""
+    """A number within a text.
+
+    :param start: its place in the text
+    :param end: where the text goes on
+    """
 
     number: str
     start: int

@@ -59,8 +59,10 @@ REPORTS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer as it came. ``framed``: its length was announced and reached, so that no
-    field can be cut."""
+    """An HTTP answer as it came.
+
+    :param framed: its length was announced and reached, so that no field can be cut
+    """
 
     status: int
     body: bytes

@@ -39,6 +39,7 @@ class ProvidersHandler:
         return iter(self.settings)
 
     def get(self, alias: str, default: Any = None) -> Any:
+        """Make the alias's backend; return ``default`` for an alias that is not in the settings."""
         try:
             return self[alias]
         except ProviderDoesNotExist:
@@ -46,10 +47,12 @@ class ProvidersHandler:
 
     @property
     def default(self) -> BaseSmsBackend:
+        """A new backend of the alias ``default``."""
         return self[DEFAULT_ALIAS]
 
     @property
     def settings(self) -> Mapping[str, Any]:
+        """``SMS_PROVIDERS``, empty where it is not set."""
         # No local variable: it would be shown with all passwords.
         if not isinstance(getattr(settings, "SMS_PROVIDERS", {}), Mapping):
             raise InvalidProvider(

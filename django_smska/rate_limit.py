@@ -29,7 +29,10 @@ LATE_SHARE = 0.015
 
 
 def step_of(rate: float) -> timedelta:
-    """Return the time between two messages. ``rate``: messages a second."""
+    """Return the time between two messages.
+
+    :param rate: messages a second
+    """
     return timedelta(seconds=SPACING_FACTOR / rate)
 
 
@@ -53,8 +56,10 @@ def wait(alias: str, rate: float | None) -> float:
 
 
 class RateSlots:
-    """The slots in which a worker may send through a provider. ``rate``: messages a second, or
-    ``None`` for no limit."""
+    """The slots in which a worker may send through a provider.
+
+    :param rate: messages a second, or ``None`` for no limit
+    """
 
     def __init__(self, alias: str, rate: float | None) -> None:
         self.alias, self.rate = alias, rate

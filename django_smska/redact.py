@@ -57,7 +57,7 @@ WITHHELD = gettext_noop("(withheld: it repeats what was sent)")
 def withhold(text: str, secrets: Iterable[str], number: str = "") -> str:
     """Return the gateway's text without numbers, or ``WITHHELD`` where it repeats a secret.
 
-    ``number``: the recipient's, which is withheld where it comes in another spelling.
+    :param number: the recipient's, which is withheld where it comes in another spelling
     """
     shown = _LONG_NUMBER.sub("•••", text)
     if repeats(text, secrets) or repeats(shown, [number]):

@@ -132,8 +132,10 @@ def send_new(message: SmsMessage, backend: CheckedBackend, *, may_wait: bool = F
 def _send_claimed(
     backend: CheckedBackend, message: SmsMessage, until: float, *, last: bool
 ) -> None:
-    """Send, and store the outcome. ``until``: the monotonic time at which the reserved slot of a
-    rate expires."""
+    """Send, and store the outcome.
+
+    :param until: the monotonic time at which the reserved slot of a rate expires
+    """
 
     def mark(one: SmsMessage) -> bool:
         if time.monotonic() > until:  # connecting was slow
@@ -191,8 +193,10 @@ def nothing_sent_without_database(
     message: SmsMessage, *, may_be_queued: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
     """Turn a failure of the database before the request into ``SmsNotSent``: the caller may send
-    again, because no worker sends this message, even if it was stored. Where one may send it,
-    ``may_be_queued()``, raise ``SmsOutcomeUnknown``."""
+    again, because no worker sends this message, even if it was stored.
+
+    :param may_be_queued: returns whether a worker may send it: then it is ``SmsOutcomeUnknown``
+    """
     failed = False
     try:
         yield
@@ -382,8 +386,9 @@ def claim(
 ) -> list[SmsMessage]:
     """Claim queued messages for this process; return those that it got, in their order.
 
-    ``token``: the mark of this claim, never used before. ``immediate``: the caller waits for the
-    outcome, so that no worker may send them after this claim.
+    :param token: the mark of this claim, never used before
+    :param immediate: the caller waits for the outcome, so that no worker may send them after this
+        claim
     """
     pks = list(candidates.values_list("pk", flat=True))
     if not pks:
@@ -424,8 +429,8 @@ def mark_sending(messages: Sequence[SmsMessage]) -> set[Claim]:
 def release(messages: Iterable[SmsMessage], *, tokens: Collection[str] = ()) -> int:
     """Give back what is claimed and not begun, as when a worker is stopped; return how many.
 
-    ``tokens``: claims whose messages this process never saw, because the database failed before
-    it answered.
+    :param tokens: claims whose messages this process never saw, because the database failed before
+        it answered
     """
     messages = list(messages)
     if not (messages or tokens):
@@ -662,8 +667,10 @@ def _accepted_by(result: Result) -> str:
 
 
 def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]) -> dict[str, Any]:
-    """Return the fields of a row whose message was accepted. ``first``: when to query, by
-    provider."""
+    """Return the fields of a row whose message was accepted.
+
+    :param first: when to query, by provider
+    """
     assert isinstance(result.outcome, Receipt)
     using = _accepted_by(result)
     ask_at = first[using]
@@ -687,8 +694,10 @@ def _first_question(alias: str, now: datetime) -> datetime | None:
 
 
 def per_row(name: str, values: dict[Any, Any]) -> Any:
-    """Return the new value of the field ``name`` for an UPDATE of several rows. ``values``: by
-    key."""
+    """Return the new value of the field ``name`` for an UPDATE of several rows.
+
+    :param values: by key
+    """
     if len(set(values.values())) == 1:
         return next(iter(values.values()))
     # Written out: When() objects cost more than the whole UPDATE.
@@ -819,6 +828,7 @@ def reconnect() -> None:
 
 
 def in_atomic_block() -> bool:
+    """Return whether a transaction is open on the messages' database."""
     return connections[write_db()].in_atomic_block
 
 

@@ -177,8 +177,9 @@ def _hand_to_workers(message: SmsMessage) -> None:
 class Stored(int):
     """The number of messages that were stored.
 
-    ``errors``: ``(row number from 0, ValidationError)`` of those that were not, the first thousand.
-    ``bad``: how many were not.
+    :ivar errors: ``(row number from 0, ValidationError)`` of those that were not, the first
+        thousand
+    :ivar bad: how many were not
     """
 
     errors: list[tuple[int, ValidationError]]
@@ -378,8 +379,8 @@ def _store(
 ) -> tuple[SmsMessage, bool]:
     """Insert the message, or find the one with its key; return it, and whether it is new.
 
-    ``before``: called right before a new one is inserted; it may raise. Raises
-    ``ValidationError`` where the one with the key has another number or text.
+    :param before: called right before a new one is inserted; it may raise
+    :raises ValidationError: where the one with the key has another number or text
     """
     key = message.idempotency_key
     if key is None:

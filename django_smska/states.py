@@ -82,7 +82,10 @@ def may_move(old: Status, new: Status) -> bool:
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from an attempt. ``retry_in``: seconds until the message is due again."""
+    """What follows from an attempt.
+
+    :param retry_in: seconds until the message is due again
+    """
 
     status: Status
     retry_in: float = 0
@@ -91,9 +94,11 @@ class Decision:
 def decide(kind: str, *, attempts: int, most: int, last: bool = False) -> Decision:
     """Return what follows from an attempt that did not succeed.
 
-    ``kind``: of the error; ``attempts``: so far, this one included; ``most``: attempts in all for
-    a gateway that says "not now"; ``last``: the caller gets the error at once and may send again,
-    so that this message must not be sent later.
+    :param kind: of the error
+    :param attempts: so far, this one included
+    :param most: attempts in all for a gateway that says "not now"
+    :param last: the caller gets the error at once and may send again, so that this message must not
+        be sent later
     """
     if kind == "unknown":
         return Decision(S.UNKNOWN)
@@ -128,6 +133,6 @@ def milder(kind: str) -> list[str]:
 def ask_again_in(questions: int) -> float:
     """Return the seconds until the next status query: 10, 30, 90… up to six hours.
 
-    ``questions``: the queries so far.
+    :param questions: the queries so far
     """
     return float(min(10 * 3 ** min(questions, 8), 6 * 3600))

@@ -36,8 +36,9 @@ NEARLY_DUE_SECONDS = 2.0
 class Worker:
     """Sends queued messages.
 
-    ``using``: only this provider's. ``concurrency``: requests in flight at once. ``progress``:
-    called with a ``Counter`` of statuses each time outcomes were recorded.
+    :param using: only this provider's
+    :param concurrency: requests in flight at once
+    :param progress: called with a ``Counter`` of statuses each time outcomes were recorded
     """
 
     def __init__(

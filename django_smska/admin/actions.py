@@ -46,7 +46,10 @@ MAX_ITEMS_SHOWN = 10  # the most items of a list that a page shows in part
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for a message. ``history``: the text in its history, if it is another one."""
+    """The result for a message.
+
+    :param history: the text in its history, if it is another one
+    """
 
     what: Any
     why: Any = ""
@@ -79,9 +82,12 @@ class Mode(Enum):
 class Action:
     """Something that a user may do with messages of certain statuses.
 
-    ``question``: about one message; ``questions``: about several. ``do``: does it with one message,
-    while the user waits. ``hand_over``: does it with many, or hands them to the worker, from the
-    statuses ``handed_from`` and with the outcome ``handed_over``.
+    :param question: about one message
+    :param questions: about several
+    :param do: does it with one message, while the user waits
+    :param hand_over: does it with many, or hands them to the worker
+    :param handed_from: the statuses from which ``hand_over`` takes messages
+    :param handed_over: the outcome of ``hand_over``
     """
 
     name: str
@@ -238,8 +244,9 @@ def run_action(
 ) -> Outcome:
     """Do the action with one of many messages and return its outcome, also after any error.
 
-    ``may``: whether this user may do it. ``failing``: the providers that had an error of their
-    own. Their other messages are handed to the worker, if the action can be handed over.
+    :param may: whether this user may do it
+    :param failing: the providers that had an error of their own. Their other messages are handed
+        to the worker, if the action can be handed over.
     """
     try:
         if message.status not in action.statuses or not may():

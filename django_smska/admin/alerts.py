@@ -24,7 +24,10 @@ QUEUED_GRACE = timedelta(minutes=2)  # the time that queued messages may wait wi
 
 @dataclass(frozen=True)
 class Alert:
-    """One line above the list. ``query``: the filter that shows the messages it is about."""
+    """One line above the list.
+
+    :param query: the filter that shows the messages it is about
+    """
 
     words: str
     warns: bool = False

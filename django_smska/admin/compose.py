@@ -51,8 +51,9 @@ def _new_nonce() -> str:
 class ComposeForm(SmsMessageForm):
     """One text and its recipients.
 
-    Once it is valid: ``recipients``, and ``instance``, which has the text's size. ``column``: the
-    column of a file that the numbers came from; then they are also in ``numbers``.
+    Once it is valid, it has ``recipients``, and ``instance``, which has the text's size.
+
+    :ivar column: the column of a file that the numbers came from; then they are also in ``numbers``
     """
 
     to = None  # type: ignore[assignment]

@@ -134,8 +134,8 @@ def guarded(view: Callable[..., Any]) -> Callable[..., Any]:
 class GuardedAdmin(AdminBase):
     """The base of our admins.
 
-    ``look_ups``: the parameters, apart from ``TURNING``, that may stand in the address of the
-    list, each with its check.
+    :cvar look_ups: the parameters, apart from ``TURNING``, that may stand in the address of the
+        list, each with its check
     """
 
     look_ups: Mapping[str, Check] = {}

@@ -43,7 +43,11 @@ _TEN_DIGITS = re.compile(r"9[0-9]{9}(?:[.,]0+)?")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A number that gets nothing. ``line``: counted from 1; ``why``: the reason, as text."""
+    """A number that gets nothing.
+
+    :param line: counted from 1
+    :param why: the reason, as text
+    """
 
     line: int
     written: str = field(repr=False)  # logs and reports show what stands here without it
@@ -52,8 +56,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Column:
-    """``title``: the head, or the letter. ``lines``: a cell each, so that a cell's line is its row
-    in the file. ``notes``: what else is in the file and was left out, in sentences."""
+    """A column of a file.
+
+    :param title: the head, or the letter
+    :param lines: a cell each, so that a cell's line is its row in the file
+    :param notes: what else is in the file and was left out, in sentences
+    """
 
     title: str
     lines: str
@@ -65,8 +73,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Recipients:
-    """``numbers``: as E.164, each once, in their order. ``column``: where they stood, if the text
-    was a table."""
+    """Who gets the text, and who does not.
+
+    :param numbers: as E.164, each once, in their order
+    :param column: where they stood, if the text was a table
+    """
 
     numbers: list[str] = field(default_factory=list, repr=False)
     doubled: list[LeftOut] = field(default_factory=list)
@@ -75,7 +86,10 @@ class Recipients:
 
 
 class UnclearColumn(ValidationError):
-    """Several columns may be meant. ``columns``: their letters, and how to name them."""
+    """Several columns may be meant.
+
+    :param columns: their letters, and how to name them
+    """
 
     def __init__(self, columns: list[tuple[str, str]]) -> None:
         self.columns = columns
@@ -89,9 +103,11 @@ class UnclearColumn(ValidationError):
 
 def read(text: str, asked: str = "") -> Recipients:
     """Read numbers that stand on lines of their own, or between commas, semicolons or tabs, or in a
-    column of a table with heads; ``asked``: the letter of this column, where it is not clear.
+    column of a table with heads.
 
-    Raises ``ValidationError`` for more than ``MAX_NUMBERS``, ``UnclearColumn`` for such a table.
+    :param asked: the letter of this column, where it is not clear
+    :raises ValidationError: for more than ``MAX_NUMBERS``
+    :raises UnclearColumn: for a table in which it is not clear
     """
     found = Recipients(column=_column_of_text(text, asked))
     text = found.column.lines if found.column else text
@@ -180,8 +196,11 @@ def _has_more_digits(before: str, after: str) -> bool:
 
 @dataclass
 class _Candidate:
-    """``filled``: cells that are not blank; ``good``: those with a number that an SMS can reach;
-    ``certain``: those of them that are more than ten digits in a row, as other numbers have, too.
+    """A column that may hold the numbers.
+
+    :ivar filled: cells that are not blank
+    :ivar good: those with a number that an SMS can reach
+    :ivar certain: those of them that are more than ten digits in a row, as other numbers have, too
     """
 
     at: int
@@ -215,11 +234,11 @@ class _Candidate:
 def column(data: bytes, asked: str = "") -> Column:
     """Return the column with the phone numbers of a file that :func:`tables.read` reads.
 
-    ``asked``: the letter of the requested column. Without it, take the column whose heading names
-    phones and which has some, otherwise the one in which most cells are phone numbers; never one
-    whose heading names orders, cards or documents. Raises ``UnclearColumn`` where more than one may
-    be meant, and ``ValidationError``, which says what to do, for what cannot be read or is too
-    large.
+    :param asked: the letter of the requested column. Without it, take the column whose heading
+        names phones and which has some, otherwise the one in which most cells are phone numbers;
+        never one whose heading names orders, cards or documents
+    :raises UnclearColumn: where more than one may be meant
+    :raises ValidationError: for what cannot be read or is too large; it says what to do
     """
     table = tables.read(data)
     if not len(table):

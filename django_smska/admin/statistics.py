@@ -55,7 +55,10 @@ FINISHED = {Status.DELIVERED} | FAILURES
 
 
 class RangeForm(forms.Form):
-    """The range of days, the steps and the provider. ``seen``: providers of counted messages."""
+    """The range of days, the steps and the provider.
+
+    :param seen: providers of counted messages
+    """
 
     days = forms.ChoiceField(
         label=pgettext_lazy("SMS statistics", "Last"), choices=[*RANGES.items()]
@@ -81,7 +84,10 @@ class Counts:
     segments: int = 0
 
     def add(self, row: Any, seconds: int = 0) -> None:
-        """Add a row of ``daily_counts.totals()``; ``seconds``: its upper bound, if it has one."""
+        """Add a row of ``daily_counts.totals()``.
+
+        :param seconds: its upper bound, if it has one
+        """
         self.statuses[row.status] += row.number
         if seconds:
             self.times[seconds] += row.number

@@ -46,8 +46,13 @@ _CELL_END = "\x1f"  # no cell has it: it counts as a blank, and blanks are made 
 
 @dataclass
 class Table:
-    """``sheet``: the name of the sheet that was read; ``other_sheets``: those that can be seen and
-    were not read. ``hidden_…``: what was left out: how many rows, which columns (from 0), sheets.
+    """The rows of a file, and what else is in it.
+
+    :param sheet: the name of the sheet that was read
+    :param other_sheets: those that can be seen and were not read
+    :param hidden_rows: how many were left out
+    :param hidden_columns: which were left out, from 0
+    :param hidden_sheets: the names of those that were left out
     """
 
     sheet: str = ""
@@ -404,7 +409,11 @@ class _Links(_Part):
 
 
 class _Book(_Part):
-    """``visible``: the names of the sheets, and of the links to them; ``hidden``: names."""
+    """The sheets of a workbook.
+
+    :ivar visible: the names of the sheets, and of the links to them
+    :ivar hidden: names
+    """
 
     def __init__(self) -> None:
         self.visible: list[tuple[str, str]] = []

@@ -40,7 +40,10 @@ def times(message: SmsMessage) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """``after``: the time since the step before, as text, or a remark."""
+    """A step in the life of a message.
+
+    :param after: the time since the step before, as text, or a remark
+    """
 
     what: str
     at: datetime

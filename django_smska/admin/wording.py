@@ -35,7 +35,11 @@ MARKS = {
 
 
 class Failure(NamedTuple):
-    """``short``: what happened, for tables. ``advice``: what happened and what to do now."""
+    """The words for a failure.
+
+    :param short: what happened, for tables
+    :param advice: what happened and what to do now
+    """
 
     short: Any
     advice: Any
@@ -193,7 +197,10 @@ _SENT_AGAIN = _(
 
 
 def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
-    """Return what a person should do about it now; ``may_decide``: about unknown messages."""
+    """Return what a person should do about it now.
+
+    :param may_decide: about unknown messages
+    """
     if message.status == Status.FAILED:
         return str(failure(message.error_code).advice)
     if message.status == Status.UNKNOWN and not may_decide:
@@ -241,6 +248,7 @@ def balance_words(state: ProviderState) -> str:
 
 
 def paused_words(state: ProviderState) -> Any:
+    """Return why the provider is paused, empty if it is not."""
     return _REASONS.get(state.reason, state.reason) if state.is_paused else ""
 
 

@@ -71,10 +71,9 @@ def _time_before(days: float | None) -> datetime:
 def _prune(before: datetime, *, dry_run: bool) -> Iterator[tuple[int, int]]:
     """Delete in batches and yield how many messages each of them deleted and kept.
 
-    The newest message goes first, so that a resend goes before the original. ``freed``: originals
-    whose resend is deleted, in batches that are still to come.
+    The newest message goes first, so that a resend goes before the original.
     """
-    freed: set[Any] = set()
+    freed: set[Any] = set()  # originals in later batches, whose resend is deleted
     last = _newest(before)
     while last is not None:
         with transaction.atomic(using=write_db()):
