@@ -418,11 +418,14 @@ class SmsMessage(models.Model):
     def send(self) -> None:
         """Send this draft or queued message now.
 
-        Inside a transaction it is sent right after the commit. Raises ``SmsNotSent`` if it was
-        not sent: it has *failed*, or is a draft as before, and no worker sends it later. Raises
-        ``SmsOutcomeUnknown`` if it may have been sent, or will be: a queued message stays queued
-        while its provider is paused (code "paused"), or where too many wait under its rate
-        ("rate"). Raises ``WrongStatus`` if it is neither draft nor queued.
+        Inside a transaction it is sent right after the commit.
+
+        :raises SmsNotSent: if it was not sent: it has *failed*, or is a draft as before, and no
+            worker sends it later
+        :raises SmsOutcomeUnknown: if it may have been sent, or will be: a queued message stays
+            queued while its provider is paused (code "paused"), or where too many wait under its
+            rate ("rate")
+        :raises WrongStatus: if it is neither draft nor queued
         """
         from .sending import send
 

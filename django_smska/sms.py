@@ -58,8 +58,8 @@ def send_sms(
     Inside a transaction it is stored, and sent right after the commit. A failure is then seen in
     its status, in the log and by the signals. A backend without a network acts at once.
 
-    No worker sends it later: it ends as *sent*, *failed* or *unknown*, also where its process is
-    killed.
+    No worker sends it later, unless ``may_wait`` is set: it ends as *sent*, *failed* or *unknown*,
+    also where its process is killed.
 
     Two messages to one number may be in flight at once, so that they may arrive in either order.
     Where the order matters, send the second when the first is *delivered* (``sms_status_changed``).
