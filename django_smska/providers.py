@@ -23,7 +23,8 @@ class ProvidersHandler:
     """``providers["alias"]`` makes a new backend instance.
 
     In a test run (Django's or pytest's) and in the processes that it starts, every alias is the
-    locmem backend, whatever the settings say, so that a project's tests can never send a paid SMS.
+    locmem backend, whatever ``SMS_PROVIDERS`` says, so that a project's tests send no paid SMS by
+    mistake. ``SMSKA_LOCMEM_IN_TESTS = False`` ends that.
     """
 
     def __getitem__(self, alias: str) -> BaseSmsBackend:
