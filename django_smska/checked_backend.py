@@ -2,7 +2,7 @@
 
 The engine, the commands and the checks reach every backend through :class:`CheckedBackend`. Its
 methods raise ``SmsError`` and no other error, and return values that any database can store. What a
-provider's program does wrong is logged with the exception's class alone: its text may hold the
+backend does wrong is logged with the exception's class alone, because its text may hold the
 request.
 """
 
@@ -12,9 +12,12 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from functools import cache
 from typing import Any, TypeVar
 
 from django.core.checks import CheckMessage, Warning
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 from .backends.base import BaseSmsBackend, parse_rate
 from .exceptions import (
@@ -34,14 +37,20 @@ logger = logging.getLogger(__name__)
 
 REPORTED = (MOVES[Status.SENT] | {Status.SENT}) - {Status.UNCONFIRMED}
 KINDS = STOPPING_KINDS | {"message", "sender", "temporary", "broken", "unknown", "query"}
-MAX_ERROR_CHARACTERS = 1000  # characters of an error's text that are kept
-MIN_RATE_PER_SECOND = 1e-6  # messages a second: one in eleven days
-CREDITS_LIMIT = 10**12  # credits; no account has so many, and the column cannot hold them
+MAX_ERROR_CHARACTERS = 1000  # the longest text of an error that is kept
+MIN_RATE_PER_SECOND = 1e-6  # the lowest rate: one message in eleven days
+CREDITS_LIMIT = 10**12  # the limit of a balance: no account has it, and no column holds it
 
-FAILED = gettext_noop("The provider's program failed before anything was sent; the log says more.")
-NO_ANSWER = gettext_noop("The provider's program gave no usable answer; the log says more.")
+FAILED = gettext_noop(
+    "The provider's backend on this site failed before anything was sent; the log says more."
+)
+NO_ANSWER = gettext_noop(
+    "The provider's backend on this site gave no usable answer; the log says more."
+)
 BAD_RATE = gettext_noop("Its 'rate' cannot be read: write it like 20/s, 100/m or 1000/h.")
-NO_RECEIPT = gettext_noop("The provider's program did not say whether the message was accepted.")
+NO_RECEIPT = gettext_noop(
+    "The provider's backend on this site did not say whether the message was accepted."
+)
 
 _T = TypeVar("_T")
 
@@ -59,12 +68,22 @@ def unusable(alias: str, error: InvalidProvider) -> CheckedBackend:
 
 
 def gives_reports(alias: str) -> bool:
-    """Return whether this provider can be asked for reports; True where that is not known."""
+    """Return whether this provider can be queried for reports; True where that is not known."""
     try:
-        return provider(alias).gives_reports
+        return _gives_reports(alias)
     except InvalidProvider as error:
         logger.error("%s", error)
         return True
+
+
+@cache  # needed for every outcome, and making a backend costs a quarter of storing one
+def _gives_reports(alias: str) -> bool:
+    return provider(alias).gives_reports
+
+
+@receiver(setting_changed)  # in tests
+def _forget_reports(**kwargs: Any) -> None:
+    _gives_reports.cache_clear()
 
 
 class CheckedBackend:
@@ -138,11 +157,11 @@ class CheckedBackend:
         return outcome
 
     def get_status(self, message: Any) -> Report:
-        """Ask for a report. Raises ``SmsError``."""
+        """Query a report. Raises ``SmsError``."""
         return self._answer("get_status", _report, message)
 
     def get_balance(self) -> Decimal:
-        """Ask for the credits left: a finite number. Raises ``SmsError``."""
+        """Query the credits left: a finite number. Raises ``SmsError``."""
         return self._answer("get_balance", _balance)
 
     def check(self) -> list[CheckMessage]:
@@ -194,7 +213,7 @@ class CheckedBackend:
     def crashed(self, error: BaseException, *, begun: bool) -> SmsError:
         """Return the outcome of a ``send_message`` that raised this error.
 
-        ``begun``: the first byte may have been written.
+        :param begun: the first byte may have been written
         """
         if begun:
             self._log("send_message", error)
@@ -270,7 +289,7 @@ class CheckedBackend:
             return None
 
     def _members(self) -> list[CheckedBackend]:
-        """The providers that a failover tries in turn, each as a CheckedBackend."""
+        """Return the providers that a failover tries in turn, each as a CheckedBackend."""
         members = self._attribute("members", None)
         if not isinstance(members, list):
             return []

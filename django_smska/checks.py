@@ -58,7 +58,7 @@ def _unknown(name: str) -> Warning:
     near = get_close_matches(name, known, n=1, cutoff=0.75)
     hint = f"Did you mean {near[0]}?" if near else f"Remove it. Known: {', '.join(known)}."
     return Warning(
-        f"{name} is no setting of django-smska: it does nothing.", hint=hint, id="smska.W011"
+        f"{name} is not a django-smska setting and is ignored.", hint=hint, id="smska.W011"
     )
 
 
@@ -97,7 +97,7 @@ def _where(alias: str) -> tuple[str, list[Any]]:
     return alias, [wanted[name] for name in ("ENGINE", "HOST", "PORT", "NAME")]
 
 
-@register(Tags.database)
+@register(TAG, Tags.database)
 def check_charsets(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that each database holds every character and compares idempotency keys exactly."""
     messages: list[CheckMessage] = []
@@ -121,9 +121,9 @@ def _why_unreachable(alias: str) -> Exception | None:
     return None
 
 
-@register(Tags.database)
+@register(TAG, Tags.database)
 def check_databases(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that each database can be asked at all."""
+    """Check that each database can be reached at all."""
     asked = [alias for alias in databases or [] if router.allow_migrate_model(alias, SmsMessage)]
     failures = {alias: _why_unreachable(alias) for alias in asked}
     return [_unreachable(alias, error) for alias, error in failures.items() if error is not None]
@@ -151,7 +151,7 @@ def _is_missing(error: Exception) -> bool:
     return re.search(r'database "[^"]+" does not exist', str(error)) is not None
 
 
-@register(Tags.database)
+@register(TAG, Tags.database)
 def check_tables(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that ``migrate`` has made the tables. Its own run does not warn of them."""
     if sys.argv[1:2] == ["migrate"]:
@@ -175,7 +175,7 @@ def missing_tables(connection: Any) -> list[str]:
     return sorted({model._meta.db_table for model in models}.difference(present))
 
 
-@register(Tags.database)
+@register(TAG, Tags.database)
 def check_durability(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that what each database has committed outlasts a crash of its machine."""
     messages: list[CheckMessage] = []
@@ -185,7 +185,7 @@ def check_durability(app_configs: Any, databases: Any = None, **kwargs: Any) -> 
     return messages
 
 
-@register(Tags.database, deploy=True)
+@register(TAG, Tags.database, deploy=True)
 def check_sqlite_synchronous(
     app_configs: Any, databases: Any = None, **kwargs: Any
 ) -> list[CheckMessage]:
@@ -301,7 +301,9 @@ def _check_charsets(connection: Any) -> list[CheckMessage]:
         messages.append(_narrow(connection, f"is {', '.join(common)}", hint))
     elif common:
         hint = f"Set 'charset' to 'utf8mb4' in OPTIONS of DATABASES[{connection.alias!r}]."
-        messages.append(_narrow(connection, f"is talked to in {', '.join(common)}", hint))
+        messages.append(
+            _narrow(connection, f"uses the connection charset {', '.join(common)}", hint)
+        )
     if connection.vendor == "mysql" and not found.columns:
         messages += _check_default_charset(connection)
     for table in sorted(narrow):
@@ -362,8 +364,8 @@ def _check_collation(connection: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            f"The database {connection.alias!r} counts idempotency keys as one that differ in case,"
-            f" accents or blanks ({found[0]}): the second message is refused.",
+            f"The database {connection.alias!r} treats idempotency keys that differ only in case, "
+            f"accents or blanks as equal ({found[0]}): the second message is refused.",
             hint=f"Run: {_exact_key(connection)}",
             id="smska.W014",
         )
@@ -372,6 +374,7 @@ def _check_collation(connection: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_default_alias(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that there is a provider for messages that name none."""
     try:
         if DEFAULT_ALIAS in providers:
             return []
@@ -437,6 +440,7 @@ def check_no_test_run(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG, deploy=True)
 def check_no_development_backend(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that a site's default provider really sends."""
     backends, _ = _configured()
     return [
         Error(
@@ -489,8 +493,8 @@ def _check_lease(backend: CheckedBackend) -> list[CheckMessage]:
     return [
         Error(
             f"SMSKA_LEASE ({lease:g} s) is shorter than one send through "
-            f"SMS_PROVIDERS[{backend.alias!r}] may take: a worker that is only slow would count "
-            "as dead.",
+            f"SMS_PROVIDERS[{backend.alias!r}] may take: a slow worker would be "
+            "counted as crashed.",
             hint=f"Set SMSKA_LEASE to at least {needed:g} (deadline + {MARGIN}).",
             id="smska.E006",
         )

@@ -1,8 +1,9 @@
 """Circuit breaker: pause a failing provider for all workers, and keep its queue.
 
-A wrong login, an empty account and a gateway that cannot be reached pause at once; several unknown
-outcomes in a row pause too, and so do several failures of its program. A paused provider is probed
-by a balance question; where that cannot show that it works again, one message is tried.
+A wrong login, an empty account and a gateway that cannot be reached pause a provider immediately.
+Several unknown outcomes in a row pause it too, and so do several failures of its backend. A paused
+provider is probed by a balance query. Where that cannot show that it works again, one message is
+tried.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 HEARTBEAT_INTERVAL = timedelta(minutes=1)
-#: Pauses after failures that a balance question does not have: only a message shows that they end.
+#: Pauses after failures that a balance query does not have: only a message shows that they end.
 PROBED_BY_A_SEND = ("hanging", "broken")
 
 
@@ -51,7 +52,7 @@ def paused() -> list[str]:
 
 
 def heartbeat(aliases: Iterable[str]) -> None:
-    """Note that a worker is at work for these providers."""
+    """Note that a worker is running for these providers."""
     now = clock.now()
     for alias in aliases:
         if not provider_states().filter(alias=alias).update(worker_seen_at=now):
@@ -85,7 +86,9 @@ def note(alias: str, outcome: Receipt | SmsError) -> None:
 def note_error(alias: str, error: SmsError) -> None:
     """Count an error against the provider, and pause it where its kind says so.
 
-    ``alias``: of the provider that it concerns. An error of code "paused" is our own refusal.
+    An error of code "paused" is our own refusal, and does not count.
+
+    :param alias: of the provider that it concerns
     """
     if error.code == "paused":
         return
@@ -139,7 +142,7 @@ def _keep_balance(states: QuerySet[ProviderState], alias: str, balance: Decimal)
 def may_send(backend: CheckedBackend) -> bool:
     """Return whether messages may leave; probe a paused provider when it is time to.
 
-    Asks for the balance, so it must not be called inside a transaction. Of a failover each member
+    Queries the balance, so it must not be called inside a transaction. Of a failover each member
     is probed, and those that are paused are not tried. A backend without a network is never held.
     """
     if backend.members:
@@ -156,7 +159,7 @@ def may_send(backend: CheckedBackend) -> bool:
 
 
 def may_go_on(backend: CheckedBackend) -> bool:
-    """Return whether more messages may leave after an error was noted. Asks no provider."""
+    """Return whether more messages may leave after an error was noted. Queries no provider."""
     held = states_of(_held_by_a_pause(backend)).exclude(paused_at=None)
     closed = set(held.values_list("alias", flat=True))
     backend.skip(closed)
@@ -164,7 +167,7 @@ def may_go_on(backend: CheckedBackend) -> bool:
 
 
 def probe(backend: CheckedBackend) -> bool:
-    """Ask for the balance; return whether a message may be tried.
+    """Query the balance; return whether a message may be tried.
 
     A good answer opens the provider for all where it shows that what paused it is over. Where it
     shows nothing, the caller alone tries a message, whose success opens the provider. Failures are
@@ -176,7 +179,7 @@ def probe(backend: CheckedBackend) -> bool:
     try:
         balance = backend.get_balance()
     except SmsError as error:
-        if error.kind == "broken":  # its program cannot ask, which says nothing about the gateway
+        if error.kind == "broken":  # its backend cannot query, which says nothing of the gateway
             return True
         logger.warning("provider %s stays paused: %s", alias, error)
         if error.kind in states.STOPPING_KINDS:
@@ -199,8 +202,10 @@ def admit(backend: CheckedBackend, *, may_ask: bool = True) -> None:
     """Raise ``SmsNotSent`` at once, for a caller who waits, while the provider is paused.
 
     When the next probe is due, one caller probes and goes on, and the others are still refused, so
-    that a provider also opens again where no worker runs. ``may_ask``: False inside a transaction,
-    where no network may be waited for; the probe is left for after the commit.
+    that a provider also opens again where no worker runs.
+
+    :param may_ask: False inside a transaction, where no network may be waited for; the probe is
+        left for after the commit
     """
     if not (may_send(backend) if may_ask else _is_probe_due(backend)):
         refusal = _refusal(backend)
@@ -224,12 +229,12 @@ def _refusal(backend: CheckedBackend) -> SmsNotSent | None:
     again = f"{AGAIN}{_time_of_day(min(probes))}." if probes else ""
     error = cls(f"{why}{again}", alias=backend.alias, code="paused")
     if reason == "busy":
-        error.kind = reason  # all are asked to wait, not only this message
+        error.kind = reason  # all must wait, not only this message
     return error
 
 
 def _aliases(backend: CheckedBackend) -> set[str]:
-    """The providers that answer for a message: those of a failover, or the one itself."""
+    """Return the providers that answer for a message: those of a failover, or the one itself."""
     return {member.alias for member in backend.members} or {backend.alias}
 
 
@@ -284,8 +289,9 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
     "broken": (
         ProviderFailed,
         gettext_noop(
-            "The provider is paused, because its program fails. Nothing was sent; the log says "
-            "more. Correct the program, then run “manage.py sms_balance” to go on at once."
+            "The provider is paused, because its backend on this site fails. Nothing was sent; "
+            "the log says more. Correct the backend, then run “manage.py sms_balance” to go on at "
+            "once."
         ),
     ),
     "none": (GatewayUnreachable, NONE_OPEN),
@@ -307,7 +313,8 @@ def _pause(alias: str, kind: str, error: SmsError) -> None:
 
 
 def _may_probe(state: ProviderState) -> bool:
-    """Of all workers one looks: the one whose conditional UPDATE finds the time unchanged."""
+    """Return whether this worker may probe: its conditional UPDATE must find ``probe_at``
+    unchanged."""
     now = clock.now()
     if state.probe_at is None or state.probe_at > now:
         return False

@@ -49,9 +49,9 @@ from .unreachable import cause_of, unreachable
 
 logger = logging.getLogger(__name__)
 
-STALE_SECONDS = 1.0  # seconds after which a connection on which nothing was said may be dead
-QUERY_DEADLINE_SECONDS = 10.0  # seconds, at most, for a query: it sends no message
-BODY_LIMIT_BYTES = 64 * 1024  # bytes; a real answer has under a hundred
+STALE_SECONDS = 1.0  # the silence after which a connection may be dead
+QUERY_DEADLINE_SECONDS = 10.0  # the deadline of a query, which sends no message
+BODY_LIMIT_BYTES = 64 * 1024  # the longest body; a real answer has under a hundred bytes
 SPOKE, HUNG_UP = "spoke-first", "hung-up"
 
 # --- one attempt, by phase ----------------------------------------------------------------------
@@ -161,9 +161,9 @@ class _Attempt:
     def give_back(self, receipt_id: str | None) -> None:
         """Return the connection to the pool if its answer was complete and understood.
 
-        ``receipt_id``: the answer's id, empty for other answers, ``None`` where the answer was not
-        understood. Then the connection is closed, because a late answer on it would be read as
-        the answer to the next request.
+        :param receipt_id: the answer's id, empty for other answers, ``None`` where the answer was
+            not understood. Then the connection is closed, because a late answer on it would be read
+            as the answer to the next request.
         """
         for pool, conn in self._borrowed:
             if conn is not None:
@@ -370,16 +370,19 @@ _T = TypeVar("_T", Receipt, Report, Decimal)
 class Gateway:
     """A client of one SMS-ka account; threads may share it.
 
-    ``url``: address of ``httppost.php``. ``connect_timeout``: seconds for each address tried and
-    each step of a TLS handshake. ``deadline``: seconds for connection, request and answer
-    together, however slowly the other side answers. The time inside ``before_first_byte`` is not
-    counted, because the gateway is not at fault for it. ``keep_alive``: seconds for which an idle
-    connection may be used again, 0 for never. A kept connection on which something comes unasked
-    is not used again. 0 also guards against a gateway that answers twice, the second time while
-    the next request is on its way: the second answer would count as the next one's. ``proxy``:
-    ``http://host:port`` or ``None``; the environment's proxies and ``.netrc`` are ignored.
-    ``ca_bundle``: path of a file of CA certificates, or ``None`` for requests' own.
-    ``pool_size``: connections kept for threads.
+    :param url: address of ``httppost.php``
+    :param connect_timeout: seconds for each address tried and each step of a TLS handshake
+    :param deadline: seconds for connection, request and answer together, however slowly the other
+        side answers. The time inside ``before_first_byte`` is not counted, because the gateway is
+        not at fault for it.
+    :param keep_alive: seconds for which an idle connection may be used again, 0 for never. A kept
+        connection on which something comes unasked is not used again. 0 also guards against a
+        gateway that answers twice, the second time while the next request is on its way: the second
+        answer would count as the next one's.
+    :param proxy: ``http://host:port`` or ``None``; the environment's proxies and ``.netrc`` are
+        ignored
+    :param ca_bundle: path of a file of CA certificates, or ``None`` for requests' own
+    :param pool_size: connections kept for threads
     """
 
     def __init__(
@@ -437,14 +440,15 @@ class Gateway:
         return self._ask("send", asked, read_send_answer, before_first_byte)
 
     def balance(self) -> Decimal | SmsError:
-        """Ask for the credits left."""
+        """Query the credits left."""
         asked = Hidden(form={"Action": "balance"}, secrets=[], number="")
         return self._query("balance", asked, read_balance_answer)
 
     def status(self, gateway_id: str, *, text: str = "", msisdn: str = "") -> Report | SmsError:
-        """Ask for the delivery status of the message with this id.
+        """Query the delivery status of the message with this id.
 
-        ``text``, ``msisdn``: the message's own, which are withheld where the answer repeats them.
+        :param text: the message's own, which is withheld where the answer repeats it
+        :param msisdn: its number, likewise
         """
         form = {"Action": "query", "BatchId": gateway_id}
         asked = Hidden(form=form, secrets=[text], number=msisdn)
@@ -595,7 +599,7 @@ def _session(
 def _read(response: requests.Response) -> Answer:
     """Read the body as it was sent, at most ``BODY_LIMIT_BYTES`` of it."""
     if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
-        raise ValueError("an encoded body was not asked for")
+        raise ValueError("an encoded body was not requested")
     raw = response.raw
     framed = raw.chunked or raw.length_remaining is not None
     body = b"".join(_chunks(raw))

@@ -1,7 +1,7 @@
 """One clock for all hosts: the database's.
 
 Leases, rates and pauses are compared by workers on several hosts, whose own clocks may differ. So
-their times come from the server that all of them share. It is asked rarely; between two readings
+their times come from the server that all of them share. It is queried rarely; between two readings
 this process's monotonic clock carries the time on, which no correction of the host's clock moves.
 """
 
@@ -27,14 +27,18 @@ _QUERIES = {
     "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
 }
 
-#: Between the host's two clocks; after a larger drift the database is asked again.
+#: Between the host's two clocks; after a larger drift the database is queried again.
 MAX_DRIFT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Reading:
-    """``moment``: the database's time, in UTC, when the host's clocks said ``monotonic`` and
-    ``wall`` (seconds)."""
+    """The database's time, and the host's at that moment.
+
+    :param moment: the database's time, in UTC
+    :param monotonic: what this clock of the host said then, in seconds
+    :param wall: what this one said
+    """
 
     monotonic: float
     wall: float
@@ -52,7 +56,7 @@ readings: dict[str, Reading] = {}
 
 
 def now() -> datetime:
-    """Return the database's time, in the form that ``USE_TZ`` asks for.
+    """Return the database's time, in the form that ``USE_TZ`` requires.
 
     In a test run it is the process's own time, so that tests can travel in time. Raises
     ``django.db.Error`` if the database has never answered.

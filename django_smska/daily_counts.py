@@ -21,9 +21,9 @@ from .models import SmsDay, SmsDayCount, SmsMessageQuerySet, rows, write_db
 from .states import FINAL, Status
 from .times import FIRST, Readable, as_stored
 
-FRESH_FOR = timedelta(minutes=1)  # a count is not repeated earlier
-FRESH_SHARE = 50  # nor, of an older day, before this part of its age
-CLOCK_TOLERANCE = timedelta(hours=1)  # by which the clock of a host may be wrong
+FRESH_FOR = timedelta(minutes=1)  # the shortest time between two counts of a day
+FRESH_SHARE = 50  # the part of an older day's age (1/50) that must pass between two counts
+CLOCK_TOLERANCE = timedelta(hours=1)  # the largest error of a host's clock
 
 #: The ranges of delivery times end here; each end is about half as much again as the one before.
 #: Beyond the last one, ranges end with whole days.
@@ -77,7 +77,10 @@ class Size(NamedTuple):
 def group_of(
     day: date, using: str, sender: str, status: str, error_code: str, seconds: int | None
 ) -> Group:
-    """Return the group of messages; ``seconds``: whole ones from accepted to finished."""
+    """Return the group of messages.
+
+    :param seconds: whole ones from accepted to finished
+    """
     error_code = error_code if status == Status.FAILED else ""
     within = 0
     if status == Status.DELIVERED and seconds is not None:

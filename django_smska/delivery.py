@@ -1,4 +1,4 @@
-"""Ask for delivery reports, apply them, stop asking."""
+"""Query delivery reports, apply them, stop querying."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 SOON = timedelta(minutes=1)
-PART = 500  # messages held in memory at once
-WIDTH = 8  # questions in flight at once, by default
+PART = 500  # the most messages held in memory at once
+WIDTH = 8  # the default number of queries in flight at once
 
 
 def refresh_one(message: SmsMessage) -> None:
-    """Ask about one message and show the answer on it. Raises ``SmsError`` if there is none.
+    """Query one message's report and show it on the message. Raises ``SmsError`` without one.
 
-    Only a *sent* message with a gateway id can be asked about; any other is just read again.
+    Only a *sent* message with a gateway id can be queried; any other is just read again.
     """
     message.refresh_from_db(using=write_db())
     if not _may_be_asked(message):
@@ -46,10 +46,10 @@ def refresh_one(message: SmsMessage) -> None:
 
 
 def refresh(messages: Iterable[SmsMessage]) -> dict[str, int]:
-    """Ask about many messages; return how many now have which status.
+    """Query the reports of many messages; return how many now have which status.
 
-    A question without an answer changes nothing and is logged; an error that concerns the whole
-    provider ends its questions.
+    A query without an answer changes nothing and is logged; an error that concerns the whole
+    provider ends its queries.
     """
     keys = [message.pk for message in messages]
     statuses: Counter[str] = Counter()
@@ -112,7 +112,7 @@ def give_up(messages: Iterable[SmsMessage]) -> None:
         end(late, Status.UNCONFIRMED)
 
 
-# --- questions that are due -----------------------------------------------------------------------
+# --- queries that are due -------------------------------------------------------------------------
 
 
 def ask_due(
@@ -122,8 +122,8 @@ def ask_due(
     width: int = WIDTH,
     stopping: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Ask the questions that are due, at most ``limit`` and until ``stopping()``, with ``width``
-    in flight at once; return how many were due. What was not asked is asked next time."""
+    """Make the queries that are due, at most ``limit`` and until ``stopping()``, with ``width`` in
+    flight at once; return how many were due. What was not queried is queried next time."""
     due = take_due(using, limit=limit)
     for alias, group in grouped(due, attrgetter("using")).items():
         _put_back(_ask_group(alias, group, width, stopping))
@@ -132,14 +132,14 @@ def ask_due(
 
 
 def ask_soon(messages: SmsMessageQuerySet) -> int:
-    """Let the workers ask about these on their next pass; return how many they will."""
+    """Let the workers query these on their next pass; return how many they will."""
     waiting = messages.filter(status=Status.SENT, next_status_at__isnull=False)
     return waiting.update(next_status_at=clock.now())
 
 
 def take_due(using: str | None = None, *, limit: int) -> list[SmsMessage]:
-    """Postpone the next question of messages whose question is due, so that only one of several
-    workers asks; return them."""
+    """Postpone the next query of messages whose query is due, so that only one of several workers
+    makes it; return them."""
     now = clock.now()
     due = rows().awaiting_report(now).exclude(using__in=circuit_breaker.paused())
     if using is not None:
@@ -160,7 +160,7 @@ def take_due(using: str | None = None, *, limit: int) -> list[SmsMessage]:
 
 
 def _put_back(unasked: list[SmsMessage]) -> None:
-    """Make messages that were not asked about due again soon, without counting a question."""
+    """Make messages that were not queried due again soon, without counting a query."""
     rows(message.pk for message in unasked).filter(status=Status.SENT).update(
         next_status_at=clock.now() + SOON, status_questions=F("status_questions") - 1
     )
@@ -171,19 +171,19 @@ def _wait(message: SmsMessage) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-# --- questions ------------------------------------------------------------------------------------
+# --- queries --------------------------------------------------------------------------------------
 
 
 def _may_be_asked(message: SmsMessage) -> bool:
-    """Return whether a gateway can be asked about this message."""
+    """Return whether a gateway can be queried about this message."""
     return bool(message.status == Status.SENT and message.gateway_id and message.using in providers)
 
 
 def _ask_group(
     alias: str, messages: list[SmsMessage], width: int, stopping: Callable[[], bool]
 ) -> list[SmsMessage]:
-    """Ask about those messages of one provider that can be asked about, and store the answers;
-    return those that were not asked."""
+    """Query those messages of one provider that can be queried, and store the answers; return
+    those that were not queried."""
     askable = [message for message in messages if _may_be_asked(message)]
     if not askable:
         return []
@@ -213,11 +213,11 @@ def _parts(whole: list[_T], size: int) -> list[list[_T]]:
 
 
 class _Questions:
-    """Asks in the threads, where no query is made, until something ends it."""
+    """Queries gateways in the threads, which use no database, until something ends it."""
 
     def __init__(self, backend: CheckedBackend, stopping: Callable[[], bool]) -> None:
         self.backend, self.stopping = backend, stopping
-        self.error: SmsError | None = None  # that ends the questions
+        self.error: SmsError | None = None  # that ends the queries
         self.asked: set[Any] = set()
 
     def ask(self, message: SmsMessage) -> tuple[SmsMessage, Report] | None:
@@ -231,7 +231,7 @@ class _Questions:
             silent = not error.gateway_text and error.kind != "broken"
             if error.kind in states.STOPPING_KINDS or silent:  # also where no answer came at all
                 self.error = error
-        except BaseException as error:  # such as SystemExit: it ends the questions, not the worker
+        except BaseException as error:  # such as SystemExit: it ends the queries, not the worker
             self.error = self.backend.no_answer(error, "get_status")
         return None
 
@@ -240,7 +240,7 @@ def _backend(alias: str) -> CheckedBackend:
     backend = checked_backend.provider(alias)
     if backend.uses_network and in_transaction():
         raise transaction.TransactionManagementError(
-            "A delivery report is asked for over the network, which must not be waited for inside "
-            "a transaction. Call refresh_status() outside of atomic()."
+            "A delivery report is queried over the network, which must not be waited for inside a "
+            "transaction. Call refresh_status() outside of atomic()."
         )
     return backend

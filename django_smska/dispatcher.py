@@ -32,13 +32,13 @@ from .states import Status
 
 logger = logging.getLogger(__name__)
 
-TIME_SLICE_SECONDS = 10.0  # for one provider, before others have their turn
-LONGEST_SLICE_SECONDS = 60.0  # where no other provider has messages due
-REPORT_SUCCESS_SECONDS = 1.0  # between two reports of success to the circuit breaker
-BATCH_DELAY_SECONDS = 0.001  # that an event waits for others, so that one query serves them all
-MAX_WAIT_SECONDS = 1.0  # for an event: a signal that comes right before the wait does not end it
-CLAIM_USED_UP_SECONDS = 1.0  # a claim that is used up faster is followed by one of twice its size
-MAX_CLAIM = 256  # messages
+TIME_SLICE_SECONDS = 10.0  # the turn of one provider, while others have messages due
+LONGEST_SLICE_SECONDS = 60.0  # the turn of a provider, while no other has messages due
+REPORT_SUCCESS_SECONDS = 1.0  # the time between two reports of success to the circuit breaker
+BATCH_DELAY_SECONDS = 0.001  # the wait of an event for others, so that one query serves them all
+MAX_WAIT_SECONDS = 1.0  # the longest wait for an event: a signal right before it does not end it
+CLAIM_USED_UP_SECONDS = 1.0  # the time of use below which the next claim has twice the size
+MAX_CLAIM = 256  # the largest claim, in messages
 
 
 # --- what it decides by: no threads, no queries ---------------------------------------------------
@@ -162,9 +162,11 @@ class Dispatcher:
     """The threads of one provider for one pass, and the loop that serves them.
 
     A few more threads than requests may be in flight have a message ready, so that the next request
-    leaves when one has ended. ``others_wait``: returns whether another provider has messages due.
-    ``new_token``: makes the mark of a claim. ``progress``: called with the messages by status each
-    time outcomes were recorded.
+    leaves when one has ended.
+
+    :param others_wait: returns whether another provider has messages due
+    :param new_token: makes the mark of a claim
+    :param progress: called with the messages by status each time outcomes were recorded
     """
 
     def __init__(
@@ -211,7 +213,7 @@ class Dispatcher:
 
     @property
     def out_of_time(self) -> bool:
-        """True where this ended for others' sake: there may be more to do."""
+        """Whether this yielded to another provider: there may be more to do."""
         return self.time_slice.open and self.time_slice.is_over()
 
     def held_back(self) -> list[float]:
@@ -239,7 +241,7 @@ class Dispatcher:
 
     def _longest_wait(self) -> float:
         """Return the seconds to wait for an event: until one that asks for permission has its
-        time under the rate."""
+        slot under the rate."""
         if self.rate_slots.rate is None or not self.waiting or not self.slots.free():
             return MAX_WAIT_SECONDS
         return min(MAX_WAIT_SECONDS, self.rate_slots.until_next())
@@ -296,8 +298,8 @@ class Dispatcher:
         """Return how many messages the threads should have beside those in flight."""
         if self.rate_slots.rate is None:
             return self.slots.width // 2 if self.slots.proven else 0
-        # Enough to connect before their times come, and no more: a connection grows stale.
-        ahead = round(self.rate_slots.rate * 2 * rate_limit.BOOK_AHEAD_SECONDS)
+        # Enough to connect before their slots begin, and no more: a connection grows stale.
+        ahead = round(self.rate_slots.rate * 2 * rate_limit.RESERVE_AHEAD_SECONDS)
         return min(self.slots.width, max(1, ahead))
 
     def _room(self) -> int:
@@ -386,7 +388,9 @@ class Dispatcher:
         try:
             thread.start()
         except RuntimeError:
-            logger.error("provider %s: no more than %s threads", self.alias, len(self.threads))
+            logger.error(
+                "provider %s: only %s threads could be started", self.alias, len(self.threads)
+            )
             return False
         self.threads.append(thread)
         return True

@@ -11,7 +11,7 @@
     │   ├── InsufficientCredits    the account is empty
     │   ├── TemporaryFailure       the gateway says: not now
     │   ├── GatewayUnreachable     no connection, or no SMS gateway at that address
-    │   └── ProviderFailed         the program of the provider's backend failed
+    │   └── ProviderFailed         the provider's backend on this site failed
     ├── SmsOutcomeUnknown          it may have been accepted: a person decides
     ├── QueryFailed                a balance or status query without a usable answer
     └── WrongStatus                the message's status does not allow this
@@ -41,17 +41,20 @@ def gettext_noop(text: str) -> str:
 class SmsError(Exception):
     """Base of all errors about messages.
 
-    ``alias``: the provider's alias. ``code``: the cause, as the gateway or this app names it, such
-    as ``"-6"`` or ``"connect"``. ``gateway_text``: the gateway's own text, cleaned of secrets.
-    ``sms``: primary key of the stored message. ``refused``: the errors of the providers that were
-    asked before this one (failover). The request is never carried, so that no
-    password, text or whole number can leak through an error report.
+    The request is never carried, so that no password, text or whole number can leak through an
+    error report.
+
+    :param alias: the provider's alias
+    :param code: the cause, as the gateway or this app names it, such as ``"-6"`` or ``"connect"``
+    :param gateway_text: the gateway's own text, cleaned of secrets
+    :param sms: primary key of the stored message
+    :ivar refused: the errors of the providers that were tried before this one (failover)
     """
 
     kind = "error"
     #: Host and port that could not be reached.
     address = ""
-    summary = gettext_noop("The SMS could not be handled.")
+    summary = gettext_noop("The SMS could not be processed.")
     refused: tuple[SmsError, ...] = ()
 
     def __init__(
@@ -141,16 +144,18 @@ class GatewayUnreachable(SmsNotSent):
 
 
 class ProviderFailed(SmsNotSent):
-    """The program of the provider's backend failed, before the first byte of a request."""
+    """The provider's backend on this site failed, before the first byte of a request."""
 
     kind = "broken"
-    summary = gettext_noop("The provider's program failed. Nothing was sent; the log says more.")
+    summary = gettext_noop(
+        "The provider's backend on this site failed. Nothing was sent; the log says more."
+    )
 
 
 class SmsOutcomeUnknown(SmsError):
     """The request may have reached the gateway and no clear answer came back.
 
-    Never send such a message again automatically, because the gateway cannot be asked about it.
+    Never send such a message again automatically, because the gateway cannot be queried about it.
     """
 
     kind = "unknown"
@@ -180,7 +185,8 @@ class WrongStatus(SmsError):
 class InvalidProvider(ImproperlyConfigured):
     """An entry of ``settings.SMS_PROVIDERS`` is wrong.
 
-    ``hint``: how to fix it, and ``check``: the id of the system check that reports it, ``"E005"``.
+    :param hint: how to fix it
+    :param check: the id of the system check that reports it, ``"E005"``
     """
 
     def __init__(

@@ -20,7 +20,7 @@ else:
     CharField, TextField, ForeignKey = models.CharField, models.TextField, models.ForeignKey
     ForeignKeyDescriptor = ForwardManyToOneDescriptor
 
-MAX_FOREIGN_CHARACTERS = 4000  # characters of another party's text that are kept
+MAX_FOREIGN_CHARACTERS = 4000  # the longest text of another party that is kept
 
 #: NUL, and halves of surrogate pairs: neither can be stored by every database nor sent as UTF-8.
 UNSENDABLE = re.compile("[\0\ud800-\udfff]")
@@ -41,6 +41,8 @@ class UserDescriptor(ForeignKeyDescriptor):
 
 
 class UserField(ForeignKey):
+    """A foreign key to a user; a visitor who is not logged in counts as none."""
+
     forward_related_accessor_class = UserDescriptor
 
 
@@ -100,8 +102,8 @@ CODECS = {"latin1": "cp1252", "koi8r": "koi8_r", "KOI8R": "koi8_r", "KOI8U": "ko
 def foreign_character(text: str, field: Any, connection: Any) -> str | None:
     """Return the first character that the column cannot hold on this database, or ``None``.
 
-    MariaDB is asked once for each connection, and again before a text is refused: an administrator
-    may have converted the table. PostgreSQL's driver knows without a query.
+    MariaDB is queried once for each connection, and again before a text is refused, because an
+    administrator may have converted the table. PostgreSQL's driver knows without a query.
     """
     if text.isascii() or connection.vendor not in ("mysql", "postgresql"):
         return None
@@ -154,7 +156,7 @@ class Charsets:
         self.whole = {*self.common, *self.columns.values()} <= WHOLE
 
     def of(self, field: Any) -> set[str]:
-        """Those that do not hold every character.
+        """Return those of the field that do not hold every character.
 
         SQL_ASCII keeps the bytes as they are, and counts them where a column has a length.
         """

@@ -32,15 +32,15 @@ from .providers import DEFAULT_ALIAS
 from .segments import count
 from .states import Status
 
-MAX_NEEDING_ATTENTION = 500  # messages of each status that are examined
-MAX_PRIORITY = 32767  # the highest, which every database can store
+MAX_NEEDING_ATTENTION = 500  # the most messages of each status that are examined
+MAX_PRIORITY = 32767  # the highest priority that every database can store
 
 
 class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
     """Queries about messages; what changes them is in ``sending`` and ``delivery``."""
 
     def due(self, now: datetime) -> SmsMessageQuerySet:
-        """Queued messages whose time has come and whose expiry has not, in their order."""
+        """Return queued messages whose time has come and whose expiry has not, in their order."""
         # A condition on a plain column invites its index, and then a sort of the whole queue.
         hidden: dict[str, Any] = {
             "expiry": Coalesce("expires_at", "expires_at"),
@@ -54,19 +54,19 @@ class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
         return queued.order_by("-priority", "send_after", "id")
 
     def next_time(self) -> SmsMessageQuerySet:
-        """Queued messages, the one whose time is next first."""
+        """Return queued messages, the one whose time is next first."""
         return self.filter(status=Status.QUEUED).order_by("send_after")
 
     def overdue(self, now: datetime) -> SmsMessageQuerySet:
-        """Queued messages that expired unsent."""
+        """Return queued messages that expired unsent."""
         return self.filter(status=Status.QUEUED, expires_at__lte=now)
 
     def stale(self, now: datetime) -> SmsMessageQuerySet:
-        """Messages that are held longer than their lease: the worker has crashed or hung."""
+        """Return messages held longer than their lease, because the worker has crashed or hung."""
         return self.filter(status__in=(Status.CLAIMED, Status.SENDING), lease_until__lte=now)
 
     def awaiting_report(self, now: datetime) -> SmsMessageQuerySet:
-        """Sent messages whose next status query is due."""
+        """Return sent messages whose next status query is due."""
         return self.filter(status=Status.SENT, next_status_at__lte=now).order_by("next_status_at")
 
     def needing_attention(self, now: datetime, *, most: int = MAX_NEEDING_ATTENTION) -> list[Any]:
@@ -98,7 +98,7 @@ class SmsMessageQuerySet(models.QuerySet["SmsMessage"]):
         raise TypeError("bulk_update() would write messages unchecked. Call save() on each draft.")
 
     def refresh_status(self) -> dict[str, int]:
-        """Ask the gateways for the reports of these messages; return how many have which status.
+        """Query the reports of these messages; return how many have which status.
 
         Messages that cannot be queried are counted under their present status.
         """
@@ -159,7 +159,7 @@ class SmsMessage(models.Model):
         _("expires at"),
         null=True,
         blank=True,
-        help_text=_("Not sent after this time. Empty: a day after it may be sent."),
+        help_text=_("Not sent after this time. Empty: the site's default lifetime."),
     )
     idempotency_key = ExactField(
         _("idempotency key"), max_length=128, unique=True, null=True, blank=True, default=None
@@ -312,7 +312,7 @@ class SmsMessage(models.Model):
             setattr(self, name, None)
 
     def prepare(self) -> None:
-        """Put number, line ends, expiry and segments in order, and check every field.
+        """Normalize number and line ends, set expiry and segments, and check every field.
 
         Raises ``ValidationError`` with the field's name, never with its value.
         """
@@ -408,7 +408,7 @@ class SmsMessage(models.Model):
         if not self.body.strip():
             yield "body", ValidationError(_("The text is empty."), code="empty")
         elif self.segments > conf.max_segments():
-            words = _("The text has %(segments)s segments; the most is %(most)s. Shorten it.")
+            words = _("The text has %(segments)s segments; the maximum is %(most)s. Shorten it.")
             params = {"segments": self.segments, "most": conf.max_segments()}
             yield "body", ValidationError(words, code="too_long", params=params)
         if self.expires_at is not None and self.expires_at <= self.send_after:
@@ -418,11 +418,14 @@ class SmsMessage(models.Model):
     def send(self) -> None:
         """Send this draft or queued message now.
 
-        Inside a transaction it is sent right after the commit. Raises ``SmsNotSent`` if it was
-        not sent: it has *failed*, or is a draft as before, and no worker sends it later. Raises
-        ``SmsOutcomeUnknown`` if it may have been sent, or will be: a queued message stays queued
-        while its provider is paused (code "paused"), or where too many wait under its rate
-        ("rate"). Raises ``WrongStatus`` if it is neither draft nor queued.
+        Inside a transaction it is sent right after the commit.
+
+        :raises SmsNotSent: if it was not sent: it has *failed*, or is a draft as before, and no
+            worker sends it later
+        :raises SmsOutcomeUnknown: if it may have been sent, or will be: a queued message stays
+            queued while its provider is paused (code "paused"), or where too many wait under its
+            rate ("rate")
+        :raises WrongStatus: if it is neither draft nor queued
         """
         from .sending import send
 
@@ -466,7 +469,7 @@ class ProviderState(models.Model):
 class SmsDay(models.Model):
     """A day on which messages were written. ``daily_counts`` keeps these rows and their counts.
 
-    ``settled``: every counted status is final, so that the day is not counted again.
+    :ivar settled: every counted status is final, so that the day is not counted again
     """
 
     day = models.DateField(primary_key=True)
@@ -520,17 +523,17 @@ for _model in (SmsMessage, ProviderState, SmsDay):
 
 
 def write_db() -> str:
-    """The alias of the database that messages are written to."""
+    """Return the alias of the database that messages are written to."""
     return router.db_for_write(SmsMessage)
 
 
 def provider_states() -> models.QuerySet[ProviderState]:
-    """The rows of the providers, in the database that is written to."""
+    """Return the rows of the providers, in the database that is written to."""
     return ProviderState.objects.using(write_db())
 
 
 def rows(pks: Iterable[Any] | None = None) -> SmsMessageQuerySet:
-    """Messages in the database that is written to: a replica may lag behind a claim."""
+    """Return messages in the database that is written to: a replica may lag behind a claim."""
     every = SmsMessage.objects.using(write_db())
     return every if pks is None else every.filter(pk__in=list(pks))
 

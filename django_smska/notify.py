@@ -19,7 +19,7 @@ from .models import write_db
 logger = logging.getLogger(__name__)
 
 CHANNEL = "django_smska"
-LOOK_AGAIN_SECONDS = 1.0  # where a notification may have been missed
+LOOK_AGAIN_SECONDS = 1.0  # the wait after which a missed notification is made up for
 
 
 def notify_workers() -> None:
@@ -36,7 +36,7 @@ def notify_workers() -> None:
     except Error as error:
         if connection.in_atomic_block:
             raise
-        logger.warning("no worker was woken: %s", type(error).__name__)
+        logger.warning("workers were not notified: %s", type(error).__name__)
 
 
 class Listener:

@@ -25,12 +25,16 @@ _FLOAT = re.compile(r"\+?([0-9]{7,15})[.,]0+")
 _SCIENTIFIC = re.compile(r"\+?([0-9](?:[.,][0-9]*)?)E\+?([0-9]{1,2})", re.IGNORECASE)
 _SHORTENED = re.compile(r"[0-9]E\+[0-9]+$", re.IGNORECASE)
 
-NO_EXTENSION = _("An SMS reaches no extension. Write the number alone.")
+NO_EXTENSION = _("SMS cannot be sent to an extension. Write only the number.")
 _RUSSIAN_LENGTH = _("A Russian number has 11 digits: 8 or +7, and ten more; others need a +.")
 
 
 class Found(NamedTuple):
-    """A number within a text. ``start`` and ``end``: its place in the text."""
+    """A number within a text.
+
+    :param start: its place in the text
+    :param end: where the text goes on
+    """
 
     number: str
     start: int
@@ -62,7 +66,7 @@ def normalize(value: Any) -> str:
 
 
 def is_russian_mobile(number: str) -> bool:
-    """True for ``+79`` and nine digits: all that the SMS-ka gateway sends to."""
+    """Return True for ``+79`` and nine digits: all that the SMS-ka gateway sends to."""
     return bool(_RUSSIAN_MOBILE.fullmatch(number))
 
 

@@ -59,8 +59,10 @@ REPORTS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer as it came. ``framed``: its length was announced and reached, so that no
-    field can be cut."""
+    """An HTTP answer as it came.
+
+    :param framed: its length was announced and reached, so that no field can be cut
+    """
 
     status: int
     body: bytes
@@ -179,7 +181,7 @@ def _all_refuse(lines: list[Line]) -> bool:
 
 def _receipt(line: Line, framed: bool) -> Receipt:
     gateway_id = line.field(2)
-    # Without a length the last field may be cut; half an id would ask about another message.
+    # Without a length the last field may be cut; half an id would be that of another message.
     if not _USABLE_ID.fullmatch(gateway_id) or (not framed and len(line.fields) < 4):
         gateway_id = ""
     return Receipt(gateway_id, read_balance(line.field(4)))
@@ -194,7 +196,7 @@ def _refusal(line: Line, framed: bool) -> SmsError:
 
 def _busy(text: str) -> SmsNotSent:
     error = TemporaryFailure(code="http-429", gateway_text=clean(text))
-    error.kind = "busy"  # all are asked to wait, not only this message
+    error.kind = "busy"  # all must wait, not only this message
     return error
 
 

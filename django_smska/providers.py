@@ -25,7 +25,8 @@ class ProvidersHandler:
     """``providers["alias"]`` makes a new backend instance.
 
     In a test run (Django's or pytest's) and in the processes that it starts, every alias is the
-    locmem backend, whatever the settings say, so that a project's tests can never send a paid SMS.
+    locmem backend, whatever ``SMS_PROVIDERS`` says, so that a project's tests send no paid SMS by
+    mistake. ``SMSKA_LOCMEM_IN_TESTS = False`` ends that.
     """
 
     def __getitem__(self, alias: str) -> BaseSmsBackend:
@@ -41,6 +42,7 @@ class ProvidersHandler:
         return iter(self.settings)
 
     def get(self, alias: str, default: Any = None) -> Any:
+        """Make the alias's backend; return ``default`` for an alias that is not in the settings."""
         try:
             return self[alias]
         except ProviderDoesNotExist:
@@ -48,10 +50,12 @@ class ProvidersHandler:
 
     @property
     def default(self) -> BaseSmsBackend:
+        """A new backend of the alias ``default``."""
         return self[DEFAULT_ALIAS]
 
     @property
     def settings(self) -> Mapping[str, Any]:
+        """``SMS_PROVIDERS``, empty where it is not set."""
         # No local variable: it would be shown with all passwords.
         if not isinstance(getattr(settings, "SMS_PROVIDERS", {}), Mapping):
             raise InvalidProvider(
@@ -93,7 +97,7 @@ def _create(alias: str, entry: Any) -> BaseSmsBackend:
             f"The backend cannot be made: {_why(error, backend, options)}.",
             alias=alias,
             check="E004",
-            hint="Give in OPTIONS what the backend needs.",
+            hint="Add to OPTIONS what the backend needs.",
         ) from None
 
 
@@ -133,7 +137,7 @@ def _backend_class(alias: str, entry: Any) -> Any:
     try:
         backend = import_string(path)
         if not hasattr(backend, "send_message"):
-            raise TypeError("this is no SMS backend")
+            raise TypeError("this is not an SMS backend")
         return backend
     except (ImportError, AttributeError, TypeError) as error:
         raise InvalidProvider(

@@ -1,9 +1,9 @@
 """Limit the messages a second, over all workers on all hosts.
 
 One row a provider holds the time at which the next message may leave, by the database's clock. A
-process that wants to send books the next times by a conditional UPDATE that moves it on. Time that
-has passed unused is lost, so there are no bursts. A worker books only what it sends within half a
-second, and a caller who waits for a page up to ten seconds ahead, so that the caller goes first.
+process that wants to send reserves the next slots by a conditional UPDATE that moves it on. A slot
+that has passed unused is lost, so there are no bursts. A worker reserves only what it sends within
+half a second. A caller who waits reserves up to ten seconds ahead, so that the caller goes first.
 """
 
 from __future__ import annotations
@@ -18,30 +18,33 @@ from . import clock
 from .exceptions import TemporaryFailure, gettext_noop
 from .models import ProviderState, provider_states
 
-BOOK_AHEAD_SECONDS = 0.5  # that a worker books ahead
-MAX_WAIT_SECONDS = 10.0  # that a caller waits for a time
-#: Times are a little further apart than the rate asks, so that delays on the way to the gateway do
-#: not put one message too many into a second (minute, hour).
+RESERVE_AHEAD_SECONDS = 0.5  # how far ahead a worker may reserve slots
+MAX_WAIT_SECONDS = 10.0  # the longest wait of a caller for its slot
+#: The factor by which slots are further apart than the rate requires, so that delays on the way to
+#: the gateway do not put one message too many into a second (minute, hour).
 SPACING_FACTOR = 1.02
-#: Share of that second (minute, hour) by which a time may be used late: less than they are further
-#: apart, since the next ones may be other workers', and these be on time.
+#: The share of that second (minute, hour) by which a slot may be used late. It is less than the
+#: extra spacing, because the next slot may be another worker's and be used on time.
 LATE_SHARE = 0.015
 
 
 def step_of(rate: float) -> timedelta:
-    """Return the time between two messages. ``rate``: messages a second."""
+    """Return the time between two messages.
+
+    :param rate: messages a second
+    """
     return timedelta(seconds=SPACING_FACTOR / rate)
 
 
 def wait(alias: str, rate: float | None) -> float:
-    """Wait until one message may leave; return until when (monotonic) that permission counts. With
-    no limit it returns at once, and the permission never ends.
+    """Reserve a slot and wait for it; return the monotonic time at which it expires. With no limit
+    return at once, with a slot that never expires.
 
-    Raises ``TemporaryFailure`` where that would take longer than ``MAX_WAIT_SECONDS``.
+    Raises ``TemporaryFailure`` where the wait would be longer than ``MAX_WAIT_SECONDS``.
     """
     if rate is None:
         return math.inf
-    times, _ = _book(alias, rate, 1, MAX_WAIT_SECONDS)
+    times, _ = _reserve(alias, rate, 1, MAX_WAIT_SECONDS)
     if not times:
         raise TemporaryFailure(
             gettext_noop("More messages wait than the provider's rate allows. Queue this one."),
@@ -53,93 +56,95 @@ def wait(alias: str, rate: float | None) -> float:
 
 
 class RateSlots:
-    """The times at which a worker may send through a provider. ``rate``: messages a second, or
-    ``None`` for no limit."""
+    """The slots in which a worker may send through a provider.
+
+    :param rate: messages a second, or ``None`` for no limit
+    """
 
     def __init__(self, alias: str, rate: float | None) -> None:
         self.alias, self.rate = alias, rate
-        self._booked: deque[float] = deque()  # monotonic
-        self._last = 0  # of them, those of the last booking
-        self._end: datetime | None = None  # what the last booking left in the row
-        self._book_from: float | None = None  # monotonic; before it there is nothing to book
-        # Until when each of the last ones counts: as many as may leave in a second (minute, hour).
+        self._reserved: deque[float] = deque()  # monotonic
+        self._last = 0  # the number of those from the last reservation
+        self._end: datetime | None = None  # the time that the last reservation left in the row
+        self._reserve_from: float | None = None  # monotonic; before it no slot can be reserved
+        # Until when each of the last messages counts: as many as may leave in that window.
         self._counts = 1.005 * _window(rate) if rate else 0.0
         self._left: deque[float] = deque(maxlen=round(rate * _window(rate)) if rate else 1)
 
     def take(self, most: int) -> int:
-        """Use up to ``most`` times that have come, booking more where needed; return how many."""
+        """Use up to ``most`` slots that have begun, reserving more if needed; return how many."""
         if self.rate is None:
             return most
         self._drop_late()
         # In groups, and not while a request waits for the answer.
-        if not self._due() and 2 * len(self._booked) < most and self.near():
-            self._book(self.rate, most - len(self._booked))
+        if not self._due() and 2 * len(self._reserved) < most and self.near():
+            self._reserve(self.rate, most - len(self._reserved))
         used = 0
-        while used < most and self._booked and self._usable_at(self.rate) <= time.monotonic():
-            self._booked.popleft()
+        while used < most and self._reserved and self._usable_at(self.rate) <= time.monotonic():
+            self._reserved.popleft()
             self._left.append(time.monotonic() + self._counts)
             used += 1
         return used
 
     def until_next(self) -> float:
-        """Seconds until :meth:`take` may find a time; 0 where it may now."""
+        """Return the seconds until :meth:`take` may find a slot; 0 where it may now."""
         if self.rate is None:
             return 0.0
         return max(self._usable_at(self.rate) - time.monotonic(), 0.0)
 
     def _usable_at(self, rate: float) -> float:
-        """Return when the next message may leave, or when there may be a time to book."""
-        if not self._booked:
-            return self._bookable_at(rate)
+        """Return when the next message may leave, or when a slot may be free to reserve."""
+        if not self._reserved:
+            return self._reservable_at(rate)
         full = len(self._left) == self._left.maxlen
-        return max(self._booked[0], self._left[0]) if full else self._booked[0]
+        return max(self._reserved[0], self._left[0]) if full else self._reserved[0]
 
     def _due(self) -> bool:
-        return bool(self._booked) and self._booked[0] <= time.monotonic()
+        return bool(self._reserved) and self._reserved[0] <= time.monotonic()
 
     def near(self) -> bool:
-        """Return whether a worker should have a message ready: a time is booked, or can be."""
-        if self.rate is None or self._booked:
+        """Return whether a worker should have a message ready: a slot is reserved, or can be."""
+        if self.rate is None or self._reserved:
             return True
-        return time.monotonic() >= self._bookable_at(self.rate)
+        return time.monotonic() >= self._reservable_at(self.rate)
 
     def give_back(self) -> None:
-        """Give back the booked times that have not come, where no other worker has booked behind
-        them."""
+        """Give back the reserved slots that have not begun, unless another worker has reserved
+        slots after them."""
         if self.rate is None:
             return
         now = time.monotonic()
-        unused = min(sum(at > now for at in self._booked), self._last)
-        self._booked.clear()
+        unused = min(sum(at > now for at in self._reserved), self._last)
+        self._reserved.clear()
         if unused and self._end is not None:
             row = provider_states().filter(alias=self.alias, next_send_at=self._end)
             row.update(next_send_at=self._end - unused * step_of(self.rate))
 
-    def _book(self, rate: float, number: int) -> None:
+    def _reserve(self, rate: float, number: int) -> None:
         now = time.monotonic()
-        times, free = _book(self.alias, rate, number, BOOK_AHEAD_SECONDS)
-        self._booked.extend(now + after for after in times)
+        times, free = _reserve(self.alias, rate, number, RESERVE_AHEAD_SECONDS)
+        self._reserved.extend(now + after for after in times)
         if times:
             self._last, self._end = len(times), free
         self._expect(free)
 
-    def _bookable_at(self, rate: float) -> float:
-        if self._book_from is None:
+    def _reservable_at(self, rate: float) -> float:
+        if self._reserve_from is None:
             state = provider_states().filter(alias=self.alias).first()
             self._expect(_free_from(state, clock.now(), rate))
-        assert self._book_from is not None
-        return self._book_from
+        assert self._reserve_from is not None
+        return self._reserve_from
 
     def _expect(self, free: datetime) -> None:
-        self._book_from = (
-            time.monotonic() + (free - clock.now()).total_seconds() - BOOK_AHEAD_SECONDS
+        self._reserve_from = (
+            time.monotonic() + (free - clock.now()).total_seconds() - RESERVE_AHEAD_SECONDS
         )
 
     def _drop_late(self) -> None:
         assert self.rate is not None
         oldest = time.monotonic() - LATE_SHARE * _window(self.rate)
-        while self._booked and self._booked[0] < oldest:
-            self._booked.popleft()
+        while self._reserved and self._reserved[0] < oldest:
+            self._reserved.popleft()
 
 
 def _window(rate: float) -> float:
@@ -147,9 +152,9 @@ def _window(rate: float) -> float:
     return next((window for window in (1.0, 60.0) if rate * window >= 1), 3600.0)
 
 
-def _book(alias: str, rate: float, number: int, ahead: float) -> tuple[list[float], datetime]:
-    """Book up to ``number`` times that begin within ``ahead`` seconds; return them as seconds from
-    now, and the time from which on the next is free."""
+def _reserve(alias: str, rate: float, number: int, ahead: float) -> tuple[list[float], datetime]:
+    """Reserve up to ``number`` slots that begin within ``ahead`` seconds; return them as seconds
+    from now, and the time from which on the next is free."""
     step = step_of(rate)
     while True:
         state, _ = provider_states().get_or_create(alias=alias)
@@ -165,7 +170,7 @@ def _book(alias: str, rate: float, number: int, ahead: float) -> tuple[list[floa
 
 
 def _free_from(state: ProviderState | None, now: datetime, rate: float) -> datetime:
-    """Return when the next time begins. A row further ahead than any process books is ignored,
+    """Return when the next slot begins. A row further ahead than any process reserves is ignored,
     because it was written under a slower rate, or by a clock that was ahead."""
     at = state.next_send_at if state is not None else None
     furthest = now + step_of(rate) + timedelta(seconds=MAX_WAIT_SECONDS + 1)

@@ -10,11 +10,12 @@ from decimal import Decimal
 class Receipt:
     """The gateway accepted the message.
 
-    ``gateway_id``: the gateway's id, empty where it gave none that can be used (the message is
-    *sent, untrackable*). ``balance``: credits after the message as the gateway reported them,
-    for display only, because answers overtake each other. ``alias``: the provider that accepted it,
-    where that is another than the one asked (failover). ``refused``: the errors of the providers
-    that were asked before it.
+    :param gateway_id: the gateway's id, empty where it gave none that can be used: then no report
+        can be polled
+    :param balance: credits after the message as the gateway reported them, for display only,
+        because answers overtake each other
+    :param alias: the provider that accepted it, where that is not the requested one (failover)
+    :param refused: the errors of the providers that were tried before it
     """
 
     gateway_id: str = ""
@@ -27,9 +28,9 @@ class Receipt:
 class Report:
     """A delivery report.
 
-    ``status``: one of ``sent``, ``delivered``, ``rejected``, ``expired``, ``deleted``, or empty
-    where the gateway's text is not understood: then nothing changes. ``raw``: number and word as
-    the gateway sent them, ``"4|DELIVRD"``.
+    :param status: one of ``sent``, ``delivered``, ``rejected``, ``expired``, ``deleted``, or empty
+        where the gateway's text is not understood: then nothing changes
+    :param raw: number and word as the gateway sent them, ``"4|DELIVRD"``
     """
 
     status: str = ""

@@ -46,7 +46,7 @@ def contained(call: Callable[[], _T]) -> _T | BaseException:
 
 # --- the gateway's text ---------------------------------------------------------------------------
 
-PIECE_CHARACTERS = 8  # characters of a secret that are not shown
+PIECE_CHARACTERS = 8  # the shortest piece of a secret that is not shown
 _LONG_NUMBER = re.compile(r"\+?[0-9](?:[\s()+.\-]*[0-9]){6,}")
 _UNICODE = re.compile(r"\\u(?:\{([0-9a-fA-F]{1,6})\}|([0-9a-fA-F]{4}))")
 _BYTES = re.compile(r"(?:[\\=]x?[0-9a-fA-F]{2})+")
@@ -57,7 +57,7 @@ WITHHELD = gettext_noop("(withheld: it repeats what was sent)")
 def withhold(text: str, secrets: Iterable[str], number: str = "") -> str:
     """Return the gateway's text without numbers, or ``WITHHELD`` where it repeats a secret.
 
-    ``number``: the recipient's, which is withheld where it comes in another spelling.
+    :param number: the recipient's, which is withheld where it comes in another spelling
     """
     shown = _LONG_NUMBER.sub("•••", text)
     if repeats(text, secrets) or repeats(shown, [number]):

@@ -20,9 +20,14 @@ _ONE, _EACH = {GSM7: 160, UCS2: 70}, {GSM7: 153, UCS2: 67}
 
 
 class Segments(NamedTuple):
-    """``encoding``: ``"GSM-7"`` or ``"UCS-2"``; ``units``: septets or UTF-16 units in all;
-    ``segments``: parts; ``left``: units that the last part has room for;
-    ``foreign``: index of the first character that is not in the GSM alphabet, -1 for none."""
+    """The size of a text.
+
+    :param encoding: ``"GSM-7"`` or ``"UCS-2"``
+    :param units: septets or UTF-16 units in all
+    :param segments: parts
+    :param left: units that the last part has room for
+    :param foreign: index of the first character that is not in the GSM alphabet, -1 for none
+    """
 
     encoding: str
     units: int
@@ -33,7 +38,7 @@ class Segments(NamedTuple):
 
 @lru_cache(maxsize=1)  # a mass mailing counts one text ten thousand times
 def count(text: str) -> Segments:
-    """Count the segments of ``text``; no text has none. ``static/…/counter.js`` is its twin."""
+    """Count the segments of ``text``; no text has none. ``static/…/counter.js`` does the same."""
     foreign = next((at for at, character in enumerate(text) if character not in _GSM), -1)
     encoding = GSM7 if foreign < 0 else UCS2
     units = len(text) + sum(map(text.count, GSM_EXTENSION)) if foreign < 0 else _utf16(text)

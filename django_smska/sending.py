@@ -1,4 +1,4 @@
-"""The only way out: claim, send, record, recover.
+"""The only path to the network for messages: claim, send, record, recover.
 
 Every change of status is one conditional UPDATE, with a commit of its own. A request leaves only
 after its row went *queued ─► claimed ─► sending* in two such steps, the second one right before the
@@ -83,7 +83,7 @@ UNRECORDED = gettext_noop(
     "The gateway accepted the SMS, but the database did not store that. Do not send it again."
 )
 LEASE_PASSED = gettext_noop("It was not sent in time: its process stopped before the request.")
-STILL_OPEN = gettext_noop("A transaction was still open when it was to be sent. Nothing was sent.")
+STILL_OPEN = gettext_noop("A transaction was still open at the time of sending. Nothing was sent.")
 STAYS_QUEUED = gettext_noop("The SMS stays in the queue: do not send it again.")
 
 
@@ -132,8 +132,10 @@ def send_new(message: SmsMessage, backend: CheckedBackend, *, may_wait: bool = F
 def _send_claimed(
     backend: CheckedBackend, message: SmsMessage, until: float, *, last: bool
 ) -> None:
-    """Send, and store the outcome. ``until``: when (monotonic) the time that was waited for under a
-    rate has passed unused."""
+    """Send, and store the outcome.
+
+    :param until: the monotonic time at which the reserved slot of a rate expires
+    """
 
     def mark(one: SmsMessage) -> bool:
         if time.monotonic() > until:  # connecting was slow
@@ -191,8 +193,10 @@ def nothing_sent_without_database(
     message: SmsMessage, *, may_be_queued: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
     """Turn a failure of the database before the request into ``SmsNotSent``: the caller may send
-    again, because no worker sends this message, even if it was stored. Where one may send it,
-    ``may_be_queued()``, raise ``SmsOutcomeUnknown``."""
+    again, because no worker sends this message, even if it was stored.
+
+    :param may_be_queued: returns whether a worker may send it: then it is ``SmsOutcomeUnknown``
+    """
     failed = False
     try:
         yield
@@ -200,7 +204,7 @@ def nothing_sent_without_database(
         if in_atomic_block():
             raise
         # These errors are about the connection or the table, and repeat no values.
-        logger.error("no database for message %s: %s", message.pk, error)
+        logger.error("the database failed for message %s: %s", message.pk, error)
         failed = True
     if failed:  # raised here, so that no frame with the query's values hangs on it
         where: dict[str, Any] = {"alias": message.using, "code": "database", "sms": message.pk}
@@ -295,12 +299,13 @@ def reread(message: SmsMessage) -> bool:
 
 
 def in_transaction() -> bool:
-    """True while a transaction is open on any database: the network must not be waited for."""
+    """Return True while a transaction is open on any database, so that no network may be waited
+    for."""
     return open_transaction() is not None
 
 
 def open_transaction() -> str | None:
-    """The alias of a database with an open transaction, the messages' own before others.
+    """Return the alias of a database with an open transaction, the messages' own before others.
 
     Raises ``TransactionManagementError`` where autocommit is off: there is no commit to wait for.
     """
@@ -320,7 +325,7 @@ def open_transaction() -> str | None:
 
 
 def move(messages: SmsMessageQuerySet, old: Sequence[Status], new: Status, **changes: Any) -> int:
-    """The conditional UPDATE behind every change of status; return how many rows moved."""
+    """Change the status by one conditional UPDATE; return how many rows moved."""
     for status in old:
         _require_move(status, new)
     return messages.filter(status__in=old).update(status=new, **changes)
@@ -368,7 +373,7 @@ class Claim(NamedTuple):
 
 
 def claim_of(message: SmsMessage) -> Claim:
-    """The claim under which this process holds the message."""
+    """Return the claim under which this process holds the message."""
     return Claim(message.pk, message.token)
 
 
@@ -381,8 +386,9 @@ def claim(
 ) -> list[SmsMessage]:
     """Claim queued messages for this process; return those that it got, in their order.
 
-    ``token``: the mark of this claim, never used before. ``immediate``: the caller waits for the
-    outcome, so that no worker may send them after this claim.
+    :param token: the mark of this claim, never used before
+    :param immediate: the caller waits for the outcome, so that no worker may send them after this
+        claim
     """
     pks = list(candidates.values_list("pk", flat=True))
     if not pks:
@@ -423,8 +429,8 @@ def mark_sending(messages: Sequence[SmsMessage]) -> set[Claim]:
 def release(messages: Iterable[SmsMessage], *, tokens: Collection[str] = ()) -> int:
     """Give back what is claimed and not begun, as when a worker is stopped; return how many.
 
-    ``tokens``: claims whose messages this process never saw, because the database failed before
-    it answered.
+    :param tokens: claims whose messages this process never saw, because the database failed before
+        it answered
     """
     messages = list(messages)
     if not (messages or tokens):
@@ -445,7 +451,7 @@ _UNTRIED = {**_UNCLAIMED, "attempts": F("attempts") - 1}
 
 
 def _held(messages: Iterable[SmsMessage]) -> SmsMessageQuerySet:
-    """The rows that are still under these messages' claims."""
+    """Return the rows that are still under these messages' claims."""
     return rows().filter(_claims_filter(messages))
 
 
@@ -512,7 +518,7 @@ def _call(backend: CheckedBackend, message: SmsMessage) -> Outcome:
     except SmsError as error:
         return error
     except Error as error:  # the mark failed, so nothing was written
-        logger.error("no database for message %s: %s", message.pk, type(error).__name__)
+        logger.error("the database failed for message %s: %s", message.pk, type(error).__name__)
         return TemporaryFailure(NO_DATABASE, code="database")
 
 
@@ -661,13 +667,15 @@ def _accepted_by(result: Result) -> str:
 
 
 def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]) -> dict[str, Any]:
-    """Return the fields of a row whose message was accepted. ``first``: when to ask, by
-    provider."""
+    """Return the fields of a row whose message was accepted.
+
+    :param first: when to query, by provider
+    """
     assert isinstance(result.outcome, Receipt)
     using = _accepted_by(result)
     ask_at = first[using]
     if ask_at is not None and not result.outcome.gateway_id:
-        ask_at = now + conf.status_window()  # there is no id to ask with: it is given up then
+        ask_at = now + conf.status_window()  # there is no id to query by: it is given up then
     return {
         "sent_at": now,
         "gateway_id": result.outcome.gateway_id,
@@ -679,15 +687,17 @@ def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]
 
 
 def _first_question(alias: str, now: datetime) -> datetime | None:
-    """Return when to ask for a report; None for never."""
+    """Return when to query a report first; None for never."""
     if not checked_backend.gives_reports(alias):
         return None
     return now + timedelta(seconds=states.ask_again_in(0))
 
 
 def per_row(name: str, values: dict[Any, Any]) -> Any:
-    """Return the new value of the field ``name`` for an UPDATE of several rows. ``values``: by
-    key."""
+    """Return the new value of the field ``name`` for an UPDATE of several rows.
+
+    :param values: by key
+    """
     if len(set(values.values())) == 1:
         return next(iter(values.values()))
     # Written out: When() objects cost more than the whole UPDATE.
@@ -716,31 +726,33 @@ def _record_error(result: Result, error: SmsError, last: bool) -> None:
             changes["send_after"] = now + timedelta(seconds=wait)
     elif decision.status == Status.FAILED:
         changes["finished_at"] = now
-    words = {"error_code": str(error.code)[:32], "error_text": error.text}
+    diagnostics = {"error_code": str(error.code)[:32], "error_text": error.text}
     held = _held([message])
     # Where it exists, an earlier try of this very UPDATE went through.
     if not (move(held, old, decision.status, **changes) or held.filter(status=decision.status)):
         _record_late(result)
         return
-    _write_words(message, words)
+    _write_diagnostics(message, diagnostics)
     was = Status(message.status)
     if decision.status == Status.UNKNOWN:
         code = error.code or type(error).__name__
         logger.warning("message %s: unknown whether it was sent (%s)", message.pk, code)
     if decision.status != Status.QUEUED:
-        _reflect(message, decision.status, **changes, **words)
+        _reflect(message, decision.status, **changes, **diagnostics)
     elif not reread(message):
         return
     announce(message, was, decision.status)
 
 
-def _write_words(message: SmsMessage, words: dict[str, str]) -> None:
-    """Store diagnostics, after the status; that may fail without harm."""
+def _write_diagnostics(message: SmsMessage, diagnostics: dict[str, str]) -> None:
+    """Store the error's code and text, after the status; that may fail without harm."""
     try:
         with transaction.atomic(using=write_db()):
-            rows([message.pk]).update(**words)
+            rows([message.pk]).update(**diagnostics)
     except DatabaseError as error:
-        logger.warning("no words for message %s: %s", message.pk, type(error).__name__)
+        logger.warning(
+            "the error text of message %s was not stored: %s", message.pk, type(error).__name__
+        )
 
 
 LATE = "A late answer: "
@@ -749,26 +761,27 @@ ACCEPTED = gettext_noop("it was accepted.")
 
 def _record_late(result: Result) -> None:
     """Keep an outcome that comes after the row became *unknown*, or after a person said that it was
-    sent, for the person who resolves it, and keep the gateway's id to ask with."""
+    sent, for the person who resolves it, and keep the gateway's id to query by."""
     message, outcome = result.message, result.outcome
     held = _held([message])
     if isinstance(outcome, Receipt):
         ask_at = _first_question(_accepted_by(result), clock.now())
         known: dict[str, Any] = {"gateway_id": outcome.gateway_id, "using": _accepted_by(result)}
-        words = {"error_text": f"{LATE}{ACCEPTED}"}
+        text = {"error_text": f"{LATE}{ACCEPTED}"}
         confirmed = known | {"next_status_at": ask_at} if outcome.gateway_id else {}
     else:
         known, confirmed = {}, {}
-        words = {"error_text": f"{LATE}{outcome.text}"}
-    if held.filter(status=Status.UNKNOWN).update(**known, **words):
+        text = {"error_text": f"{LATE}{outcome.text}"}
+    if held.filter(status=Status.UNKNOWN).update(**known, **text):
         pass
-    elif held.filter(status=Status.SENT, gateway_id="").update(**confirmed, **words):
+    elif held.filter(status=Status.SENT, gateway_id="").update(**confirmed, **text):
         logger.warning("message %s: a late answer, after a person said it was sent", message.pk)
     elif isinstance(outcome, SmsNotSent):
-        logger.warning("message %s was not sent, and its row had moved on", message.pk)
+        logger.warning("message %s was not sent, but its status had already changed", message.pk)
     else:
         _log_contradiction(
-            result, "its row had moved on" if held.exists() else "its row was deleted or claimed"
+            result,
+            "its status had already changed" if held.exists() else "its row was deleted or claimed",
         )
     reread(message)
 
@@ -781,8 +794,8 @@ def _log_contradiction(result: Result, why: str) -> None:
     logger.critical("message %s: %s, but %s", result.message.pk, verdict, why)
 
 
-MAX_PERSIST_SECONDS = 10.0  # for a write without which nothing is lost
-MAX_PAUSE_SECONDS = 1.0  # between two tries of it
+MAX_PERSIST_SECONDS = 10.0  # the longest repetition of a write whose loss does no harm
+MAX_PAUSE_SECONDS = 1.0  # the longest pause between two tries of it
 
 
 def _persist(operation: Callable[[], _T], results: list[Result]) -> _T:
@@ -818,6 +831,7 @@ def reconnect() -> None:
 
 
 def in_atomic_block() -> bool:
+    """Return whether a transaction is open on the messages' database."""
     return connections[write_db()].in_atomic_block
 
 
@@ -845,12 +859,12 @@ def _announce(message: SmsMessage, old: Status, new: Status) -> None:
 
 LEASE_ENDED = gettext_noop("The worker stopped or hung during the request.")
 EXPIRED_UNSENT = gettext_noop("It expired before it could be sent.")
-RECOVERED_PER_PASS = 1000  # rows a pass: the rest is the next pass's
+RECOVERED_PER_PASS = 1000  # rows; the next pass recovers the rest
 
 
 def recover() -> dict[str, int]:
-    """Recover what dead workers held: *claimed* goes back to the queue, or fails where the caller
-    waited for it; *sending* becomes unknown."""
+    """Recover what crashed workers held: *claimed* goes back to the queue, or fails where the
+    caller waited for it; *sending* becomes unknown."""
     now = clock.now()
     stale = rows().stale(now)
     claimed, begun = stale.filter(status=Status.CLAIMED), stale.filter(status=Status.SENDING)
@@ -882,7 +896,7 @@ def _end_each(messages: SmsMessageQuerySet, new: Status, **changes: Any) -> int:
     return ended
 
 
-# --- a person's word ------------------------------------------------------------------------------
+# --- manual decisions -----------------------------------------------------------------------------
 
 
 def confirm_sent(message: SmsMessage) -> None:

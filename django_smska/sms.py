@@ -31,7 +31,7 @@ __all__ = ["outbox", "providers", "queue_sms", "send_mass_sms", "send_sms"]
 
 logger = logging.getLogger(__name__)
 
-BATCH_ROWS = 1000  # rows an INSERT
+BATCH_ROWS = 1000  # the rows of one INSERT
 # Of texts in a query, so that MariaDB accepts them in one packet (16 MB)
 MAX_QUERY_CHARACTERS = 1_000_000
 MAX_BAD_ROWS_KEPT = 1000
@@ -58,8 +58,8 @@ def send_sms(
     Inside a transaction it is stored, and sent right after the commit. A failure is then seen in
     its status, in the log and by the signals. A backend without a network acts at once.
 
-    No worker sends it later: it ends as *sent*, *failed* or *unknown*, also where its process is
-    killed.
+    No worker sends it later, unless ``may_wait`` is set: it ends as *sent*, *failed* or *unknown*,
+    also where its process is killed.
 
     Two messages to one number may be in flight at once, so that they may arrive in either order.
     Where the order matters, send the second when the first is *delivered* (``sms_status_changed``).
@@ -177,8 +177,9 @@ def _hand_to_workers(message: SmsMessage) -> None:
 class Stored(int):
     """The number of messages that were stored.
 
-    ``errors``: ``(row number from 0, ValidationError)`` of those that were not, the first thousand.
-    ``bad``: how many were not.
+    :ivar errors: ``(row number from 0, ValidationError)`` of those that were not, the first
+        thousand
+    :ivar bad: how many were not
     """
 
     errors: list[tuple[int, ValidationError]]
@@ -362,7 +363,7 @@ def _queued(row: Any, using: str | None) -> SmsMessage:
 def _check(message: SmsMessage) -> None:
     message.prepare()
     if message.expires_at and message.expires_at <= timezone.now():
-        words = _("This time has passed: nothing would be sent.")
+        words = _("This time is in the past.")
         raise ValidationError({"expires_at": words})
 
 
@@ -378,8 +379,8 @@ def _store(
 ) -> tuple[SmsMessage, bool]:
     """Insert the message, or find the one with its key; return it, and whether it is new.
 
-    ``before``: called right before a new one is inserted; it may raise. Raises
-    ``ValidationError`` where the one with the key has another number or text.
+    :param before: called right before a new one is inserted; it may raise
+    :raises ValidationError: where the one with the key has another number or text
     """
     key = message.idempotency_key
     if key is None:

@@ -3,7 +3,7 @@
 ::
 
     draft ─► queued ─► claimed ─► sending ─► sent ─► delivered | rejected | expired | deleted
-                ▲         │          │         └───► unconfirmed   (no final word in the window)
+                ▲         │          │         └───► unconfirmed   (no final status in the window)
                 └─────────┤          ├───► failed    (definitely not accepted; see the error)
                not accepted,         └───► unknown   (may be accepted: a person decides)
                tried again with back-off, bounded
@@ -70,7 +70,7 @@ PAUSE_SECONDS = {
 }
 LONGEST_PAUSE_SECONDS = 3600
 
-#: Unknown outcomes in a row after which a provider counts as hanging, and failures of its program
+#: Unknown outcomes in a row after which a provider counts as hanging, and failures of its backend
 #: in a row after which it counts as broken.
 FAILURES_BEFORE_PAUSE = 3
 
@@ -82,7 +82,10 @@ def may_move(old: Status, new: Status) -> bool:
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from an attempt. ``retry_in``: seconds until the message is due again."""
+    """What follows from an attempt.
+
+    :param retry_in: seconds until the message is due again
+    """
 
     status: Status
     retry_in: float = 0
@@ -91,9 +94,11 @@ class Decision:
 def decide(kind: str, *, attempts: int, most: int, last: bool = False) -> Decision:
     """Return what follows from an attempt that did not succeed.
 
-    ``kind``: of the error; ``attempts``: so far, this one included; ``most``: attempts in all for
-    a gateway that says "not now"; ``last``: the caller gets the error at once and may send again,
-    so that this message must not be sent later.
+    :param kind: of the error
+    :param attempts: so far, this one included
+    :param most: attempts in all for a gateway that says "not now"
+    :param last: the caller gets the error at once and may send again, so that this message must not
+        be sent later
     """
     if kind == "unknown":
         return Decision(S.UNKNOWN)
@@ -128,6 +133,6 @@ def milder(kind: str) -> list[str]:
 def ask_again_in(questions: int) -> float:
     """Return the seconds until the next status query: 10, 30, 90… up to six hours.
 
-    ``questions``: the queries so far.
+    :param questions: the queries so far
     """
     return float(min(10 * 3 ** min(questions, 8), 6 * 3600))

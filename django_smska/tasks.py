@@ -52,7 +52,7 @@ def _task(function: Callable[..., Any]) -> Any:
 
 
 def queue_of(alias: str) -> str:
-    """The engine's default queue, or the only one that it has."""
+    """Return the engine's default queue, or the only one that it has."""
     queues = framework.task_backends[alias].queues
     default: str = framework.DEFAULT_TASK_QUEUE_NAME
     if not queues or default in queues:

@@ -52,7 +52,7 @@ def latest_expiry() -> datetime:
 def problem(value: Any, latest: Callable[[], datetime] = latest) -> Any:
     """Return a text that says why this cannot be a time of a message, or None.
 
-    ``latest``: the time that it may not pass.
+    :param latest: the time that it may not pass
     """
     if not isinstance(value, datetime):
         return _("This must be a datetime.")

@@ -27,8 +27,8 @@ CAUSES = {
         "the network and the firewall between this server and the gateway."
     ),
     "connect-network": gettext_noop(
-        "The gateway could not be reached: there is no way to its network. Nothing was sent. Look "
-        "at this server's network."
+        "The gateway could not be reached: there is no route to its network. Nothing was sent. "
+        "Check this server's network."
     ),
     "connect-certificate": gettext_noop(
         "The gateway could not be reached: its certificate is not valid for this address, or not "
@@ -45,8 +45,8 @@ CAUSES = {
         "sent. Correct its path in the settings (ca_bundle)."
     ),
     "connect-proxy": gettext_noop(
-        "The gateway could not be reached: the proxy is not there. Nothing was sent. Correct its "
-        "address in the settings (proxy)."
+        "The gateway could not be reached: the proxy does not answer. Nothing was sent. Correct "
+        "its address in the settings (proxy)."
     ),
     "connect-tunnel": gettext_noop(
         "The gateway could not be reached: the proxy does not connect to it. Nothing was sent. "
@@ -57,8 +57,8 @@ CAUSES = {
         "was sent."
     ),
     "spoke-first": gettext_noop(
-        "What is at this address is no SMS gateway: it speaks before it is asked. Nothing was "
-        "sent. Correct the address in the settings (url)."
+        "The server at this address is not an SMS gateway: it sent data before the request. "
+        "Nothing was sent. Correct the address in the settings (url)."
     ),
     "deadline": gettext_noop(
         "The gateway could not be reached within the deadline. Nothing was sent."
@@ -102,7 +102,8 @@ def _cause(error: BaseException) -> str:
 
 
 def _is_missing_bundle(error: BaseException) -> bool:
-    """Requests raises a bare ``OSError`` for it, and ssl one without the file's name."""
+    """Return whether the file of certificates is missing. Requests raises a bare ``OSError`` for
+    it, and ssl one without the file's name."""
     return type(error) in (OSError, FileNotFoundError) and error.errno in (None, errno.ENOENT)  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""A worker's pass: recover, send what is due, ask for the reports that are due."""
+"""A worker's pass: recover, send what is due, query the reports that are due."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ from .providers import providers
 
 logger = logging.getLogger(__name__)
 
-REPORTS_PER_PASS = 200
-MAX_RATE_WAIT_SECONDS = 60.0  # that a pass with an end waits for times under a ``rate``
-# What is due so soon is waited for. The process that stored it "for now" may have read the
-# database's clock a moment ahead of this one, and no second notification follows.
+REPORTS_PER_PASS = 200  # the most reports that one pass queries
+MAX_RATE_WAIT_SECONDS = 60.0  # the longest wait for slots of a ``rate``, in a pass with an end
+#: The time before its start at which a message counts as nearly due, and is waited for. The process
+#: that stored it "for now" may have read the database's clock a moment ahead of this one, and no
+#: second notification follows.
 NEARLY_DUE_SECONDS = 2.0
 
 
 class Worker:
     """Sends queued messages.
 
-    ``using``: only this provider's. ``concurrency``: requests in flight at once. ``progress``:
-    called with a ``Counter`` of statuses each time outcomes were recorded.
+    :param using: only this provider's
+    :param concurrency: requests in flight at once
+    :param progress: called with a ``Counter`` of statuses each time outcomes were recorded
     """
 
     def __init__(

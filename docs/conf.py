@@ -24,7 +24,6 @@ release = version = __import__("django_smska").__version__
 
 extensions = ["sphinx.ext.autodoc", "smska_reference"]
 exclude_patterns = ["_build"]
-default_role = "code"  # single backticks, as in the docstrings of the test kit
 highlight_language = "text"
 
 autodoc_member_order = "bysource"

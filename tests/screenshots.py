@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from functools import partial
 from itertools import product
 from pathlib import Path
 from unittest import mock
@@ -78,7 +77,6 @@ def site(folder: str):
 
     django.setup()
     from django.core.management import call_command
-    from django.utils.timesince import timesince
 
     from django_smska.admin import SmsMessageAdmin
     from tests.theme_site import listen
@@ -86,7 +84,6 @@ def site(folder: str):
     with (
         mock.patch("django.utils.timezone.now", lambda: NOW),
         mock.patch("django_smska.clock.now", lambda: NOW),
-        mock.patch("django_smska.admin.wording.timesince", partial(timesince, now=NOW)),
         mock.patch.object(SmsMessageAdmin, "list_per_page", ROWS),
         open(os.devnull, "w") as nowhere,
     ):

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.formats import date_format
 
 import django_smska.admin.actions
 import django_smska.admin.messages
@@ -20,6 +21,7 @@ from django_smska.signals import sms_sent
 from django_smska.sms import outbox
 from django_smska.states import Status
 from django_smska.testing.gateway import Fault
+from django_smska.times import local
 
 pytestmark = pytest.mark.django_db
 
@@ -312,7 +314,7 @@ def test_what_was_sent_again_is_reported_to_be_so(boss):
 
 def test_the_page_of_an_unknown_message_says_what_is_to_be_decided(boss):
     page = boss.get(f"{LIST}{make('unknown').pk}/change/").content.decode()
-    assert "It is not known whether the gateway accepted" in page
+    assert "It may or may not have accepted this message" in page
 
 
 def test_what_the_gateway_said_is_shown_escaped_and_is_no_link(boss):
@@ -343,10 +345,23 @@ def test_the_page_says_how_many_messages_and_segments_and_who_is_passed_over(bos
     done = [make("sent"), make("sent"), make("delivered")]
     response = choose(boss, "send", *drafts, *done)
     page = response.content.decode()
-    assert "2 messages, 3 segments" in page and "while you wait" in page
+    assert "2 messages, 3 segments" in page and "Sending starts at once" in page
     assert "<li>sent: 2</li>" in page and "<li>delivered: 1</li>" in page
     assert response.context["plan"].pks == ",".join(str(draft.pk) for draft in drafts)
     assert SmsMessage.objects.filter(status="draft").count() == 2 and not outbox
+
+
+@pytest.mark.parametrize(
+    "name, number, question",
+    [
+        ("send", 1, "Send this message?"),
+        ("send", 2, "Send these messages?"),
+        ("cancel", 1, "Cancel sending this message? This cannot be undone."),
+        ("cancel", 2, "Cancel sending these messages? This cannot be undone."),
+    ],
+)
+def test_the_page_asks_about_one_message_or_several(boss, name, number, question):
+    assert question in choose(boss, name, *(make() for _ in range(number))).content.decode()
 
 
 def test_the_page_shows_balance_and_pause_of_each_provider(boss, settings):
@@ -355,16 +370,16 @@ def test_the_page_shows_balance_and_pause_of_each_provider(boss, settings):
     ProviderState.objects.create(alias="default", balance=1000, balance_at=now)
     ProviderState.objects.create(alias="bulk", reason="funds", paused_at=now)
     page = choose(boss, "send", make(), make(using="bulk")).content.decode()
-    assert "1000, 0\xa0minutes ago" in page
+    assert f"1000, as of {date_format(local(now), 'SHORT_DATETIME_FORMAT')}" in page
     assert "Paused since" in page and "The account has too few credits." in page
     one = choose(boss, "send", make(using="bulk")).content.decode()
-    assert "while you wait" not in one and "what cannot be sent now stays as it is" in one
+    assert "Sending starts" not in one and "what cannot be sent now stays as it is" in one
 
 
 def test_the_page_of_more_than_a_handful_says_that_they_are_queued(boss, settings):
     settings.SMSKA_SEND_AT_ONCE = 2
     page = choose(boss, "send", make(), make(), make()).content.decode()
-    assert "These are more than 2 messages, so they are queued" in page
+    assert "More than 2 messages: the worker will send them" in page
 
 
 def test_the_page_shows_of_messages_whose_time_has_not_come(boss):
@@ -419,20 +434,20 @@ def test_more_than_fit_into_one_request_are_refused_with_words(boss, monkeypatch
     monkeypatch.setattr(django_smska.admin.actions, "MAX_KEYS", 2)
     response = choose(boss, "send", make(), make(), make())
     assert response.status_code == 302
-    assert shown(boss.get(LIST)) == ["Choose at most 2 messages, for example by a filter."]
+    assert shown(boss.get(LIST)) == ["Select at most 2 messages; a filter can help."]
 
 
 def test_what_a_person_waits_for_one_by_one_is_bounded_by_less(boss, monkeypatch):
     monkeypatch.setattr(django_smska.admin.actions, "MAX_ONE_BY_ONE", 1)
     choose(boss, "resend", make(Status.UNKNOWN), make(Status.UNKNOWN))
-    assert shown(boss.get(LIST)) == ["Choose at most 1 messages, for example by a filter."]
+    assert shown(boss.get(LIST)) == ["Select at most 1 messages; a filter can help."]
 
 
 def test_several_unknown_ones_are_decided_at_once(boss):
     messages = [make(Status.UNKNOWN) for _ in range(3)]
     page = choose(boss, "resend", *messages)
     assert page.context["plan"].number == 3
-    assert post(boss, "resend", *messages)[0].startswith("Queued once more")
+    assert post(boss, "resend", *messages)[0].startswith("Queued again")
     assert SmsMessage.objects.filter(resend_of__in=messages).count() == 3
 
 
@@ -496,7 +511,7 @@ def test_a_paused_provider_is_not_asked_and_the_page_says_until_when(boss, provi
     assert set(SmsMessage.objects.values_list("status", flat=True)) == {Status.DRAFT}
     sending.enqueue(rows())
     (text,) = post(boss, "send", message, other)
-    assert text.startswith("Not sent yet, it stays in the queue: 2 messages")
+    assert text.startswith("Not sent yet; it stays in the queue: 2 messages")
     assert "The next attempt is possible at 14:30:15." in text
 
 
@@ -571,9 +586,9 @@ def test_a_provider_that_is_not_configured_any_more_is_reported_and_no_error_pag
 def test_refresh_shows_what_the_gateway_said(boss, provider):
     message = make()
     message.send()
-    assert post(boss, "refresh", message)[0].startswith("No final word yet: 1 message")
+    assert post(boss, "refresh", message)[0].startswith("No final status yet: 1 message")
     assert post(boss, "refresh", message)[0].startswith("Delivered: 1 message")
-    assert history(message) == ["Asked for the status: sent.", "Asked for the status: delivered."]
+    assert history(message) == ["Status queried: sent.", "Status queried: delivered."]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -584,7 +599,7 @@ def test_refresh_without_an_answer_is_reported_and_changes_nothing(boss, provide
     provider.script_all(Fault("close_without_answer"), on="query")
     texts = post(boss, "refresh", message, other)
     assert texts[0].startswith("Not done: 1 message")
-    assert texts[1].startswith("Left to the worker: 1 message")
+    assert texts[1].startswith("Queued for the worker: 1 message")
     message.refresh_from_db()
     assert message.status == Status.SENT and provider.queries == 1
 
@@ -594,7 +609,7 @@ def test_refresh_of_many_is_left_to_the_worker(boss, settings):
     later = timezone.now() + timedelta(hours=1)
     messages = [make("sent"), make("sent")]
     SmsMessage.objects.update(next_status_at=later, gateway_id="g")
-    assert post(boss, "refresh", *messages)[0].startswith("Left to the worker: 2 messages")
+    assert post(boss, "refresh", *messages)[0].startswith("Queued for the worker: 2 messages")
     assert not SmsMessage.objects.filter(next_status_at=later).exists()
 
 
@@ -608,11 +623,11 @@ def test_it_was_sent_is_a_persons_word(boss):
 
 def test_send_again_makes_a_new_message_once(boss):
     message = make("unknown")
-    assert post(boss, "resend", message)[0].startswith("Queued once more: 1 message")
+    assert post(boss, "resend", message)[0].startswith("Queued again: 1 message")
     again = SmsMessage.objects.get(resend_of=message)
     assert (again.status, again.created_by) == (Status.QUEUED, boss.user)
     assert history(message) == [f"Sent again as message {again.pk}."]
-    assert history(again) == [f"Made to send message {message.pk} again."]
+    assert history(again) == [f"Created to send message {message.pk} again."]
     assert post(boss, "resend", message)[0].startswith("Skipped")
     assert SmsMessage.objects.count() == 2
 
@@ -703,4 +718,4 @@ def test_with_atomic_requests_a_refresh_is_asked_outside_of_a_transaction(
 ):
     message = make()
     message.send()
-    assert post(boss, "refresh", message)[0].startswith("No final word yet")
+    assert post(boss, "refresh", message)[0].startswith("No final status yet")

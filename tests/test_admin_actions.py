@@ -49,7 +49,7 @@ def test_the_post_does_what_the_page_says(boss, drafts, queued):
         return
     page, plan = response.content.decode(), response.context["plan"]
     assert plan.mode is not Mode.REFUSED
-    assert ("while you wait" in page) == (plan.mode is Mode.NOW)
+    assert ("Sending starts at once" in page) == (plan.mode is Mode.NOW)
     texts = boss.post(f"{LIST}send/", {"pks": plan.pks}, follow=True).context["messages"]
     [text] = map(str, texts)
     first = "Sent: " if plan.mode is Mode.NOW else "Queued for sending: "
@@ -63,8 +63,6 @@ def test_the_post_does_what_the_page_says(boss, drafts, queued):
 def test_a_post_with_too_many_does_nothing(boss, name, status, most):
     """No page sends one, but a POST that is written by hand is bounded, too."""
     messages = [make(status) for _ in range(6)]
-    assert post(boss, name, *messages) == [
-        f"Choose at most {most} messages, for example by a filter."
-    ]
+    assert post(boss, name, *messages) == [f"Select at most {most} messages; a filter can help."]
     assert set(SmsMessage.objects.values_list("status", flat=True)) == {status}
     assert SmsMessage.objects.count() == 6 and not outbox

@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
+from django.utils.formats import date_format
 
 from django_smska import circuit_breaker, states
 from django_smska.admin import alerts, timeline, wording
@@ -13,6 +14,7 @@ from django_smska.exceptions import AuthenticationFailed
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import queue_sms
 from django_smska.states import Status
+from django_smska.times import local
 
 pytestmark = pytest.mark.django_db
 NUMBER = "+79041764995"
@@ -76,10 +78,11 @@ class TestNeedsAPerson:
 
 
 class TestProviders:
-    def test_its_balance_and_how_old_that_is(self):
+    def test_its_balance_and_the_time_of_it(self):
         at = timezone.now() - timedelta(minutes=5)
         ProviderState.objects.create(alias="default", balance=Decimal("7464"), balance_at=at)
-        assert words() == ["Balance of “default”: 7464, 5\xa0minutes ago"]
+        when = date_format(local(at), "SHORT_DATETIME_FORMAT")
+        assert words() == [f"Balance of “default”: 7464, as of {when}"]
         assert not alerts.alerts()[0].warns
 
     @pytest.mark.parametrize(("low", "warns"), [(100, True), (99, False), (0, False)])
@@ -119,7 +122,7 @@ class TestProviders:
         assert words() == []
         SmsMessage.objects.update(send_after=timezone.now() - timedelta(minutes=3))
         [line] = alerts.alerts()
-        assert "no worker sends them" in line.words and line.query == "status__exact=queued"
+        assert "no worker is sending them" in line.words and line.query == "status__exact=queued"
         circuit_breaker.heartbeat(["default"])
         assert words() == []
 
@@ -148,8 +151,8 @@ class TestTimeline:
             created_by=User.objects.create_user("anna"),
         )
         assert [(step.what, step.after) for step in timeline.steps(message)] == [
-            ("Written by anna", ""),
-            ("Handed to the gateway", ""),
+            ("Created by anna", ""),
+            ("Request to the gateway began", ""),
             ("Accepted by the gateway", "after 1 s"),
             ("Delivered", "after 2 min 5 s"),
         ]
@@ -161,7 +164,7 @@ class TestTimeline:
         whats = [(step.what, step.after) for step in timeline.steps(message)]
         assert whats[1:] == [
             ("To be sent from this time on", ""),
-            ("Handed to the gateway", "3 attempts"),
+            ("Request to the gateway began", "3 attempts"),
         ]
 
     def test_one_that_is_on_its_way_shows_what_was_asked(self):
@@ -169,13 +172,13 @@ class TestTimeline:
         asked = {"sent_at": now, "next_status_at": now, "status_questions": 2, "gateway_id": "g"}
         [message] = make("sent", finished_at=None, **asked)
         page = timeline.timeline(message)
-        assert "Asked 2 times whether it arrived" in page and "next: " in page
+        assert "Status checked 2 times" in page and "next: " in page
 
     def test_one_without_an_id_promises_no_answer(self):
         now = timezone.now()
         [message] = make("sent", finished_at=None, sent_at=now, next_status_at=now)
-        assert "Asked" not in timeline.timeline(message)
-        assert "gave no id" in wording.advice(message)
+        assert "checked" not in timeline.timeline(message)
+        assert "gave no ID" in wording.advice(message)
 
     def test_names_are_escaped(self):
         [message] = make("draft", created_by=User.objects.create_user("<b>x"))

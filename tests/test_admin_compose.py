@@ -112,13 +112,13 @@ def test_one_provider_is_no_choice(boss, settings):
         ({"numbers": " \n"}, "numbers", "Enter at least one number."),
         ({"numbers": "Ivan\n12"}, "numbers", "Line 1, “Ivan”: A number has only digits"),
         ({"body": " "}, "body", "required"),
-        ({"body": "x" * 50_000}, "body", "the most is 10"),
+        ({"body": "x" * 50_000}, "body", "the maximum is 10"),
         ({"sender": "two\nlines"}, "sender", "one line"),
         ({"using": "unknown"}, "using", "not one of the available choices"),
         (at("2020-01-01"), "send_at", "This time has passed."),
         (at("tomorrow"), "send_at", "valid date"),
         ({"nonce": ""}, "nonce", "required"),
-        ({"numbers": "1\n" * 10_001}, "numbers", "more than 10000 numbers"),
+        ({"numbers": "1\n" * 10_001}, "numbers", "More than 10000 numbers"),
     ],
 )
 def test_what_is_wrong_is_said_at_its_field_and_nothing_is_stored(boss, changes, field, words):
@@ -147,7 +147,7 @@ def test_a_file_is_as_good_as_typing(boss):
     data = f"Имя;Телефон\nИван;{ONE}\nЁж;{ONE}\nЯк;none\nЛев;{TWO}".encode("windows-1251")
     response = upload(boss, data)
     page = response.content.decode()
-    assert "those of the column “Телефон”" in page
+    assert "come from the column “Телефон”" in page
     assert response.context["numbers"] == f"{ONE}, {TWO}"
     assert [one.line for one in response.context["left_out"]] == [3, 4]
     carried = carried_by(response)
@@ -166,7 +166,7 @@ def test_the_numbers_of_a_file_outlive_an_error_elsewhere(boss):
 def test_numbers_are_not_read_from_two_places(boss):
     file = SimpleUploadedFile("people.csv", TWO.encode())
     response = boss.post(PAGE, filled(file=file))
-    assert "either in the field above or in a file" in errors(response)["file"][0]
+    assert "above or upload a file, not both" in errors(response)["file"][0]
 
 
 def test_a_file_that_cannot_be_read_is_reported_at_its_field(boss):
@@ -196,7 +196,7 @@ def test_the_column_of_a_pasted_table_can_be_chosen_too(boss):
     assert '<select name="column_letter"' in page and "9000000001" in page
     response = boss.post(PAGE, filled(numbers=table, column_letter="C"))
     assert response.context["numbers"] == TWO
-    assert "those of the column “Телефон мамы”" in response.content.decode()
+    assert "come from the column “Телефон мамы”" in response.content.decode()
     boss.post(PAGE, carried_by(response) | {"_send": "1"})
     assert stored() == [TWO]
 
@@ -232,7 +232,7 @@ def test_the_second_page_shows_all_and_does_nothing(boss):
     assert f"{ONE}, {TWO}</p>" in page and "я" * 71 in page
     assert "1 entry is not a phone number." in page and "1 repeats an earlier number" in page
     assert "Ivan &lt;b&gt;" in page and "The same number as in line 1." in page
-    assert "while you wait" in page and 'value="Send now"' in page
+    assert "Sending starts at once" in page and 'value="Send now"' in page
     assert not SmsMessage.objects.exists() and not outbox
 
 
@@ -244,8 +244,8 @@ def test_it_shows_the_balance_and_warns(boss, settings):
     def page(**changes):
         return boss.post(PAGE, filled(numbers=numbers, **changes)).content.decode()
 
-    assert "3, 0\xa0minutes ago" in page() and "may not suffice" not in page()
-    assert "may not suffice" in page(body="я" * 71)
+    assert "3, as of " in page() and "may not be enough" not in page()
+    assert "may not be enough" in page(body="я" * 71)
     assert "1 number is not a Russian mobile number" in page()
     assert "No worker has been seen" in page() and "is paused" not in page()
     ProviderState.objects.update(worker_seen_at=now(), paused_at=now(), reason="funds")
@@ -253,9 +253,9 @@ def test_it_shows_the_balance_and_warns(boss, settings):
     assert "“default” is paused. The account has too few credits. Top it up." in page()
     one = boss.post(PAGE, filled()).content.decode()
     assert "The provider is paused: what cannot be sent now stays a draft." in one
-    assert "while you wait" not in one
+    assert "Sending starts" not in one
     state.delete()
-    assert "not known" in page() and "may not suffice" not in page(body="я" * 71)
+    assert "not known" in page() and "may not be enough" not in page(body="я" * 71)
 
 
 def test_it_warns_of_a_text_that_went_to_the_same_number_a_moment_ago(boss):

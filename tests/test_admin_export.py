@@ -348,7 +348,7 @@ def test_keys_that_are_none_export_nothing(boss, pks):
 def test_a_filter_that_makes_no_sense_is_reported_and_nothing_leaves(boss, method):
     response = getattr(boss, method)(filtered("created_at__gte=nonsense"), follow=True)
     assert [str(message) for message in response.context["messages"]] == [
-        "This filter is not understood: choose another."
+        "This filter is not known. Choose another."
     ]
     assert not LogEntry.objects.exists()
 
@@ -508,7 +508,7 @@ def test_it_is_noted_before_the_first_byte_and_a_broken_download_with_what_left(
     monkeypatch.setattr(export, "BATCH_ROWS", 2)
     make(5)
     response = boss.post(PAGE, {kind: "1"})
-    assert noted() == "Began to export: all messages."
+    assert noted() == "Export started: all messages."
     file = iter(response.streaming_content)
     next(file), next(file)
     response.close()  # and with it the database connection

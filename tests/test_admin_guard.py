@@ -215,7 +215,7 @@ def test_nothing_but_the_lists_own_filters_is_understood_by_anybody(boss, query)
     response = boss.get(f"{LIST}?{query}", follow=True)
     assert response.redirect_chain == [(f"{LIST}?e=1", 302)]
     assert [str(one) for one in response.context["messages"]] == [
-        "This filter is not understood: choose another."
+        "This filter is not known. Choose another."
     ]
     assert boss.get(f"{LIST}?e=1&{query}")["Location"] == f"{LIST}?e=1"
 

@@ -83,13 +83,13 @@ def test_doubled_and_bad_numbers_are_reported_with_their_lines_and_why():
         ("карта 89041764995", "not clear which digits"),
         ("ИНН 79041764995", "not clear which digits"),
         ("факс 84951234567", "not clear which digits"),
-        ("8 495 123-45-67 доб. 12", "reaches no extension"),
-        ("Тел. 8 904 176-49-95 внутр. 12", "reaches no extension"),
+        ("8 495 123-45-67 доб. 12", "cannot be sent to an extension"),
+        ("Тел. 8 904 176-49-95 внутр. 12", "cannot be sent to an extension"),
         ("8 904 176-49-95 12", "A Russian number|not clear"),
         ("12 89041764995 x", "not clear which digits"),
         ("Иванов 89041764995 id1234567", "not clear which digits"),
         ("мама 89041764995 папа 89041764996", "more than one number here. Separate them"),
-        ("tel:+79041764995;ext=17", "reaches no extension"),
+        ("tel:+79041764995;ext=17", "cannot be sent to an extension"),
         ("8 029 123-45-67", r"starts with \+70"),
         ("Анна +4915112345678…", "only digits"),
         ("Анна +49 151 123 456…", "not clear|only digits"),
@@ -111,7 +111,7 @@ def test_a_number_that_a_spreadsheet_has_shortened_is_reported_to_be_one(text):
 def test_there_is_a_limit(monkeypatch):
     monkeypatch.setattr(recipients, "MAX_NUMBERS", 3)
     assert len(read("89041764995\n1\n2").bad) == 2
-    with pytest.raises(ValidationError, match="more than 3 numbers"):
+    with pytest.raises(ValidationError, match="More than 3 numbers"):
         read("89041764995\n1\n2\n3")
 
 
@@ -192,11 +192,11 @@ def test_numbers_of_something_else_are_never_phone_numbers(head, numbers):
     assert kind(head) == Kind.SOMETHING_ELSE
     text = f"{head};Контакты\n{numbers};{ONE}\n{numbers};\n{numbers};{TWO}"
     assert chosen(text) == ("Контакты", f"\n{ONE}\n\n{TWO}")
-    with pytest.raises(ValidationError, match="No column of this table is one of phone numbers"):
+    with pytest.raises(ValidationError, match="No column with phone numbers was found"):
         column(f"{head};Имя\n{numbers};Иван".encode())
-    with pytest.raises(ValidationError, match="No column of this table is one of phone numbers"):
+    with pytest.raises(ValidationError, match="No column with phone numbers was found"):
         column(f"{head}\n{numbers}\n{numbers}".encode())
-    with pytest.raises(ValidationError, match="No column of this table is one of phone numbers"):
+    with pytest.raises(ValidationError, match="No column with phone numbers was found"):
         read(f"{head}\r\n{numbers}\r\n{numbers}\r\n")
 
 

@@ -150,7 +150,7 @@ class TestSmska(Contract):
         assert backend.get_status(message).raw == "3|ACCEPTD"
 
     def test_a_message_without_an_id_cannot_be_asked_about(self, backend):
-        with pytest.raises(QueryFailed, match="no id"):
+        with pytest.raises(QueryFailed, match="no ID"):
             backend.get_status(sms())
 
     @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from django_smska import circuit_breaker
+from django_smska import circuit_breaker, delivery
 from django_smska.exceptions import (
     GatewayUnreachable,
     InvalidProvider,
@@ -139,6 +139,19 @@ def test_a_crash_is_logged_with_its_place_and_without_values(use, caplog):
         r"provider bad: send_message failed \(ZeroDivisionError, \S+/tests/backends\.py:\d+\)", line
     )
     assert SECRET not in caplog.text
+
+
+def test_one_that_cannot_be_opened_for_a_report_is_asked_later(use):
+    use()
+    queue("bad", 2)
+    Worker().run_once()
+    use(raises={"open": CRASH})
+    due()
+    before = timezone.now()
+    assert delivery.ask_due(limit=10) == 2
+    assert set(statuses("bad")) == {"sent"} and Hostile.calls["get_status"] == 0
+    assert circuit_breaker.state_of("bad").failures == 1
+    assert not SmsMessage.objects.filter(next_status_at__lte=before).exists()
 
 
 def test_and_sends_again_when_it_is_mended(use):
@@ -406,7 +419,10 @@ NO_BALANCES = [
 def test_a_balance_of_no_sense_is_a_sentence(use, balance):
     use(returns={"get_balance": balance})
     out, error = run("sms_balance", "--min", "5")
-    assert out == "bad: The provider's program gave no usable answer; the log says more.\n"
+    assert (
+        out
+        == "bad: The provider's backend on this site gave no usable answer; the log says more.\n"
+    )
     assert error == "No balance from: bad."
     assert list(json.loads(run("sms_balance", "--json")[0])["bad"]) == ["error"]
 

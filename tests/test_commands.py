@@ -137,7 +137,7 @@ class TestBalance:
     def test_a_good_answer_opens_a_paused_provider(self, gateway):
         for _ in range(3):
             circuit_breaker.note_error("default", AuthenticationFailed())
-        assert run("sms_balance")[0] == "default: 1000 credits; was paused, sends again\n"
+        assert run("sms_balance")[0] == "default: 1000 credits; was paused and sends again\n"
         assert not circuit_breaker.state_of("default").is_paused
 
     def test_an_account_that_is_still_empty_stays_paused(self, gateway):
@@ -154,7 +154,7 @@ class TestBalance:
         name = "Minimal" if backend == "tests.backends" else "SmsBackend"
         settings.SMS_PROVIDERS = {"default": {"BACKEND": f"{backend}.{name}"}}
         circuit_breaker.note_error("default", AuthenticationFailed())
-        words = "default: has no balance to ask for; was paused, sends again\n"
+        words = "default: has no balance; was paused and sends again\n"
         assert run("sms_balance") == (words, None)
         state = circuit_breaker.state_of("default")
         assert (state.is_paused, state.reason, state.failures) == (False, "", 0)

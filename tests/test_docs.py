@@ -26,7 +26,8 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
-from django.core.management import get_commands, load_command_class
+from django.core.management import call_command, get_commands, load_command_class
+from django.core.management.base import SystemCheckError
 from django.db import connection
 from django.http import HttpResponse
 from django.test import override_settings
@@ -92,7 +93,7 @@ def checked(names):
     found = {name: value for name, value in names.items() if name.isupper()}
     with override_settings(SMS_PROVIDERS=found["SMS_PROVIDERS"], SMSKA_LOCMEM_IN_TESTS=False):
         assert all(providers[alias] for alias in providers)
-        return [message.id for message in run_checks(tags=["sms"])]
+        return [message.id for message in run_checks(tags=["sms"], databases=[])]
 
 
 def test_the_settings(logins):
@@ -142,6 +143,17 @@ def test_languages(settings):
     places = [settings.MIDDLEWARE.index(name) for name in names["MIDDLEWARE"][::2]]
     assert places == sorted(places)
     assert dict(names["LANGUAGES"]).keys() == {"en", names["LANGUAGE_CODE"]}
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="a database that is NORMAL in the tests")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("only_ours", [[], ["--tag", "sms"]])
+@pytest.mark.parametrize("page", ["howto/deployment", "reference/checks"])
+def test_the_command_that_runs_all_checks(page, only_ours):
+    """It finds what needs both options: synchronous=NORMAL."""
+    [command] = re.findall(r"^    python manage\.py (check .*)$", DOCUMENTS[page], re.M)
+    with pytest.raises(SystemCheckError, match=r"smska\.W017.*synchronous=NORMAL"):
+        call_command(*command.split(), *only_ours, "--fail-level", "WARNING")
 
 
 # --- sending --------------------------------------------------------------------------------------

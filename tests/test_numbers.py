@@ -103,8 +103,8 @@ def test_a_russian_number_of_a_wrong_length_is_reported_so(short):
         ("8904176④995", "digits 0 to 9"),
         ("7,90418E+10", "A spreadsheet has shortened this number"),
         ("7.90418e+10", "A spreadsheet has shortened this number"),
-        ("tel:+79041764995;ext=12", "reaches no extension"),
-        ("tel:9041764995;phone-context=+7", "reaches no extension"),
+        ("tel:+79041764995;ext=12", "cannot be sent to an extension"),
+        ("tel:9041764995;phone-context=+7", "cannot be sent to an extension"),
         ("89041764995, 89051764995", "more than one number"),
         ("8904 176-49-95 / 8905 176-49-95", "more than one number"),
         ("89041764995\n89051764995", "more than one number"),
@@ -160,7 +160,7 @@ def test_objects_of_phonenumbers_are_numbers():
     "wrong, words",
     [
         (Parsed(None, None), "Enter a phone number"),
-        (Parsed(7, 9041764995, extension="17"), "reaches no extension"),
+        (Parsed(7, 9041764995, extension="17"), "cannot be sent to an extension"),
         (Parsed(7, 291234567), "11 digits"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_history_that_cannot_be_written_undoes_nothing(boss, monkeypatch, capl
     monkeypatch.setattr(type(LogEntry.objects), "log_actions", log_actions)
     for action, status, first in (
         ("send", "draft", "Sent"),
-        ("resend", "failed", "Queued once more"),
+        ("resend", "failed", "Queued again"),
         ("cancel", "queued", "Cancelled"),
     ):
         keys = make(status)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from django_smska import conf
 from tests.documents import CHANGELOG, DOCUMENTS, GUIDE, ROOT, blocks
 
 README = DOCUMENTS["README"]
@@ -26,7 +27,14 @@ def test_the_code_of_the_guide_compiles():
         compile(block, "README.ru.rst", "exec")
 
 
-@pytest.mark.parametrize("name", ["README.rst", "README.ru.rst", "example_project/README.rst"])
+def test_the_guide_lists_each_setting_with_its_default():
+    listed = dict(re.findall(r"^ +``(SMSKA_\w+)`` +(\w+)", GUIDE, re.M))
+    assert listed == {name: str(one.default) for name, one in conf.Setting.known.items()}
+
+
+@pytest.mark.parametrize(
+    "name", ["README.rst", "README.ru.rst", "SECURITY.rst", "example_project/README.rst"]
+)
 def test_links_lead_to_files(name):
     path = ROOT / name
     text = path.read_text(encoding="utf-8")

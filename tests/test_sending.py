@@ -15,7 +15,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
-from django.db.utils import OperationalError
+from django.db.utils import DataError, OperationalError
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
@@ -790,6 +790,34 @@ class TestNow:
         with pytest.raises(SmsNotSent, match="It was not sent in time") as refused:
             send_sms(NUMBER, "text")
         assert stored(refused.value.sms).status == "failed" and provider.sends == 0
+        # What may wait is in the queue again, and no error.
+        assert send_sms(NUMBER, "text", may_wait=True).status == "queued" and provider.sends == 0
+
+    def test_a_claim_that_ends_with_the_transaction_is_not_sent(self, provider, caplog):
+        with transaction.atomic():
+            transaction.on_commit(lambda: SmsMessage.objects.update(status="failed", token=""))
+            message = send_sms(NUMBER, "text")
+        assert stored(message.pk).status == "failed" and provider.sends == 0
+        assert "was not sent after the commit: " in caplog.text
+
+    @pytest.mark.parametrize(("may_wait", "status"), [(False, "failed"), (True, "queued")])
+    def test_a_pause_that_begins_before_the_commit(self, provider, may_wait, status):
+        with transaction.atomic():
+            transaction.on_commit(lambda: circuit_breaker.note("default", AuthenticationFailed()))
+            message = send_sms(NUMBER, "text", may_wait=may_wait)
+        assert message.status == stored(message.pk).status == status
+        assert stored(message.pk).error_code == "paused" and provider.requests == []
+
+    def test_a_text_of_an_error_that_cannot_be_stored_changes_no_outcome(self, provider):
+        def refuse(execute, sql, *args):
+            if sql.startswith("UPDATE") and "error_text" in sql and "error_code" in sql:
+                raise DataError("invalid byte sequence")
+            return execute(sql, *args)
+
+        provider.script_all(Fault("bad_number"))
+        with connection.execute_wrapper(refuse), pytest.raises(InvalidRecipient) as refused:
+            send_sms(NUMBER, "text")
+        assert stored(refused.value.sms).status == "failed"
 
     @pytest.mark.parametrize("name", ["no_credit", "wrong_login", "sent_error"])
     def test_in_a_transaction_a_refusal_is_its_end(self, provider, others, name):

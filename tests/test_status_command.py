@@ -37,7 +37,7 @@ def test_where_all_is_well_it_says_so_and_exits_0(db):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"send_after": timedelta(minutes=-20)}, "wait too long; check that sms_worker runs"),
+        ({"send_after": timedelta(minutes=-20)}, "wait too long; check that sms_worker is running"),
         ({"status": "unknown"}, "messages need attention"),
         ({"status": "failed", "finished_at": timedelta(0)}, "messages need attention"),
         ({"status": "sending", "lease_until": timedelta(0)}, "are held past their lease"),
@@ -80,7 +80,7 @@ def test_machines_get_an_object(db):
     facts = json.loads(out)["default"]
     assert (facts["queued"], facts["due"], facts["paused"]) == (1, 1, None)
     assert facts["oldest_due_seconds"] >= 100
-    assert facts["problems"] == ["messages wait too long; check that sms_worker runs"]
+    assert facts["problems"] == ["messages wait too long; check that sms_worker is running"]
     assert error
 
 

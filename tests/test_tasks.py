@@ -261,7 +261,7 @@ class TestHandingOver:
         """On Django 5.2 it may not be there, and it would cost time at each start."""
         code = (
             "import sys, django; django.setup(); import django_smska.sms;"
-            "from django.core.checks import run_checks; run_checks(tags=['sms']);"
+            "from django.core.checks import run_checks; run_checks(tags=['sms'], databases=[]);"
             "print('django_smska.tasks' in sys.modules, 'django_tasks' in sys.modules)"
         )
         command = [sys.executable, "-c", code]
@@ -346,7 +346,7 @@ class TestWrongSettings:
         settings.SMSKA_LOCMEM_IN_TESTS = False
 
     def test_a_check_refuses_them(self, words):
-        [error] = run_checks(tags=["sms"])
+        [error] = run_checks(tags=["sms"], databases=[])
         assert (error.id, bool(error.hint)) == ("smska.E008", True)
         assert error.msg.startswith("SMSKA_TASKS cannot be used: ") and words in error.msg
 
@@ -362,7 +362,7 @@ def test_an_immediate_backend_will_do_where_no_network_is_used(dummy, settings):
     from django_smska.sms import outbox
 
     settings.TASKS = {"default": IMMEDIATE}
-    assert run_checks(tags=["sms"]) == []
+    assert run_checks(tags=["sms"], databases=[]) == []
     queue_sms(NUMBER, "text 0")
     assert [message.body for message in outbox] == ["text 0"]
     assert statuses() == {"sent": 1}
@@ -371,7 +371,7 @@ def test_an_immediate_backend_will_do_where_no_network_is_used(dummy, settings):
 def test_a_missing_framework_is_reported_by_a_check(dummy):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, FRAMEWORK, None)
-        [error] = run_checks(tags=["sms"])
+        [error] = run_checks(tags=["sms"], databases=[])
         queue_sms(NUMBER, "text 0")
     assert error.id == "smska.E008" and FRAMEWORK in error.msg
     assert "django-tasks package" in error.hint

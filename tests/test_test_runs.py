@@ -289,7 +289,7 @@ def test_a_test_run_leaves_a_pause_as_it_was(db, monkeypatch):
     monkeypatch.setattr(conf, "test_environment", lambda: None)
     assert conf.sends_nothing()
     assert send_sms(NUMBER, "text").status == "sent"
-    with pytest.raises(CommandError, match="no gateway is asked, and no pause is ended"):
+    with pytest.raises(CommandError, match="no gateway is queried, and no pause is ended"):
         call_command("sms_balance")
     state = circuit_breaker.state_of("default")
     assert state.is_paused and state.balance is None

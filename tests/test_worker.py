@@ -398,7 +398,7 @@ class TestPace:
     def test_a_worker_that_stood_still_makes_no_burst(self, db, clock):
         times = rate_limit.RateSlots("default", 10)
         times.take(10)
-        clock.sleep(0.45)  # four booked times pass
+        clock.sleep(0.45)  # four reserved slots pass
         assert times.take(10) <= 1
 
     @pytest.mark.parametrize(("rate", "window"), [("20/s", 1), ("5/m", 60), ("100/h", 3600)])
@@ -423,14 +423,14 @@ class TestPace:
         draft.send()
         assert len(waited) == 4 and len(provider.accepted) == 2
 
-    def test_what_is_booked_and_not_used_is_given_back(self, db, clock):
+    def test_what_is_reserved_and_not_used_is_given_back(self, db, clock):
         first, second = rate_limit.RateSlots("default", 10), rate_limit.RateSlots("default", 10)
         assert first.take(5) == 1
         first.give_back()
         clock.sleep(0.11)
         assert second.take(1) == 1
 
-    def test_what_others_booked_behind_it_is_left_to_them(self, db, clock):
+    def test_what_others_reserved_behind_it_is_left_to_them(self, db, clock):
         first, second = rate_limit.RateSlots("default", 10), rate_limit.RateSlots("default", 10)
         first.take(3)
         second.take(3)
@@ -447,7 +447,7 @@ class TestPace:
         rate_limit.wait("default", 50)
 
     def test_a_caller_who_waits_goes_before_the_queue(self, db, clock):
-        """The worker books half a second ahead, the caller ten."""
+        """The worker reserves half a second ahead, the caller ten."""
         rate = parse_rate("20/m")
         queue = rate_limit.RateSlots("default", rate)
         assert queue.take(4) == 1
@@ -455,10 +455,10 @@ class TestPace:
         rate_limit.wait("default", rate)
         assert clock.time - start == pytest.approx(3, rel=0.05)
         assert queue.take(4) == 0
-        assert queue.until_next() == pytest.approx(3 - rate_limit.BOOK_AHEAD_SECONDS, rel=0.05)
+        assert queue.until_next() == pytest.approx(3 - rate_limit.RESERVE_AHEAD_SECONDS, rel=0.05)
 
-    def test_of_two_who_book_at_once_one_goes_after_the_other(self, db, clock):
-        """Another books between the look and the UPDATE."""
+    def test_of_two_who_reserve_at_once_one_goes_after_the_other(self, db, clock):
+        """Another reserves between the look and the UPDATE."""
         others = []
 
         def race(execute, sql, *args):

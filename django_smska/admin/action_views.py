@@ -41,7 +41,7 @@ from .guard import GuardedAdmin
 
 logger = logging.getLogger(__name__)
 
-BATCH_MESSAGES = 1000  # per transaction
+BATCH_MESSAGES = 1000  # the messages of one transaction
 
 
 class ActionAdmin(GuardedAdmin):
@@ -136,7 +136,7 @@ class ActionAdmin(GuardedAdmin):
         )
 
     def _refuse(self, request: HttpRequest, action: Action) -> None:
-        text = gettext("Choose at most %s messages, for example by a filter.") % action.most
+        text = gettext("Select at most %s messages; a filter can help.") % action.most
         self.message_user(request, text, messages.ERROR)
 
     def carry_out(self, request: HttpRequest, action: Action, keys: list[int]) -> None:
@@ -187,7 +187,9 @@ class ActionAdmin(GuardedAdmin):
         try:
             moved = self._hand_over_all(request, action, keys)
         except Exception as error:  # one of them ended the query of all
-            logger.error("handing over %s messages: %s", len(keys), type(error).__name__)
+            logger.error(
+                "%s messages were not handed over together: %s", len(keys), type(error).__name__
+            )
             yield from self._one_by_one(request, hand_over_one(action), keys)
             return
         for key in keys:

@@ -39,14 +39,17 @@ from .wording import balance_words, error_words, paused_words
 
 logger = logging.getLogger(__name__)
 
-MAX_KEYS = 100_000  # messages per action, because their keys must fit into one POST
-MAX_ONE_BY_ONE = 500  # messages per action that a user waits for and that no worker can do
-MAX_ITEMS_SHOWN = 10  # of a list that a page only begins
+MAX_KEYS = 100_000  # the most messages per action: their keys must fit into one POST
+MAX_ONE_BY_ONE = 500  # the most messages per action that no worker can do: a user waits for it
+MAX_ITEMS_SHOWN = 10  # the most items of a list that a page shows in part
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for a message. ``history``: the text in its history, if it is another one."""
+    """The result for a message.
+
+    :param history: the text in its history, if it is another one
+    """
 
     what: Any
     why: Any = ""
@@ -59,11 +62,11 @@ class Outcome:
 
 SKIPPED = Outcome(
     _("Skipped"),
-    _("The message is already queued, being sent or finished."),
+    _("Already queued, being sent or finished."),
     messages.WARNING,
 )
 QUEUED = Outcome(
-    _("Queued for sending"), _("A worker sends what is queued when its time has come.")
+    _("Queued for sending"), _("The worker sends queued messages when their time comes.")
 )
 
 
@@ -79,15 +82,19 @@ class Mode(Enum):
 class Action:
     """Something that a user may do with messages of certain statuses.
 
-    ``do``: does it with one message, while the user waits. ``hand_over``: does it with many, or
-    hands them to the worker, from the statuses ``handed_from`` and with the outcome
-    ``handed_over``.
+    :param question: about one message
+    :param questions: about several
+    :param do: does it with one message, while the user waits
+    :param hand_over: does it with many, or hands them to the worker
+    :param handed_from: the statuses from which ``hand_over`` takes messages
+    :param handed_over: the outcome of ``hand_over``
     """
 
     name: str
     permission: str
     label: Any
     question: Any
+    questions: Any
     statuses: frozenset[Status]
     do: Callable[[SmsMessage, Any], Outcome]
     hand_over: Callable[[SmsMessageQuerySet], int] | None = None
@@ -103,7 +110,7 @@ class Action:
     def mode(self, number: int) -> Mode:
         """Return how the action is done with this number of messages.
 
-        The confirmation page and its POST both ask here.
+        The confirmation page and its POST both call this.
         """
         if number > self.most:
             return Mode.REFUSED
@@ -130,9 +137,9 @@ def _send(message: SmsMessage, user: Any) -> Outcome:
 def _refresh(message: SmsMessage, user: Any) -> Outcome:
     message.refresh_status()
     status = message.get_status_display()
-    history = gettext("Asked for the status: %s.") % status
+    history = gettext("Status queried: %s.") % status
     if message.status == Status.SENT:
-        return Outcome(_("No final word yet"), level=messages.INFO, history=history)
+        return Outcome(_("No final status yet"), level=messages.INFO, history=history)
     good = message.status == Status.DELIVERED
     level = messages.SUCCESS if good else messages.WARNING
     return Outcome(status.capitalize(), level=level, history=history)
@@ -149,9 +156,9 @@ def _confirm_sent(message: SmsMessage, user: Any) -> Outcome:
 
 def _resend(message: SmsMessage, user: Any) -> Outcome:
     again = sending.resend(message, created_by=user)
-    log(user, [again], gettext("Made to send message %s again.") % message.pk)
+    log(user, [again], gettext("Created to send message %s again.") % message.pk)
     return Outcome(
-        _("Queued once more"),
+        _("Queued again"),
         gettext("The new message is %s.") % again.pk,
         history=gettext("Sent again as message %s.") % again.pk,
     )
@@ -175,7 +182,8 @@ SEND = Action(
     name="send",
     permission="send",
     label=_("Send"),
-    question=_("Send these messages?"),
+    question=_("Send this message?"),
+    questions=_("Send these messages?"),
     statuses=frozenset({Status.DRAFT, Status.QUEUED}),
     do=_send,
     hand_over=sending.enqueue,
@@ -187,18 +195,20 @@ REFRESH = Action(
     name="refresh",
     permission="refresh",
     label=_("Refresh status"),
-    question=_("Refresh the status of these messages? The gateway is asked for it."),
+    question=_("Refresh the status of this message? This queries the gateway."),
+    questions=_("Refresh the status of these messages? This queries the gateway."),
     statuses=frozenset({Status.SENT}),
     do=_refresh,
     hand_over=delivery.ask_soon,
-    handed_over=Outcome(_("Left to the worker"), _("It asks for the status on its next pass.")),
+    handed_over=Outcome(_("Queued for the worker"), _("It will query the status shortly.")),
     handed_from=frozenset({Status.SENT}),
 )
 CONFIRM_SENT = Action(
     name="confirm_sent",
     permission="resend",
     label=_("It was sent"),
-    question=_(
+    question=_("Mark this message as sent? Only do this if you know that the gateway accepted it."),
+    questions=_(
         "Mark these messages as sent? Only do this if you know that the gateway accepted them."
     ),
     statuses=frozenset({Status.UNKNOWN}),
@@ -208,7 +218,8 @@ RESEND = Action(
     name="resend",
     permission="resend",
     label=_("Send again"),
-    question=_("Send the same texts again as new messages? You will be charged again."),
+    question=_("Send the same text again as a new message? You will be charged again."),
+    questions=_("Send the same texts again as new messages? You will be charged again."),
     statuses=frozenset(sending.RESENDABLE),
     do=_resend,
     costs=True,
@@ -217,7 +228,8 @@ CANCEL = Action(
     name="cancel",
     permission="change",
     label=_("Cancel sending"),
-    question=_("Cancel sending these messages? This cannot be undone."),
+    question=_("Cancel sending this message? This cannot be undone."),
+    questions=_("Cancel sending these messages? This cannot be undone."),
     statuses=frozenset({Status.DRAFT, Status.QUEUED}),
     do=_cancel,
     hand_over=sending.cancel,
@@ -232,8 +244,9 @@ def run_action(
 ) -> Outcome:
     """Do the action with one of many messages and return its outcome, also after any error.
 
-    ``may``: whether this user may do it. ``failing``: the providers that had an error of their
-    own. Their other messages are handed to the worker, if the action can be handed over.
+    :param may: whether this user may do it
+    :param failing: the providers that had an error of their own. Their other messages are handed
+        to the worker, if the action can be handed over.
     """
     try:
         if message.status not in action.statuses or not may():
@@ -266,8 +279,8 @@ def _apart(do: Callable[[], Outcome]) -> Outcome:
 def crashed(keys: Any, error: Exception) -> Outcome:
     """Return the outcome of a foreign error. Its text is left out, as it may hold the request."""
     name = type(error).__name__
-    logger.error("messages %s: %s", keys, name)
-    why = gettext("The program failed (%s). Look at the message before you try again.") % name
+    logger.error("an action on messages %s failed: %s", keys, name)
+    why = gettext("This site had an error (%s). Look at the message before you try again.") % name
     return Outcome(_("Not finished"), why, messages.ERROR)
 
 
@@ -281,14 +294,14 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
         return Outcome(_("Not done"), why % message.using, messages.ERROR)
     if not isinstance(error, SmsError):
         return crashed(message.pk, error)
-    stays_queued = isinstance(error.__cause__, SmsNotSent)  # see SmsMessage.send()
-    if stays_queued:
-        error = error.__cause__
+    stays_queued = False
+    if isinstance(error.__cause__, SmsNotSent):  # see SmsMessage.send()
+        error, stays_queued = error.__cause__, True
     ours = str(error.args[0]) if error.args else str(error.summary)
     address = error.text.partition(SAID)[0].removeprefix(ours) if error.args else ""
     why = error_words(withhold(ours, [message.body]) + address)  # a third party's, perhaps
     if stays_queued:
-        return Outcome(_("Not sent yet, it stays in the queue"), why, messages.WARNING)
+        return Outcome(_("Not sent yet; it stays in the queue"), why, messages.WARNING)
     if isinstance(error, SmsOutcomeUnknown):
         return Outcome(_("Unknown whether it was sent"), why, messages.ERROR)
     what = _("Not sent") if isinstance(error, SmsNotSent) else _("Not done")
@@ -325,12 +338,13 @@ class Plan:
         fit = [row for row in found if row.status in action.statuses]
         possible = action.statuses_in(action.mode(len(fit)))
         fit = [row for row in fit if row.status in possible]
-        # The POST gets these keys, and asks for the mode of their number again.
+        # The POST gets these keys, and finds the mode of their number again.
         self.mode = Mode.REFUSED if len(found) > action.most else action.mode(len(fit))
         self.most = conf.send_at_once()
         others = Counter(Status(row.status).label for row in set(found).difference(fit))
         self.skipped = sorted(others.items())
         self.number, self.segments = len(fit), sum(row.segments for row in fit)
+        self.question = action.question if self.number == 1 else action.questions
         self.first = [row.pk for row in fit[:MAX_ITEMS_SHOWN]]
         self.pks = ",".join(str(row.pk) for row in fit)
         self.later = sum(row.send_after > timezone.now() for row in fit)

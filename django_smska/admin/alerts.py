@@ -19,12 +19,15 @@ from ..states import Status
 from .wording import balance_words, paused_words
 
 MAX_COUNT = 99  # above it, the number is not counted exactly
-QUEUED_GRACE = timedelta(minutes=2)  # for which queued messages may wait without an alert
+QUEUED_GRACE = timedelta(minutes=2)  # the time that queued messages may wait without an alert
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One line above the list. ``query``: the filter that shows the messages it is about."""
+    """One line above the list.
+
+    :param query: the filter that shows the messages it is about
+    """
 
     words: str
     warns: bool = False
@@ -60,8 +63,8 @@ def _of_provider(state: ProviderState) -> list[Alert]:
         found.append(Alert(gettext("“%(name)s” is paused. %(why)s") % parts, warns=True))
     elif circuit_breaker.has_no_worker(state) and _waiting(state.alias):
         words = gettext(
-            "Messages wait for “%(name)s”, and no worker sends them. Ask your administrator to "
-            "start sms_worker."
+            "Messages are waiting for “%(name)s”, but no worker is sending them. Ask your "
+            "administrator to start sms_worker."
         )
         found.append(Alert(words % name, warns=True, query="status__exact=queued"))
     return found

@@ -17,7 +17,10 @@ WIDTH = 10  # units of a bar with its gap; the picture is 100 units high
 
 @dataclass(frozen=True)
 class Layer:
-    """Bars of one meaning. ``spans``: lower and upper end of each, as parts of the whole height."""
+    """Bars of one meaning.
+
+    :param spans: lower and upper end of each, as parts of the whole height
+    """
 
     mark: str
     words: Any
@@ -47,7 +50,10 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A picture with its texts and its numbers. ``ticks``: at even distances, from the top down."""
+    """A picture with its texts and its numbers.
+
+    :param ticks: at even distances, from the top down
+    """
 
     key: str
     title: Any

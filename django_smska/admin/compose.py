@@ -39,8 +39,8 @@ from .wording import balance_words, paused_words
 
 logger = logging.getLogger(__name__)
 
-MAX_LEFT_OUT_SHOWN = 200  # numbers that are left out, on the page that names them
-MAX_NUMBERS_LOOKED_UP = 500  # numbers, in one query, to see whether they have just got this text
+MAX_LEFT_OUT_SHOWN = 200  # the most skipped numbers that the page lists
+MAX_NUMBERS_LOOKED_UP = 500  # the most numbers in the query for those that just got this text
 ANY_NUMBER = "+79000000000"
 
 
@@ -51,8 +51,9 @@ def _new_nonce() -> str:
 class ComposeForm(SmsMessageForm):
     """One text and its recipients.
 
-    Once it is valid: ``recipients``, and ``instance``, which has the text's size. ``column``: the
-    column of a file that the numbers came from; then they are also in ``numbers``.
+    Once it is valid, it has ``recipients``, and ``instance``, which has the text's size.
+
+    :ivar column: the column of a file that the numbers came from; then they are also in ``numbers``
     """
 
     to = None  # type: ignore[assignment]
@@ -62,7 +63,7 @@ class ComposeForm(SmsMessageForm):
         strip=False,
         widget=AdminTextareaWidget(attrs={"rows": 6, "autocomplete": "off", "spellcheck": "false"}),
         help_text=_(
-            "One in a line, or with commas between them: 8 904 176-49-95 or +7 904 176-49-95; "
+            "One per line, or with commas between them: 8 904 176-49-95 or +7 904 176-49-95; "
             "other countries with + and their code."
         ),
     )
@@ -100,7 +101,7 @@ class ComposeForm(SmsMessageForm):
         if not file:
             return
         if "numbers" in self.errors or self.cleaned_data["numbers"].strip():
-            raise ValidationError(_("Give numbers either in the field above or in a file."))
+            raise ValidationError(_("Enter numbers above or upload a file, not both."))
         asked = self._asked_column()
         try:
             self.column = recipients.column(file.read(recipients.MAX_FILE_BYTES + 1), asked)
@@ -195,7 +196,7 @@ class ComposeForm(SmsMessageForm):
 @sensitive_variables()
 @sensitive_post_parameters()
 def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
-    """GET shows the form; POST checks it and shows what would be sent; POST from there sends."""
+    """Answer GET by the form, its POST by what would be sent, and send by the POST from there."""
     may_add = model_admin.has_add_permission(request)
     if not (may_add and model_admin.may(request, "send")):
         raise PermissionDenied
@@ -275,7 +276,7 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
         )
         yield words % {"name": state.alias}
     if state.balance is not None and state.balance < segments:
-        yield gettext("The balance is lower than the number of segments and may not suffice.")
+        yield gettext("The balance is lower than the number of segments and may not be enough.")
     if _just_sent(form):
         yield gettext(
             "This text went to some of these numbers within the last hour. They would get it twice."
@@ -283,8 +284,8 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
     foreign = sum(not is_russian_mobile(number) for number in numbers)
     if foreign:
         words = ngettext(
-            "%s number is not a Russian mobile number: not every provider sends there.",
-            "%s numbers are not Russian mobile numbers: not every provider sends there.",
+            "%s number is not a Russian mobile number: not every provider sends to it.",
+            "%s numbers are not Russian mobile numbers: not every provider sends to them.",
             foreign,
         )
         yield words % foreign
@@ -379,8 +380,8 @@ def _why_not(error: Exception) -> ValidationError:
     """Return why nothing was stored, without a database error's own text, which quotes values."""
     if isinstance(error, ValidationError):
         return ValidationError(error.messages)
-    logger.error("not stored: %s", type(error).__name__)
-    words = gettext("It could not be stored (%s), and so nothing was sent.")
+    logger.error("a message of the admin was not stored: %s", type(error).__name__)
+    words = gettext("It could not be stored (%s), so nothing was sent.")
     return ValidationError(words % type(error).__name__)
 
 
@@ -407,7 +408,7 @@ def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
     every = form.messages(user)
     with transaction.atomic(using=write_db()):
         stored = send_mass_sms(every)
-        if stored.bad:  # all or nothing: a part was not asked for
+        if stored.bad:  # all or nothing: a part was not requested
             raise stored.errors[0][1]
         new = [message for message in every if message.pk is not None]
         log(user, new, str(outcome))

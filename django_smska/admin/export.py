@@ -128,7 +128,7 @@ def _is_blank(character: str) -> bool:
 
 
 def _is_changed(text: str) -> bool:
-    """Whether a spreadsheet would show something else for ``text``: 0042, 12.05, 1/2, 3E5, TRUE."""
+    """Return whether a spreadsheet would change ``text``: 0042, 12.05, 1/2, 3E5, TRUE."""
     if SAME_NUMBER.fullmatch(text):
         return False
     if not re.search(r"\d", text):
@@ -138,7 +138,7 @@ def _is_changed(text: str) -> bool:
 
 
 def csv_pieces(chosen: QuerySet[Any], user: Any) -> Iterator[tuple[bytes, int]]:
-    """The file piece by piece, each with the number of its messages, newest first.
+    """Yield the file piece by piece, each with the number of its messages, newest first.
 
     Languages and time zone are those at the first piece.
     """
@@ -167,7 +167,7 @@ def csv_pieces(chosen: QuerySet[Any], user: Any) -> Iterator[tuple[bytes, int]]:
 
 
 def xlsx_pieces(chosen: QuerySet[Any], user: Any) -> Iterator[tuple[bytes, int]]:
-    """As :func:`csv_pieces`, with all texts as they are."""
+    """Yield pieces as :func:`csv_pieces` does, with all texts unchanged."""
     columns = columns_for(user)
     shown = _shown_to(user, columns)
     book = xlsx.Book(headings(columns))
@@ -295,7 +295,7 @@ def _note(user: Any, which: str) -> LogEntry:
         content_type=ContentType.objects.get_for_model(SmsMessage),
         object_repr=gettext("Export of SMS messages"),
         action_flag=CHANGE,
-        change_message=gettext("Began to export: %s.") % which,
+        change_message=gettext("Export started: %s.") % which,
     )
     return entry
 
@@ -323,7 +323,7 @@ def _noted(
 
 
 async def _asynchronous(file: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
-    """Under ASGI Django would read a plain iterator to its end before it sends the first byte."""
+    """Yield the pieces for ASGI, where Django would read a plain iterator to its end first."""
     try:
         while piece := await sync_to_async(lambda: next(file, b""))():
             yield piece

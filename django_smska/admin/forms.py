@@ -23,7 +23,7 @@ else:
 
 
 def aliases() -> list[tuple[str, str]]:
-    """The configured providers, as choices."""
+    """Return the configured providers, as choices."""
     return [(alias, alias) for alias in providers]
 
 

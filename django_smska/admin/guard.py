@@ -42,7 +42,7 @@ else:
 
 TEMPLATES = "admin/django_smska/smsmessage"
 
-#: Returns the value to look for, or None for a parameter that cannot be meant.
+#: Returns the value to look for, or None for an invalid one.
 Check = Callable[[str], str | None]
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no page can be made of it
@@ -81,8 +81,8 @@ TURNING: dict[str, Check] = {
 def asked(query: QueryDict, known: Mapping[str, Check]) -> QueryDict:
     """Return the query with its values as they are looked for.
 
-    Raises ``IncorrectLookupParameters`` for a parameter that is not ``known``, stands there twice,
-    or has a value that cannot be meant.
+    Raises ``IncorrectLookupParameters`` for a parameter that is not ``known``, occurs twice, or has
+    an invalid value.
     """
     clean = query.copy()
     for name, values in query.lists():
@@ -134,8 +134,8 @@ def guarded(view: Callable[..., Any]) -> Callable[..., Any]:
 class GuardedAdmin(AdminBase):
     """The base of our admins.
 
-    ``look_ups``: the parameters, apart from ``TURNING``, that may stand in the address of the
-    list, each with its check.
+    :cvar look_ups: the parameters, apart from ``TURNING``, that may stand in the address of the
+        list, each with its check
     """
 
     look_ups: Mapping[str, Check] = {}
@@ -153,7 +153,7 @@ class GuardedAdmin(AdminBase):
         return lookup in self.look_ups
 
     def to_field_allowed(self, request: HttpRequest, to_field: str) -> bool:
-        """A message is found by its primary key alone: a key of a project may hold a number."""
+        """Let rows be found by their primary key alone: a key of a project may hold a number."""
         return to_field == self.opts.pk.name
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
@@ -223,4 +223,4 @@ def _message_of(entry: Any) -> str:
 
 
 def not_understood() -> str:
-    return gettext("This filter is not understood: choose another.")
+    return gettext("This filter is not known. Choose another.")

@@ -51,9 +51,9 @@ from .wording import advice, error_words
 
 logger = logging.getLogger(__name__)
 
-MAX_LISTED = 10_000  # rows that the list goes back
-SEARCHED_FOR_PARTS = 50_000  # newest rows, among which a part of a number is looked for
-MAX_ID_CHARACTERS = 64  # characters of a gateway id
+MAX_LISTED = 10_000  # the number of newest rows that the list shows
+SEARCHED_FOR_PARTS = 50_000  # the number of newest rows searched for a part of a number
+MAX_ID_CHARACTERS = 64  # the longest gateway id
 
 if TYPE_CHECKING:
     PaginatorBase = Paginator[Any]
@@ -107,8 +107,8 @@ def _needing_attention(messages: QuerySet[Any]) -> QuerySet[Any]:
 
 
 def _matches(term: str, *, numbers: bool) -> Q:
-    """A whole gateway id, or with ``numbers`` a number in any spelling, or four or more digits of a
-    number of a newer message."""
+    """Return a filter for a whole gateway id, and with ``numbers`` for a number in any spelling, or
+    for four or more digits of a number of a newer message."""
     found = Q(pk__in=())
     if term.isascii() and term.isprintable() and len(term) <= MAX_ID_CHARACTERS:
         found = Q(gateway_id=term)
@@ -211,7 +211,7 @@ class SmsMessageAdmin(ActionAdmin):
         return self.may(request, "export", obj)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """A draft's form shows its text and its number."""
+        """Allow to edit drafts to users who may see what the form shows: text and number."""
         if not super().has_change_permission(request, obj):
             return False
         user = request.user
@@ -466,7 +466,7 @@ class SmsMessageAdmin(ActionAdmin):
         return compose(request, model_admin=self)
 
     def statistics_view(self, request: HttpRequest) -> HttpResponse:
-        """Counts, shares and times of the messages of a range of days."""
+        """Show counts, shares and times of the messages of a range of days."""
         from .statistics import page
 
         if not self.has_view_permission(request):
@@ -476,7 +476,7 @@ class SmsMessageAdmin(ActionAdmin):
         return self.page(request, "statistics", title, list_url=self.url("changelist"), **shown)
 
     def export_view(self, request: HttpRequest) -> Any:
-        """GET shows what a file of the filtered list would hold; POST answers with the file."""
+        """Answer GET by what a file of the filtered list would hold, and POST by the file."""
         from . import export
 
         if not self.has_export_permission(request):

@@ -54,8 +54,10 @@ def foreign_text_for(user: Any, message: Any, text: str) -> str:
 def without(foreign: str, *, number: str | None = None, text: str | None = None) -> str:
     """Return a foreign text without parts of the number and without other numbers.
 
-    Where it repeats a piece of the message's text, all of it is withheld. ``None``: the user may
-    see the number or the text.
+    Where it repeats a piece of the message's text, all of it is withheld.
+
+    :param number: the message's, or ``None`` where the user may see it
+    :param text: the message's, or ``None`` where the user may see it
     """
     if text and withhold(foreign, [text]) == WITHHELD:
         return gettext(WITHHELD)

@@ -71,7 +71,7 @@ def kind(text: str) -> Kind:
 
 
 def has_extension(text: str) -> bool:
-    """Return whether the text beside a number speaks of an extension."""
+    """Return whether the text beside a number names an extension."""
     return bool(_EXTENSION.search(_words(text)))
 
 
@@ -81,7 +81,7 @@ def is_head(text: str) -> bool:
 
 
 def _words(text: str) -> str:
-    """``PhoneNumber``, ``phone_number`` and ``Phone-number`` are the same; so are № and #."""
+    """Return ``PhoneNumber``, ``phone_number`` and ``Phone-number`` as one spelling; № is #."""
     text = re.sub("[№#]", " # ", text)  # or NFKC makes "No" of one
     apart = re.sub(r"(?<=[a-zа-яё])(?=[A-ZА-ЯЁ])", " ", plain(text))
     return " ".join(re.sub(r"[^\w#]|_", " ", apart.casefold().replace("ё", "е")).split())

@@ -26,9 +26,9 @@ __all__ = [
     "read",
 ]
 
-MAX_NUMBERS = tables.MAX_ROWS  # numbers at a time
-SAMPLE_CELLS = 20_000  # cells by which the column is chosen
-MAX_NAMED = 10  # columns and sheets, where they are listed
+MAX_NUMBERS = tables.MAX_ROWS  # the most numbers of one form
+SAMPLE_CELLS = 20_000  # the number of cells by which the column is chosen
+MAX_NAMED = 10  # the most columns and sheets that a message lists
 
 # What spreadsheets put around a number to keep it text: '+7904…, ="+7904…".
 _WRAPPING = " \u00a0'\"="
@@ -43,7 +43,11 @@ _TEN_DIGITS = re.compile(r"9[0-9]{9}(?:[.,]0+)?")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A number that gets nothing. ``line``: counted from 1; ``why``: in words."""
+    """A number that gets nothing.
+
+    :param line: counted from 1
+    :param why: the reason, as text
+    """
 
     line: int
     written: str = field(repr=False)  # logs and reports show what stands here without it
@@ -52,8 +56,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Column:
-    """``title``: the head, or the letter. ``lines``: a cell each, so that a cell's line is its row
-    in the file. ``notes``: what else is in the file and was left out, in sentences."""
+    """A column of a file.
+
+    :param title: the head, or the letter
+    :param lines: a cell each, so that a cell's line is its row in the file
+    :param notes: what else is in the file and was left out, in sentences
+    """
 
     title: str
     lines: str
@@ -65,8 +73,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Recipients:
-    """``numbers``: as E.164, each once, in their order. ``column``: where they stood, if the text
-    was a table."""
+    """Who gets the text, and who does not.
+
+    :param numbers: as E.164, each once, in their order
+    :param column: where they stood, if the text was a table
+    """
 
     numbers: list[str] = field(default_factory=list, repr=False)
     doubled: list[LeftOut] = field(default_factory=list)
@@ -75,23 +86,28 @@ class Recipients:
 
 
 class UnclearColumn(ValidationError):
-    """Several columns may be meant. ``columns``: their letters, and how to name them."""
+    """Several columns may be meant.
+
+    :param columns: their letters, and how to name them
+    """
 
     def __init__(self, columns: list[tuple[str, str]]) -> None:
         self.columns = columns
         names = ", ".join(_quoted(name) for _letter, name in columns[:MAX_NAMED])
         words = _(
             "It is not clear which column holds the phone numbers: %(columns)s. Choose it below, "
-            "and give the file again."
+            "and upload the file again."
         )
         super().__init__(words, code="unclear_column", params={"columns": names})
 
 
 def read(text: str, asked: str = "") -> Recipients:
     """Read numbers that stand on lines of their own, or between commas, semicolons or tabs, or in a
-    column of a table with heads; ``asked``: the letter of this column, where it is not clear.
+    column of a table with heads.
 
-    Raises ``ValidationError`` for more than ``MAX_NUMBERS``, ``UnclearColumn`` for such a table.
+    :param asked: the letter of this column, where it is not clear
+    :raises ValidationError: for more than ``MAX_NUMBERS``
+    :raises UnclearColumn: for a table in which it is not clear
     """
     found = Recipients(column=_column_of_text(text, asked))
     text = found.column.lines if found.column else text
@@ -99,7 +115,7 @@ def read(text: str, asked: str = "") -> Recipients:
     for index, (line, written, number) in enumerate(_entries(text)):
         if index == MAX_NUMBERS:
             raise ValidationError(
-                _("These are more than %(most)s numbers. Send them in parts."),
+                _("More than %(most)s numbers. Split the list."),
                 code="too_many",
                 params={"most": MAX_NUMBERS},
             )
@@ -136,7 +152,7 @@ def _found_in(words: str) -> Iterator[tuple[str, str | ValidationError]]:
 
 
 def _numbers_in(written: str) -> list[str]:
-    """The number that ``written`` is, or those that can be seen in it: ``tel. 8904…, 8905…``.
+    """Return the number that ``written`` is, or those in it: ``tel. 8904…, 8905…``.
 
     Raises ``ValidationError`` if there is none, or if it may be something else.
     """
@@ -163,14 +179,14 @@ def _numbers_in(written: str) -> list[str]:
         raise ValidationError(NO_EXTENSION, code="invalid_number")
     if kind(words) == Kind.SOMETHING_ELSE or _has_more_digits(*rest):
         raise ValidationError(
-            _("It is not clear which digits here are the phone number. Write it alone."),
+            _("It is not clear which digits here are the phone number. Write only the number."),
             code="invalid_number",
         )
     return [found[0].number]
 
 
 def _has_more_digits(before: str, after: str) -> bool:
-    """Whether digits stand so near that they may belong to the number, or are as many."""
+    """Return whether other digits may belong to the number, or may be one themselves."""
     near = re.search(r"[0-9][^\w]*$", before) or re.match(r"[^\w]*[0-9]", after)
     return bool(near or re.search("[0-9]{5}", before + " " + after))
 
@@ -180,8 +196,11 @@ def _has_more_digits(before: str, after: str) -> bool:
 
 @dataclass
 class _Candidate:
-    """``filled``: cells that are not blank; ``good``: those with a number that an SMS can reach;
-    ``certain``: those of them that are more than ten digits in a row, as other numbers have, too.
+    """A column that may hold the numbers.
+
+    :ivar filled: cells that are not blank
+    :ivar good: those with a number that an SMS can reach
+    :ivar certain: those of them that are more than ten digits in a row, as other numbers have, too
     """
 
     at: int
@@ -215,10 +234,11 @@ class _Candidate:
 def column(data: bytes, asked: str = "") -> Column:
     """Return the column with the phone numbers of a file that :func:`tables.read` reads.
 
-    ``asked``: its letter. Without it, it is the one whose head speaks of phones and that has some,
-    otherwise the one in which most cells are phone numbers; never one that is headed as numbers of
-    orders, cards or documents. Raises ``UnclearColumn`` where more than one may be meant, and
-    ``ValidationError`` with the way out for what cannot be read or is too large.
+    :param asked: the letter of the requested column. Without it, take the column whose heading
+        names phones and which has some, otherwise the one in which most cells are phone numbers;
+        never one whose heading names orders, cards or documents
+    :raises UnclearColumn: where more than one may be meant
+    :raises ValidationError: for what cannot be read or is too large; it says what to do
     """
     table = tables.read(data)
     if not len(table):
@@ -227,7 +247,7 @@ def column(data: bytes, asked: str = "") -> Column:
 
 
 def _column_of_text(text: str, asked: str) -> Column | None:
-    """What is copied from a spreadsheet has its other columns, too, where it has their heads."""
+    """Return the column of a table that was pasted with its heads, or None for other text."""
     try:
         table = tables.read_csv(text.encode(errors="replace"))
     except ValidationError:
@@ -273,7 +293,7 @@ def _first_rows(table: Table) -> list[tuple[int, list[str]]]:
 
 
 def _head_row(rows: list[tuple[int, list[str]]]) -> tuple[int, list[str]] | None:
-    """The row with the most heads, which has no numbers, and none above but those of a title."""
+    """Return the row with the most heads. It has no numbers, and only a title's are above it."""
     best, most, numbers_above, is_title = None, 0, 0, False
     for line, cells in rows:
         if any(map(_SEVEN_DIGITS.match, cells)):
@@ -288,7 +308,7 @@ def _head_row(rows: list[tuple[int, list[str]]]) -> tuple[int, list[str]] | None
 
 
 def _unknown_head_row(table: Table) -> tuple[int, list[str]] | None:
-    """The first row, if it has no digits: its words are not known."""
+    """Return the first row, if it has no digits: it may hold heads that are not known."""
     [(line, cells)] = islice(table.rows(), 1)
     is_head_row = len(table) > 1 and not re.search("[0-9]", " ".join(cells))
     return (line, cells) if is_head_row else None
@@ -306,7 +326,7 @@ def _candidates(table: Table, head_line: int, heads: list[str]) -> list[_Candida
 
 
 def _strength(cell: str) -> int:
-    """0: no number that an SMS can reach; 1: ten digits that may be anything else; 2: a number."""
+    """Return 2 for a number that an SMS can reach, 1 for ten digits that may be one, else 0."""
     if not _SEVEN_DIGITS.match(cell):
         return 0
     written = cell.strip(_WRAPPING)
@@ -343,13 +363,13 @@ def _choose(candidates: list[_Candidate], table: Table) -> _Candidate:
 
 
 def _without_good_numbers(candidates: list[_Candidate], table: Table) -> _Candidate:
-    """The column whose cells are to be named as wrong, one by one."""
+    """Return the column whose cells are reported as wrong, one by one."""
     phones = [one for one in candidates if one.kind == Kind.PHONE]
     hidden = _hidden(table)
     alone = [one for one in candidates if one.kind != Kind.SOMETHING_ELSE and not hidden]
     if phones or len(alone) == len(candidates) == 1:
         return max(phones or alone, key=lambda one: one.filled)
-    words = _("No column of this table is one of phone numbers. Head the column “Phone”.")
+    words = _("No column with phone numbers was found. Add the heading “Phone”.")
     raise ValidationError([words, *hidden])
 
 

@@ -23,8 +23,8 @@ from .forms import aliases
 from .timeline import lasting
 from .wording import undelivered
 
-COUNTING_BUDGET_SECONDS = 0.1  # before a page is shown
-MAX_TABLE_LINES = 50  # because there are as many senders as people type
+COUNTING_BUDGET_SECONDS = 0.1  # the time for counting before a page is shown
+MAX_TABLE_LINES = 50  # the most lines of a table: people may type any number of senders
 
 RANGES = {
     "7": _("7 days"),
@@ -55,7 +55,10 @@ FINISHED = {Status.DELIVERED} | FAILURES
 
 
 class RangeForm(forms.Form):
-    """The range of days, the steps and the provider. ``seen``: providers of counted messages."""
+    """The range of days, the steps and the provider.
+
+    :param seen: providers of counted messages
+    """
 
     days = forms.ChoiceField(
         label=pgettext_lazy("SMS statistics", "Last"), choices=[*RANGES.items()]
@@ -81,7 +84,10 @@ class Counts:
     segments: int = 0
 
     def add(self, row: Any, seconds: int = 0) -> None:
-        """Add a row of ``daily_counts.totals()``; ``seconds``: its upper bound, if it has one."""
+        """Add a row of ``daily_counts.totals()``.
+
+        :param seconds: its upper bound, if it has one
+        """
         self.statuses[row.status] += row.number
         if seconds:
             self.times[seconds] += row.number
@@ -210,12 +216,12 @@ def _by_status(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     ]
     top = round_top(max(map(sum, marked)))
     spans = stack(marked, top)
-    every = ngettext("%s message in all.", "%s messages in all.", whole.number)
+    every = ngettext("%s message in total.", "%s messages in total.", whole.number)
     parts = ", ".join(f"{one.label}: {_number(whole.statuses[one])}" for one in occurring)
     return Chart(
         key="status",
         title=_("Messages by status"),
-        help=_("Each message counts on the day on which it was written."),
+        help=_("Each message counts on the day on which it was created."),
         description=f"{every % _number(whole.number)} {parts}".strip(),
         layers=[
             Layer(mark, words, spans[place])
@@ -241,11 +247,11 @@ def _shares(whole: Counts, periods: list[Counts], period: Column) -> Chart:
         key="share",
         title=_("Share delivered"),
         help=_(
-            "Of the messages that are finished. Messages on their way, drafts and cancelled ones "
-            "are not counted. If it is not known whether a message arrived, it counts as not "
+            "The share of finished messages. Messages on their way, drafts and cancelled ones are "
+            "not counted. If it is not known whether a message arrived, it counts as not "
             "delivered."
         ),
-        description=gettext("In all: %s") % _percent(whole.share),
+        description=gettext("Overall: %s") % _percent(whole.share),
         layers=[Layer("good", label, [(0.0, counts.share or 0.0) for counts in periods])],
         ticks=["100%", "50%", "0%"],
         table=Table.of(
@@ -272,7 +278,7 @@ def _times(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     most = Column(_("Nearly all (95%) within"), lambda counts: _within(counts.most_within))
     highest = max(place_of(counts.most_within) for counts in periods)
     top = max(highest + highest % 2, 2)
-    description = gettext("In all: half within %(half)s, nearly all (95%%) within %(most)s")
+    description = gettext("Overall: half within %(half)s, nearly all (95%%) within %(most)s")
     return Chart(
         key="time",
         title=_("Time to deliver"),
@@ -306,8 +312,8 @@ def _segments(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     return Chart(
         key="segments",
         title=pgettext_lazy("SMS", "Segments"),
-        help=_("Of the messages that the gateway accepted. This is about what you pay for."),
-        description=gettext("In all: %s") % _number(whole.segments),
+        help=_("Segments of accepted messages. This is roughly what you pay for."),
+        description=gettext("Total: %s") % _number(whole.segments),
         layers=[Layer("moving", label, [(0.0, counts.segments / top) for counts in periods])],
         ticks=[_number(top), _number(top // 2), "0"],
         table=Table.of(periods, period, SEGMENTS),
@@ -355,6 +361,6 @@ def _split(head: Any, parts: list[Any], name_of: Callable[[Any], str]) -> Table:
         Column(head, lambda counts: counts.name),
         Column(_("Messages"), lambda counts: _number(counts.number)),
         _delivered(lambda counts: _percent(counts.share)),
-        Column(_("Failed or not known"), lambda counts: _number(counts.failures)),
+        Column(_("Failed or unknown"), lambda counts: _number(counts.failures)),
         SEGMENTS,
     )

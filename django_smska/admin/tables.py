@@ -23,32 +23,36 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-MAX_FILE_BYTES = 5_000_000  # bytes of a file
-MAX_ROWS = 10_000  # rows with something in them
-MAX_HEAD_ROWS = 20  # rows that may stand above these: a title, heads
-MAX_LINES = 100_000  # to which rows are looked at, blank and hidden ones as well
+MAX_FILE_BYTES = 5_000_000  # the largest file
+MAX_ROWS = 10_000  # the most rows that are not blank
+MAX_HEAD_ROWS = 20  # the most rows above these: a title, heads
+MAX_LINES = 100_000  # the last row that is read, counting blank and hidden ones
 MAX_COLUMNS = 200
-# characters of a cell: longer ones are no number, and would swell the page
-MAX_CELL_CHARACTERS = 60
-MAX_KEPT_CHARACTERS = 5_000_000  # characters of all cells
-MAX_ROW_CHARACTERS = 100_000  # characters of a row in a CSV file
+MAX_CELL_CHARACTERS = 60  # the longest cell that is kept whole: a longer one is no number
+MAX_KEPT_CHARACTERS = 5_000_000  # the most characters of all cells together
+MAX_ROW_CHARACTERS = 100_000  # the longest row in a CSV file
 
-MAX_UNPACKED_BYTES = 30_000_000  # bytes of an XLSX file's parts, as far as they are read
-MAX_ELEMENTS = 800_000  # of XML in these parts
-MAX_DEPTH = 30  # elements within each other
-MAX_TAG_BYTES = 250_000  # bytes of a tag with its attributes
-MAX_NAMES = 5_000  # of elements and attributes
-MAX_MEMBERS = 2_000  # files within an XLSX file
+MAX_UNPACKED_BYTES = 30_000_000  # the largest size of an XLSX file's parts, as far as read
+MAX_ELEMENTS = 800_000  # the most XML elements in these parts
+MAX_DEPTH = 30  # the deepest nesting of elements
+MAX_TAG_BYTES = 250_000  # the longest tag, with its attributes
+MAX_NAMES = 5_000  # the most names of elements and attributes
+MAX_MEMBERS = 2_000  # the most files within an XLSX file
 MAX_SHEETS = 200
-CHUNK_BYTES = 65_536  # bytes
+CHUNK_BYTES = 65_536  # the size of a piece that is unpacked at once
 
 _CELL_END = "\x1f"  # no cell has it: it counts as a blank, and blanks are made one
 
 
 @dataclass
 class Table:
-    """``sheet``: the name of the sheet that was read; ``other_sheets``: those that can be seen and
-    were not read. ``hidden_…``: what was left out: how many rows, which columns (from 0), sheets.
+    """The rows of a file, and what else is in it.
+
+    :param sheet: the name of the sheet that was read
+    :param other_sheets: those that can be seen and were not read
+    :param hidden_rows: how many were left out
+    :param hidden_columns: which were left out, from 0
+    :param hidden_sheets: the names of those that were left out
     """
 
     sheet: str = ""
@@ -85,7 +89,7 @@ class Table:
         return len(self._rows)
 
     def rows(self, step: int = 1) -> Iterator[tuple[int, list[str]]]:
-        """Each row, or each ``step``-th, with its line; all are as long as the longest."""
+        """Yield each row, or each ``step``-th, with its line; all are as long as the longest."""
         for at in range(0, len(self._rows), step):
             cells = self._rows[at].split(_CELL_END)
             yield self._lines[at], cells + [""] * (self.width - len(cells))
@@ -95,7 +99,7 @@ def read(data: bytes) -> Table:
     """Return the rows of a CSV file (comma, semicolon, tab or bar; UTF-8, UTF-16 or windows-1251),
     or of the first sheet of an XLSX file that can be seen and is not empty.
 
-    Raises ``ValidationError`` with the way out for what cannot be read or is too large.
+    Raises ``ValidationError``, which says what to do, for what cannot be read or is too large.
     """
     if len(data) > MAX_FILE_BYTES:
         raise _too_large()
@@ -121,7 +125,7 @@ def letter(column: int) -> str:
 
 
 def too_many_rows(most: int) -> ValidationError:
-    return ValidationError(_("The file has more than %s rows. Send them in parts.") % most)
+    return ValidationError(_("The file has more than %s rows. Split it.") % most)
 
 
 def _short(cell: str) -> str:
@@ -134,11 +138,11 @@ def _unreadable() -> ValidationError:
 
 
 def _too_large() -> ValidationError:
-    return ValidationError(_("This file is too large. Send to its numbers in parts."))
+    return ValidationError(_("This file is too large. Split it."))
 
 
 def _too_wide() -> ValidationError:
-    words = _("The table has more than %s columns. Keep the one with the numbers in a file.")
+    words = _("The table has more than %s columns. Keep only the one with the numbers.")
     return ValidationError(words % MAX_COLUMNS)
 
 
@@ -236,7 +240,7 @@ def _delimiter(lines: list[str]) -> tuple[str, bool]:
     bare = [_NO_DELIMITER.sub("", line) for line in lines]
 
     def agreement(delimiter: str) -> int:
-        """In how many lines it stands equally often: below a title, or beside commas in names."""
+        """Return in how many lines it stands equally often: titles and names may differ."""
         counts = [count for line in bare if (count := line.count(delimiter))]
         return max(map(counts.count, counts), default=0)
 
@@ -302,7 +306,7 @@ class _Archive:
         return texts
 
     def _links(self, source: str, kind: str) -> dict[str, str]:
-        """The paths of the parts of a kind that ``source`` speaks of, by the names of its links."""
+        """Return the paths of the parts of a kind to which ``source`` links, by link name."""
         folder = dirname(source)
         links = _Links(folder, kind)
         self._parse(join(folder, "_rels", f"{source.rpartition('/')[2]}.rels"), links)
@@ -405,7 +409,11 @@ class _Links(_Part):
 
 
 class _Book(_Part):
-    """``visible``: the names of the sheets, and of the links to them; ``hidden``: names."""
+    """The sheets of a workbook.
+
+    :ivar visible: the names of the sheets, and of the links to them
+    :ivar hidden: names
+    """
 
     def __init__(self) -> None:
         self.visible: list[tuple[str, str]] = []
@@ -555,7 +563,7 @@ class _Sheet(_Part):
 
 
 def _column(place: str) -> int:
-    """Of ``BC12`` the 54, counted from 0."""
+    """Return the column of a cell, counted from 0: 54 for ``BC12``."""
     column = 0
     for one in place.rstrip("0123456789"):
         column = column * 26 + ord(one) - 64
@@ -565,7 +573,7 @@ def _column(place: str) -> int:
 
 
 def _number(written: str) -> str:
-    """Some programs write whole numbers as 7.9041764995E10, and this is exact."""
+    """Return the digits of a whole number that a program wrote as 7.9041764995E10."""
     if not written or written.isdigit():
         return written
     try:
@@ -577,5 +585,5 @@ def _number(written: str) -> str:
 
 
 def _unescape(text: str) -> str:
-    """Line ends and the like, as spreadsheets write them: ``_x000D_``."""
+    """Replace line ends and the like, which spreadsheets write as ``_x000D_``."""
     return re.sub("_x00[01][0-9A-Fa-f]_", " ", text)

@@ -40,7 +40,10 @@ def times(message: SmsMessage) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """``after``: the time since the step before, as text, or a remark."""
+    """A step in the life of a message.
+
+    :param after: the time since the step before, as text, or a remark
+    """
 
     what: str
     at: datetime
@@ -55,7 +58,9 @@ def steps(message: SmsMessage) -> list[Step]:
     if message.send_after > message.created_at + timedelta(minutes=1):
         found.append(Step(gettext("To be sent from this time on"), message.send_after))
     if message.sending_at:
-        found.append(Step(gettext("Handed to the gateway"), message.sending_at, _tries(message)))
+        found.append(
+            Step(gettext("Request to the gateway began"), message.sending_at, _tries(message))
+        )
     if message.sent_at:
         accepted = gettext("Accepted by the gateway")
         found.append(Step(accepted, message.sent_at, _since(message.sending_at, message.sent_at)))
@@ -68,10 +73,10 @@ def steps(message: SmsMessage) -> list[Step]:
 
 def _written(message: SmsMessage) -> str:
     if message.resend_of_id:
-        words = gettext("Made by %(who)s, to send message %(number)s again")
+        words = gettext("Created by %(who)s to send message %(number)s again")
     else:
-        words = gettext("Written by %(who)s")
-    who = str(message.created_by or gettext("the program"))
+        words = gettext("Created by %(who)s")
+    who = str(message.created_by or gettext("the site"))
     return words % {"who": who, "number": message.resend_of_id}
 
 
@@ -112,9 +117,7 @@ def _asked(message: SmsMessage) -> tuple[str, str] | None:
     if message.status != Status.SENT or not (message.sent_at and message.gateway_id):
         return None
     number = message.status_questions
-    words = ngettext(
-        "Asked %s time whether it arrived", "Asked %s times whether it arrived", number
-    )
+    words = ngettext("Status checked %s time", "Status checked %s times", number)
     if not message.next_status_at:
         return words % number, ""
     return words % number, gettext("next: %s") % _time(message.next_status_at)[1]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from django.template.defaultfilters import floatformat
 from django.utils import timezone
-from django.utils.timesince import timesince
+from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -35,17 +35,21 @@ MARKS = {
 
 
 class Failure(NamedTuple):
-    """``short``: what happened, for tables. ``advice``: what happened and what to do now."""
+    """The words for a failure.
+
+    :param short: what happened, for tables
+    :param advice: what happened and what to do now
+    """
 
     short: Any
     advice: Any
 
 
 _LOGIN = Failure(
-    _("The gateway refuses our login"),
+    _("The gateway refuses this site's login"),
     _(
-        "The gateway refuses our login. Ask your administrator to correct it, then choose “Send "
-        "again”."
+        "The gateway refuses this site's login. Ask your administrator to correct it, then choose "
+        "“Send again”."
     ),
 )
 _SENDER_NOT_ALLOWED = _("The sender name is not allowed")
@@ -65,10 +69,10 @@ _UNREACHABLE = Failure(
     ),
 )
 _STOPPED = Failure(
-    _("The program stopped or failed before it was sent"),
+    _("This site had an error before it was sent"),
     _(
-        "The program stopped or failed before it was sent. Choose “Send again”. If this happens "
-        "often, ask your administrator."
+        "This site had an error before it was sent. Choose “Send again”. If this happens often, "
+        "ask your administrator."
     ),
 )
 #: Of messages that were not sent, by the error's code or its beginning: the codes of the
@@ -91,7 +95,7 @@ FAILURES: dict[str, Failure] = {
     "-6": _NUMBER,
     "-7": Failure(
         _SENDER_NOT_ALLOWED,
-        _("This sender name is not allowed. Have it registered, or use another one."),
+        _("This sender name is not allowed. Register it with the provider, or use another one."),
     ),
     "http-401": _LOGIN,
     "http-403": _LOGIN,
@@ -112,9 +116,9 @@ FAILURES: dict[str, Failure] = {
         ),
     ),
     "expired": Failure(
-        _("It waited for too long and was not sent"),
+        _("It waited too long and was not sent"),
         _(
-            "It waited for too long and was not sent. If it is still wanted, choose “Send again”. "
+            "It waited too long and was not sent. If it is still wanted, choose “Send again”. "
             "If this happens often, ask your administrator whether sms_worker is running."
         ),
     ),
@@ -122,7 +126,7 @@ FAILURES: dict[str, Failure] = {
         _("Not sent for another reason"),
         _(
             "It was not sent. Choose “Send again”. If that fails, too, show your administrator "
-            "what the gateway said."
+            "what the gateway answered."
         ),
     ),
 }
@@ -132,7 +136,7 @@ UNDELIVERED: dict[Status, Any] = {
     Status.EXPIRED: _("The phone could not be reached for too long"),
     Status.DELETED: _("The gateway removed it before it arrived"),
     Status.UNCONFIRMED: _("The gateway never reported whether it arrived"),
-    Status.UNKNOWN: _("The connection broke, so that it is not known whether it was sent"),
+    Status.UNKNOWN: _("No clear answer from the gateway"),
 }
 
 
@@ -143,19 +147,19 @@ def failure(code: str) -> Failure:
 
 
 def undelivered(status: str, code: str) -> Any:
-    """Return in a few words why a message of this final or unknown status did not arrive."""
+    """Return the short reason why a message of this final or unknown status did not arrive."""
     return failure(code).short if status == Status.FAILED else UNDELIVERED[Status(status)]
 
 
 # --- what to do now -------------------------------------------------------------------------------
 
 _NO_ID = _(
-    "It counts as sent. The gateway gave no id, so it cannot be asked whether the message "
+    "It counts as sent. The gateway gave no ID, so it cannot be asked whether the message "
     "arrived. If it is important, ask the recipient."
 )
 ADVICE: dict[Status, Any] = {
     Status.DRAFT: _("It is not sent until you choose “Save and send” or “Send”."),
-    Status.QUEUED: _("It waits for its turn. There is nothing to do."),
+    Status.QUEUED: _("It is waiting for its turn. There is nothing to do."),
     Status.CLAIMED: _("It is being sent right now."),
     Status.SENDING: _("It is being sent right now."),
     Status.SENT: _(
@@ -171,16 +175,16 @@ ADVICE: dict[Status, Any] = {
     ),
     Status.DELETED: _("The gateway removed it before it arrived. Ask the provider why."),
     Status.UNCONFIRMED: _(
-        "The gateway accepted it and never reported whether it arrived. Most such messages do. If "
-        "it is important, ask the recipient."
+        "The gateway accepted it and never reported whether it arrived. Most such messages do "
+        "arrive. If it is important, ask the recipient."
     ),
     Status.CANCELLED: _("It was cancelled and never sent."),
     Status.UNKNOWN: _(
-        "The connection broke after the request had begun. It is not known whether the gateway "
-        "accepted this message, and the gateway cannot be asked. Ask the recipient, or look at the "
-        "list of messages in your account at the gateway, at about the time of “Handed to the "
-        "gateway”. Then choose “It was sent” or “Send again”. If it was accepted after all, the "
-        "recipient gets a second message, and you pay twice."
+        "No clear answer came from the gateway. It may or may not have accepted this message, and "
+        "it cannot be asked. Ask the recipient, or look at the list of messages in your account at "
+        "the gateway, at about the time of “Request to the gateway began”. Then choose “It was "
+        "sent” or “Send again”. If you send it again and it was accepted after all, the recipient "
+        "gets a second message, and you pay twice."
     ),
 }
 
@@ -193,7 +197,10 @@ _SENT_AGAIN = _(
 
 
 def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
-    """Return what a person should do about it now; ``may_decide``: about unknown messages."""
+    """Return what a person should do about it now.
+
+    :param may_decide: about unknown messages
+    """
     if message.status == Status.FAILED:
         return str(failure(message.error_code).advice)
     if message.status == Status.UNKNOWN and not may_decide:
@@ -235,8 +242,9 @@ def balance_words(state: ProviderState) -> str:
     """Return the balance that the gateway reported last, and when."""
     if state.balance is None or state.balance_at is None:
         return gettext("not known")
-    parts = {"balance": floatformat(state.balance, -2), "ago": timesince(state.balance_at)}
-    return gettext("%(balance)s, %(ago)s ago") % parts
+    at = date_format(local(state.balance_at), "SHORT_DATETIME_FORMAT")
+    parts = {"balance": floatformat(state.balance, -2), "time": at}
+    return gettext("%(balance)s, as of %(time)s") % parts
 
 
 def paused_words(state: ProviderState) -> Any:
@@ -256,9 +264,9 @@ _REASONS = {
     "account": _("The gateway refuses the login."),
     "funds": _("The account has too few credits."),
     "unreachable": _("The gateway cannot be reached."),
-    "busy": _("The gateway asks for fewer messages at a time."),
+    "busy": _("The gateway asks for fewer requests."),
     "hanging": _("The gateway gives no clear answers."),
-    "broken": _("The provider's program fails. Ask your administrator."),
+    "broken": _("The provider's backend on this site fails. Ask your administrator."),
 }
 _WHAT_TO_DO = {
     "account": _("Ask your administrator to correct it."),

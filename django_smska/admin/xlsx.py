@@ -11,8 +11,8 @@ from typing import IO, Any
 from xml.sax.saxutils import escape
 from zipfile import ZIP_DEFLATED, ZipFile
 
-MAX_SHEET_ROWS = 1_048_576  # of a sheet in Excel, its heads among them
-MAX_SHEET_BYTES = 1_000_000_000  # bytes: zip files are written in another way from 2 GiB on
+MAX_SHEET_ROWS = 1_048_576  # the most rows of a sheet in Excel, its heads among them
+MAX_SHEET_BYTES = 1_000_000_000  # the largest sheet: zip files differ from 2 GiB on
 # In a cell: Excel calls a file with more of them broken.
 MAX_CELL_CHARACTERS = 32_767
 

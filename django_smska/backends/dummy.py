@@ -1,4 +1,4 @@
-"""Accepts every message and does nothing with it."""
+"""Accept every message and do nothing with it."""
 
 from __future__ import annotations
 

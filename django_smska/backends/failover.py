@@ -1,4 +1,4 @@
-"""Tries several providers in turn, as long as the message was definitely not accepted."""
+"""Try several providers in turn, as long as the message was definitely not accepted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SmsBackend(BaseSmsBackend):
 
     The next one is tried after an error about the provider (wrong login, no credits, not reached)
     or a temporary one (-3), never after an unknown outcome. The message's ``using`` becomes the
-    alias that accepted it, and that one is asked for its report.
+    alias that accepted it, and that one is queried for its report.
 
     ``skipped`` holds the aliases that are not tried until :meth:`close`: those that the engine
     knows as paused, and those that refused for a reason that concerns the provider.

@@ -1,4 +1,4 @@
-"""Appends messages to a file a day instead of sending them."""
+"""Append messages to a file a day instead of sending them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps messages in a list, for test runs."""
+"""Keep messages in a list, for test runs."""
 
 from __future__ import annotations
 

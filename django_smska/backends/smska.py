@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_STEP_SECONDS = 3600  # seconds that any step may take
+MAX_STEP_SECONDS = 3600  # the longest time that an option may set for a step
 DEFAULT_URL = "http://my2.sms-ka.net/api/httppost.php"
 
 
@@ -128,7 +128,7 @@ class SmsBackend(BaseSmsBackend):
 
     def get_status(self, message: Any) -> Report:
         if not message.gateway_id:
-            text = gettext_noop("The gateway gave no id to ask about.")
+            text = gettext_noop("The gateway gave no ID to query by.")
             raise QueryFailed(text, alias=self.alias)
         return self._contained(
             lambda gateway: gateway.status(

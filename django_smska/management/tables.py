@@ -33,7 +33,7 @@ def note_of_test_run() -> str:
     """Return what a command says that would send, where nothing leaves; "" where it does."""
     if not conf.sends_nothing():
         return ""
-    return f"{conf.TEST_RUN} is set, as for tests: every message is kept in memory."
+    return f"{conf.TEST_RUN} is set, as in tests: messages are kept in memory and not sent."
 
 
 def require_tables() -> None:

@@ -221,7 +221,7 @@ class Migration(migrations.Migration):
                     "expires_at",
                     models.DateTimeField(
                         blank=True,
-                        help_text="Not sent after this time. Empty: a day after it may be sent.",
+                        help_text="Not sent after this time. Empty: the site's default lifetime.",
                         null=True,
                         verbose_name="expires at",
                     ),

@@ -57,13 +57,17 @@ class Received:
 
     @property
     def sort(self) -> str:
-        """What is asked: "send", "query", "balance", or else "GET" or the unknown Action."""
+        """What is requested: "send", "query", "balance", or else "GET" or the unknown Action."""
         return self.form.get("Action", "send") if self.method == "POST" else self.method
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A message in the ledger; `time` is seconds since 1970, `request` a `Received.number`."""
+    """A message in the ledger.
+
+    :param time: seconds since 1970
+    :param request: a ``Received.number``
+    """
 
     id: str
     msisdn: str
@@ -76,7 +80,7 @@ class Accepted:
 class Account:
     """The customer's account with the provider: what is answered to a correct HTTP request.
 
-    `api_key`, `api_password`, `balance` and `senders` may be changed at any time.
+    ``api_key``, ``api_password``, ``balance`` and ``senders`` may be changed at any time.
     """
 
     def __init__(
@@ -114,9 +118,9 @@ class Account:
     def fate(self, msisdn: str, *statuses: str, after: int = 1) -> None:
         """Choose the answers to queries about a number's messages.
 
-        statuses -- words ("REJECTD") or whole statuses ("6|REJECTD"): one for each query, the last
-            for ever
-        after -- how many queries are answered "3|ACCEPTD" before
+        :param statuses: words ("REJECTD") or whole statuses ("6|REJECTD"): one for each query, the
+            last for ever
+        :param after: how many queries are answered "3|ACCEPTD" before
         """
         if unknown := [word for word in statuses if "|" not in word and word not in STATUSES]:
             raise ValueError(f"No status {unknown[0]!r}. Use {', '.join(STATUSES)} or '6|REJECTD'.")

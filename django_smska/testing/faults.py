@@ -1,8 +1,8 @@
 """How the stand-in gateway spoils its answers, and which request meets which fault.
 
-`FAULTS` lists every fault by name. A `Fault` is one of them with its parameters, and with the truth
-that the client cannot see: whether the message was accepted. With a fault before the request is
-read, a redirect, a 4xx or a refusal it never is; with one that only changes a later status it
+``FAULTS`` lists every fault by name. A ``Fault`` is one of them with its parameters, and with the
+truth that the client cannot see: whether the message was accepted. With a fault before the request
+is read, a redirect, a 4xx or a refusal it never is; with one that only changes a later status it
 always is.
 
 Standard library only.
@@ -45,7 +45,7 @@ class Wire:
         self._buffer = b""
 
     def read(self, count: int) -> bytes:
-        """Return exactly `count` bytes."""
+        """Return exactly ``count`` bytes."""
         while len(self._buffer) < count:
             self._fill()
         return self._cut(count)
@@ -56,7 +56,7 @@ class Wire:
             self._fill()
             # A TLS greeting has no blank line to wait for.
             if not self._buffer[:1].isupper() or len(self._buffer) > 65536:
-                raise ValueError("This is no HTTP request.")
+                raise ValueError("This is not an HTTP request.")
         return self._cut(end + 4)[:-4]
 
     def _fill(self) -> None:
@@ -76,7 +76,7 @@ class Wire:
         socket.socket.sendall(self.sock, data)
 
     def wait(self, seconds: float | None) -> None:
-        """Throw away what comes for so long (None: for ever); `Gone` when the client hangs up."""
+        """Throw away what comes for so long (None: always); ``Gone`` when the client hangs up."""
         deadline = monotonic() + (seconds or 0)
         try:
             while seconds is None or deadline > monotonic():
@@ -109,15 +109,19 @@ def frame(body: bytes, status: int = 200, headers: Iterable[tuple[str, str]] = H
 class Fault:
     """One fault to play.
 
-    name -- a key of `FAULTS`
-    accepted -- bool: is the message accepted, and written to the ledger? None means the fault's
-        usual truth: accepted, where that is possible. Otherwise the answer is `-3|Sent Error`.
-    seconds -- float: how long "late" waits, and the interval of the slow ones
-    until -- threading.Event: "late" waits for it instead, "answers_twice" before it goes on
-    size -- int: bytes of "huge_body" and "slow_body"
-    said -- threading.Event: is set when "speaks_first" or "answers_twice" has spoken unasked
-    location -- str: where a redirect points; "" means here, or the other name of this host
-    body, status, headers -- what "answer" says; `{line}` in the body is the honest line
+    :param name: a key of ``FAULTS``
+    :param accepted: is the message accepted, and written to the ledger? ``None`` means the fault's
+        usual truth: accepted, where that is possible. Otherwise the answer is ``-3|Sent Error``.
+    :param seconds: how long "late" waits, and the interval of the slow ones
+    :param until: a ``threading.Event`` for which "late" waits instead, and "answers_twice" before
+        it goes on
+    :param said: a ``threading.Event`` that is set when "speaks_first" or "answers_twice" has spoken
+        unasked
+    :param size: bytes of "huge_body" and "slow_body"
+    :param location: where a redirect points; "" means here, or the other name of this host
+    :param body: what "answer" says; ``{line}`` in it is the honest line
+    :param status: of "answer"
+    :param headers: of "answer"
     """
 
     name: str
@@ -153,7 +157,7 @@ def answer(
     headers: Iterable[tuple[str, str]] = HEADERS,
     accepted: bool = True,
 ) -> Fault:
-    """Return the fault that answers just these bytes; `{line}` in them is the honest line."""
+    """Return the fault that answers just these bytes; ``{line}`` in them is the honest line."""
     return Fault("answer", accepted, body=body, status=status, headers=tuple(headers))
 
 
@@ -164,14 +168,15 @@ Play = Callable[[Wire, Fault, bytes], "bytes | None"]
 class Kind:
     """What is common to all faults of one name.
 
-    play -- spoils the honest line; returns the answer to write on a connection that goes on, or
-        None: the connection is at its end
-    truths -- the values that `accepted` can have, the usual one first
-    stage -- "accept" strikes before TLS, "head" before the request is read, "request" after it.
-        The first two strike the connection that is opened next, whatever is asked over it.
-    on -- "send", "query" or "balance": the requests that it is meant for
-    drawn -- may be drawn by chance when no names were chosen
-    prepare -- changes the account, before it is asked for the honest line
+    :param group: under which heading the fault is listed
+    :param play: spoils the honest line; returns the answer to write on a connection that goes on,
+        or ``None``: the connection is at its end
+    :param truths: the values that ``accepted`` can have, the usual one first
+    :param stage: "accept" strikes before TLS, "head" before the request is read, "request" after
+        it. The first two strike the connection that is opened next, whatever is asked over it.
+    :param on: "send", "query" or "balance": the requests that it is meant for
+    :param drawn: may be drawn by chance when no names were chosen
+    :param prepare: changes the account, before it is asked for the honest line
     """
 
     group: str

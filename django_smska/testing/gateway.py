@@ -1,4 +1,4 @@
-"""A stand-in for the SMS-ka HTTP gateway, on loopback, for tests, demos and development.
+"""A stand-in for the SMS-ka HTTP gateway, on loopback, for tests, demos and development::
 
     with StandInGateway(balance=1000) as gateway:
         gateway.script(3, Fault("reset_after_request", accepted=True))
@@ -6,11 +6,11 @@
         assert gateway.times_accepted("79041764995", "Hello") == 1
 
 It speaks the provider's documented protocol, keeps accepted messages in a ledger written before it
-answers, and plays every fault of `django_smska.testing.faults`. Each message costs one credit.
-`GET /` shows the accepted messages.
+answers, and plays every fault of ``django_smska.testing.faults``. Each message costs one credit.
+``GET /`` shows the accepted messages.
 
 A message is first "3|ACCEPTD", and delivered from the second query on. The number's last two digits
-choose another fate:
+choose another fate::
 
     01  rejected (5)      03  deleted          05  delivered, then goes back to accepted
     02  expired           04  never final      06  rejected (6)
@@ -53,19 +53,23 @@ NOT_FOUND = frame(b"Not Found", 404)
 
 
 class StandInGateway(Account):
-    """The gateway on a loopback port; a context manager, or `start()` and `close()`.
+    """The gateway on a loopback port; a context manager, or ``start()`` and ``close()``.
 
-    port -- int; 0 for a free one
-    balance -- Decimal or int: credits, one for each message
-    senders -- the sender names that are allowed; None allows any that a phone can show
-    ledger -- path of a file that each accepted message is appended to, a JSON object a line, and
-        synced to disk before the answer
-    latency -- float: seconds between the ledger and the answer
-    fault_rate -- float from 0 to 1: the share of requests that meet a drawn fault
-    fault_names -- the names to draw from; None: all that leave the account as it is
-    seed -- int: draws the same faults again; None for a random one (see `seed`)
-    tls -- ssl.SSLContext of a server, or None for plain HTTP
-    on_send -- called with each send's `Received`, its answer's line and its `Fault` or None
+    :param host: an address of loopback
+    :param port: 0 for a free one
+    :param api_key: the login that is right
+    :param api_password: its password
+    :param balance: credits, one for each message
+    :param senders: the sender names that are allowed; ``None`` allows any that a phone can show
+    :param ledger: path of a file that each accepted message is appended to, a JSON object a line,
+        and synced to disk before the answer
+    :param latency: seconds between the ledger and the answer
+    :param fault_rate: from 0 to 1: the share of requests that meet a drawn fault
+    :param fault_names: the names to draw from; ``None``: all that leave the account as it is
+    :param seed: draws the same faults again; ``None`` for a random one (see ``seed``)
+    :param tls: ``ssl.SSLContext`` of a server, or ``None`` for plain HTTP
+    :param on_send: called with each send's ``Received``, its answer's line and its ``Fault`` or
+        ``None``
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class StandInGateway(Account):
         return self
 
     def close(self) -> None:
-        """Free the port and every connection, whatever is going on there. May be called again."""
+        """Free the port and every connection, also during requests. May be called again."""
         with self._changed:
             self._closing.set()
         _hang_up(self._listener)
@@ -144,14 +148,14 @@ class StandInGateway(Account):
 
     @property
     def seed(self) -> int:
-        """What the faults are drawn with; pass it to a new gateway to draw the same ones."""
+        """The seed of the drawn faults; a new gateway with it draws the same ones."""
         return self._script.seed
 
     def script(self, number: int, fault: Fault | None, on: str | None = None) -> None:
-        """Let the request of this number (from 1) meet `fault`; None keeps it from any fault.
+        """Let the request of this number (from 1) meet ``fault``; None keeps it from any fault.
 
-        on -- "send", "query" or "balance"; only these requests are counted. None means what the
-            fault is meant for: the sends, but for the status payloads.
+        :param on: "send", "query" or "balance"; only these requests are counted. ``None`` means
+            what the fault is meant for: the sends, but for the status payloads.
         """
         if number < 1:
             raise ValueError(f"Requests are counted from 1; there is none with number {number}.")
@@ -164,7 +168,7 @@ class StandInGateway(Account):
             self.script(self._script.first_free(on or fault.kind.on), fault, on)
 
     def script_all(self, fault: Fault, on: str | None = None) -> None:
-        """Let every request meet `fault` that nothing else is scripted for."""
+        """Let every request meet ``fault`` that nothing else is scripted for."""
         with self._changed:
             self._script.all[on or fault.kind.on] = fault
 
@@ -185,26 +189,26 @@ class StandInGateway(Account):
 
     @property
     def sends(self) -> int:
-        """How many sends have begun; one that was struck before it was read counts too."""
+        """The number of sends that have begun, including those struck before they were read."""
         return self._script.counts["send"]
 
     @property
     def queries(self) -> int:
-        """How many status queries have begun."""
+        """The number of status queries that have begun."""
         return self._script.counts["query"]
 
     @property
     def balances(self) -> int:
-        """How many balance requests have begun."""
+        """The number of balance requests that have begun."""
         return self._script.counts["balance"]
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now, idle ones too."""
+        """The number of open connections, idle ones too."""
         return len(self._open)
 
     def wait_for(self, condition: Callable[[], Any], timeout: float = 10) -> bool:
-        """Wait until `condition()` holds: `gateway.wait_for(lambda: gateway.sends >= 3)`."""
+        """Wait until ``condition()`` holds: ``gateway.wait_for(lambda: gateway.sends >= 3)``."""
         with self._changed:
             return bool(self._changed.wait_for(condition, timeout))
 
@@ -412,7 +416,7 @@ def _row(cells: Iterable[str], tag: str = "td") -> str:
 
 
 def _page(account: Account) -> str:
-    """Return the page at `/`: what was accepted, newest first, and no secrets."""
+    """Return the page at ``/``: what was accepted, newest first, and no secrets."""
     accepted = account.accepted
     endings = {f"…{end}": fate for end, fate in ENDINGS.items()} | {"any other": DELIVERED}
     fates = (_row([end, " → ".join(map(_state, fate))]) for end, fate in endings.items())
@@ -444,7 +448,7 @@ def _message(account: Account, entry: Accepted) -> str:
 
 
 def _state(status: str) -> str:
-    """A status such as "4|DELIVRD" as a person reads it; the pointer shows what is on the wire."""
+    """Return a status such as "4|DELIVRD" as people read it, with the raw one as its tooltip."""
     number, _, word = status.partition("|")
     known = word in WORDS
     words = f"{WORDS[word]} ({number})" if known else html.escape(status)

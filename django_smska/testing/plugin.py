@@ -39,7 +39,7 @@ def _empty_smsoutbox() -> Iterator[None]:
 
 @pytest.fixture
 def smsoutbox(_empty_smsoutbox: None) -> list[Any]:
-    """The messages that this test has "sent": ``django_smska.sms.outbox``."""
+    """Return the messages that this test has "sent": ``django_smska.sms.outbox``."""
     from django_smska.backends.locmem import outbox
 
     return outbox

@@ -191,35 +191,10 @@ def words_of(nodes: list[ast.expr], constants: dict[str, ast.expr]) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else ""
 
 
-# --- docstrings -----------------------------------------------------------------------------------
-
-PARAMETER = re.compile(r"^(\w+(?:, \w+)*) -- (.*)")
-
-
-def of_the_test_kit(
-    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
-    """Put its docstrings into reStructuredText: lists of ``name -- meaning``, and code that is only
-    indented."""
-    if not name.startswith("django_smska.testing"):
-        return
-    written, lines[:] = list(lines), []
-    for number, line in enumerate(written):
-        begins = line.startswith("    ") and not written[number - 1]
-        if begins and not "".join(lines[-2:]).startswith("    "):
-            lines += ["::", ""]
-        match = PARAMETER.match(line)
-        if match:
-            lines += [f":param {name}: {match[2]}" for name in match[1].split(", ")]
-        else:
-            lines.append(line)
-
-
 def setup(app: Any) -> dict[str, bool]:
     app.add_directive("smska-settings", Settings)
     app.add_directive("smska-fields", Fields)
     app.add_directive("smska-faults", Faults)
     app.add_directive("smska-command", Command)
     app.add_directive("smska-check", Check)
-    app.connect("autodoc-process-docstring", of_the_test_kit)
     return {"parallel_read_safe": True}

@@ -51,7 +51,7 @@ def test_from_the_login_to_delivered(look, drafts, gateway, accessible):
     page.get_by_text("Sent: 2 messages").wait_for()
     assert gateway.sends == 2 and statuses() == [Status.SENT, Status.SENT]
 
-    for words in ("No final word yet: 2 messages", "Delivered: 2 messages"):
+    for words in ("No final status yet: 2 messages", "Delivered: 2 messages"):
         choose_all(page)
         choose(page, "Refresh status…")
         page.get_by_role("button", name="Yes: Refresh status").click()

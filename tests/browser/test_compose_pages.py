@@ -74,7 +74,7 @@ def test_without_scripts_a_file_of_numbers_is_sent(look, superuser):
     page.fill("#id_body", "Ready")
     assert page.locator(".smska-counter").count() == 0
     page.click("input[name=_check]")
-    assert "The numbers are those of the column “Телефон”." in page.inner_text("#content")
+    assert "The numbers come from the column “Телефон”." in page.inner_text("#content")
     page.click("input[name=_back]")
     assert page.input_value("#id_numbers").split("\n")[1:] == ["8 904 176-49-95", "+79041764996"]
     page.click("input[name=_check]")

@@ -42,7 +42,7 @@ def test_the_page_is_accessible_and_fits(look, superuser, messages, accessible, 
     page = look(superuser, theme=theme, width=width)
     page.goto(PAGE)
     assert page.locator("svg[role=img]").count() == 4
-    for summary in page.locator("summary", has_text="the numbers").all():
+    for summary in page.locator("summary", has_text=": table").all():
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     accessible(page)
@@ -82,7 +82,7 @@ def test_the_keyboard_chooses_a_range_and_opens_the_numbers(look, superuser, mes
     page.keyboard.press("Enter")
     page.wait_for_url("**/statistics/?*")
     assert "days=7&by=week" in page.url
-    numbers = page.locator("details", has_text="Share delivered: the numbers")
+    numbers = page.locator("details", has_text="Share delivered: table")
     assert not numbers.locator("table").is_visible()
     numbers.locator("summary").focus()
     page.keyboard.press("Enter")
@@ -103,6 +103,6 @@ def test_a_screen_reader_hears_the_title_and_the_description(look, superuser, me
     picture = page.get_by_role("img", name="Messages by status")
     described_by = picture.get_attribute("aria-describedby")
     assert (
-        f"{SmsMessage.objects.count()} messages in all."
+        f"{SmsMessage.objects.count()} messages in total."
         in page.locator(f"#{described_by}").inner_html()
     )

@@ -56,7 +56,7 @@ def test_all_is_there_and_the_buttons_send(themed, gateway):
     open_page(page, f"{keys['queued']}/change/")
     assert page.get_by_role("link", name="Cancel sending").is_visible()
     page.get_by_role("link", name="Send", exact=True).click()
-    page.get_by_text("Send these messages?").wait_for()
+    page.get_by_text("Send this message?").wait_for()
     assert gateway.sends == 0
     press(page, "Yes: Send")
     page.get_by_text("Sent: 1 message").wait_for()

@@ -1,4 +1,4 @@
-"""`manage.py sendtestsms NUMBER…`: does sending work? In the manner of Django's `sendtestemail`."""
+"""``manage.py sendtestsms NUMBER…``: does sending work? Like Django's ``sendtestemail``."""
 
 from __future__ import annotations
 

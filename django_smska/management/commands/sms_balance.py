@@ -1,4 +1,4 @@
-"""`manage.py sms_balance`: the balances at the gateways, for people and monitoring."""
+"""``manage.py sms_balance``: the balances at the gateways, for people and monitoring."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOTHING_SENT = " Nothing was sent."
 
 class Command(BaseCommand):
     help = (
-        "Asks the providers for their balance. A good answer lets a paused provider send again, "
+        "Queries the balance of each provider. A good answer lets a paused provider send again, "
         "and so does the command itself where a paused provider has no balance. Exits with 1 if a "
         "provider gives no balance, or has less than --min."
     )
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         least = _amount(options["min"])
         if conf.sends_nothing():
             raise CommandError(
-                f"{conf.TEST_RUN} is set, as for tests: no gateway is asked, and no pause "
+                f"{conf.TEST_RUN} is set, as in tests: no gateway is queried, and no pause "
                 f"is ended. Remove {conf.TEST_RUN} from the environment."
             )
         answers = {alias: _ask(alias, least) for alias in _aliases(options["using"])}
@@ -72,7 +72,7 @@ def _amount(text: str | Decimal | None) -> Decimal | None:
 
 
 def _aliases(using: str | None) -> list[str]:
-    """Return the providers to ask, also one that cannot be made, so that the output says why, and
+    """Return the providers to query, also one that cannot be made, so that the output says why, and
     one without a balance whose pause is to end."""
     if using is not None:
         try:
@@ -80,11 +80,11 @@ def _aliases(using: str | None) -> list[str]:
         except InvalidProvider as error:
             raise CommandError(str(error)) from None
         if not (backend.has_balance or _is_paused(using)):
-            raise CommandError(f"The provider {using!r} has no balance to ask for.")
+            raise CommandError(f"The provider {using!r} has no balance.")
         return [using]
     aliases = [alias for alias in providers if _may_have_balance(alias) or _is_paused(alias)]
     if not aliases:
-        raise CommandError("No provider in SMS_PROVIDERS has a balance to ask for.")
+        raise CommandError("No provider in SMS_PROVIDERS has a balance.")
     return aliases
 
 
@@ -135,11 +135,11 @@ def _keep(alias: str, balance: Decimal) -> dict[str, Any]:
 def _in_words(answer: dict[str, Any]) -> str:
     if "error" in answer:
         return str(answer["error"])
-    words = [f"{answer['balance']} credits" if "balance" in answer else "has no balance to ask for"]
+    words = [f"{answer['balance']} credits" if "balance" in answer else "has no balance"]
     if answer.get("paused"):
         words.append("still paused, because the account is empty")
     if answer.get("opened_again"):
-        words.append("was paused, sends again")
+        words.append("was paused and sends again")
     if answer.get("not_stored"):
         words.append(f"not stored: {answer['not_stored']}")
     return "; ".join(words)

@@ -1,4 +1,4 @@
-"""`manage.py sms_gateway`: the stand-in gateway on loopback, for development."""
+"""``manage.py sms_gateway``: the stand-in gateway on loopback, for development."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from django_smska.testing.gateway import Received, StandInGateway
 
 
 class Command(BaseCommand):
-    help = "Plays the SMS-ka gateway on loopback. Nothing is sent; everything is shown."
+    help = "Plays the SMS-ka gateway on loopback. No SMS is sent. Each send is printed."
     # The project's own settings may still be wrong when its developer needs a gateway.
     requires_system_checks: list[str] = []
 
@@ -26,7 +26,7 @@ class Command(BaseCommand):
             "--host", default="127.0.0.1", help="loopback address (default: %(default)s)"
         )
         parser.add_argument(
-            "--port", type=int, default=8009, help="0 for a free one (default: %(default)s)"
+            "--port", type=int, default=8009, help="0 for any free port (default: %(default)s)"
         )
         parser.add_argument("--api-key", default="test", help="login (default: %(default)s)")
         parser.add_argument(
@@ -39,22 +39,24 @@ class Command(BaseCommand):
             "--sender",
             action="append",
             metavar="NAME",
-            help="an allowed sender; may be given again (default: any that a phone can show)",
+            help="an allowed sender; may be repeated (default: any that a phone can show)",
         )
         parser.add_argument(
             "--ledger", metavar="FILE", help="append each accepted message, as JSON"
         )
         parser.add_argument(
-            "--latency", type=float, default=0, metavar="SECONDS", help="before each answer"
+            "--latency", type=float, default=0, metavar="SECONDS", help="wait before each answer"
         )
         parser.add_argument(
             "--fault",
             action="append",
             default=[],
             metavar="NAME[:accepted|:not-accepted][@N]",
-            help="what the N-th send meets; without @N, every send. May be given again.",
+            help="a fault for the N-th send; without @N, for every send. May be repeated.",
         )
-        parser.add_argument("--fault-rate", type=float, default=0, help="share of drawn faults")
+        parser.add_argument(
+            "--fault-rate", type=float, default=0, help="share of requests with a random fault"
+        )
         parser.add_argument("--seed", type=int, help="draw the same faults again")
         parser.add_argument("--list-faults", action="store_true", help="list the faults and exit")
 

@@ -1,4 +1,4 @@
-"""`manage.py sms_prune`: delete messages that were finished long ago."""
+"""``manage.py sms_prune``: delete messages that were finished long ago."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django_smska.models import SmsMessage, rows, write_db
 from django_smska.states import FINAL
 from django_smska.times import local
 
-BATCH_MESSAGES = 1000  # per transaction
+BATCH_MESSAGES = 1000  # the messages of one transaction
 
 Row = tuple[Any, Any]  # key, key of the message that it is a resend of
 
@@ -63,16 +63,17 @@ def _time_before(days: float | None) -> datetime:
             return timezone.now() - keep
     except (OverflowError, ValueError):
         pass
-    raise CommandError(f"--keep {days} is not a number of days above 0 that a calendar has.")
+    raise CommandError(
+        f"--keep {days} cannot be used. Write a number of days above 0, such as 180."
+    )
 
 
 def _prune(before: datetime, *, dry_run: bool) -> Iterator[tuple[int, int]]:
     """Delete in batches and yield how many messages each of them deleted and kept.
 
-    The newest message goes first, so that a resend goes before the original. ``freed``: originals
-    whose resend is deleted, in batches that are still to come.
+    The newest message goes first, so that a resend goes before the original.
     """
-    freed: set[Any] = set()
+    freed: set[Any] = set()  # originals in later batches, whose resend is deleted
     last = _newest(before)
     while last is not None:
         with transaction.atomic(using=write_db()):

@@ -1,4 +1,4 @@
-"""`manage.py sms_status`: what is queued, held and failing, for people and monitoring."""
+"""``manage.py sms_status``: what is queued, held and failing, for people and monitoring."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from django_smska.times import local
 class Command(DatabaseCommand):
     help = (
         "Prints for each provider what is queued and for how long, what is held past its lease, "
-        "which messages need attention, whether it is paused, and its last known balance. Asks "
-        "no gateway. Exits with 1 if something needs attention."
+        "which messages need attention, whether it is paused, and its last known balance. "
+        "Queries no gateway. Exits with 1 if something needs attention."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -83,9 +83,11 @@ def _problems(fact: dict[str, Any], max_age: float) -> list[str]:
     found = {
         "queued messages have a provider that is not in SMS_PROVIDERS": not fact["configured"],
         f"paused ({fact['paused']}): {fact['paused_detail']}": fact["paused"],
-        "messages wait too long; check that sms_worker runs": (fact["oldest_due_seconds"] or 0)
+        "messages wait too long; check that sms_worker is running": (
+            fact["oldest_due_seconds"] or 0
+        )
         > max_age,
-        "messages are held past their lease; check that sms_worker runs": fact["past_lease"],
+        "messages are held past their lease; check that sms_worker is running": fact["past_lease"],
         "messages need attention; see “needs attention” in the admin": fact["needs_attention"],
     }
     return [words for words, holds in found.items() if holds]

@@ -1,4 +1,4 @@
-"""`manage.py sms_worker`: sends queued messages; from cron with --once, or as a daemon."""
+"""``manage.py sms_worker``: sends queued messages; from cron with --once, or as a daemon."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ WORDS = {
 
 class Command(DatabaseCommand):
     help = (
-        "Sends queued messages and asks for delivery reports. Any number of workers may run at "
+        "Sends queued messages and queries delivery reports. Any number of workers may run at "
         "once. SIGTERM and Ctrl-C end it cleanly: requests in flight are finished, and the rest "
         "stays queued."
     )
@@ -117,7 +117,7 @@ class Command(DatabaseCommand):
         return f"Nothing was sent, because of the pause of {', '.join(paused)}."
 
     def _for_ever(self, interval: float) -> None:
-        self._say("Waiting for messages. Ctrl-C ends.")
+        self._say("Waiting for messages. Press Ctrl-C to stop.")
         listener = Listener()
         while not self.worker.stopping.is_set():
             if self._guarded_pass(listener)["reports"] < REPORTS_PER_PASS:
