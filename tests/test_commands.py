@@ -532,7 +532,7 @@ class TestPrune:
     @pytest.mark.parametrize("days", ["0", "-1", "nan", "inf", "1e9"])
     def test_the_days_must_make_sense(self, days):
         make("delivered")
-        assert "is not a number of days above 0" in run("sms_prune", f"--keep={days}")[1]
+        assert "Write a number of days above 0" in run("sms_prune", f"--keep={days}")[1]
         assert left()
 
     @pytest.mark.parametrize("batch", [1, 2, 3, 1000])
