@@ -369,6 +369,7 @@ def _tidy(error: Any, raised_by: CheckedBackend) -> None:
     error.args = (storable(str(error.args[0]), MAX_ERROR_CHARACTERS) or error.summary,)
     error.code = storable(str(error.code), 32)
     error.gateway_text = storable(str(error.gateway_text), MAX_ERROR_CHARACTERS)
+    error.answered = error.answered is True
     error.sms = None
     if not raised_by.members:  # the members of a failover name themselves
         error.alias, error.refused = raised_by.alias, ()

@@ -86,7 +86,7 @@ def note_error(alias: str, error: SmsError) -> None:
         return
     kind = "hanging" if error.kind == "unknown" else error.kind
     if kind not in states.PAUSE_SECONDS:
-        if error.code.startswith("-"):  # it answered, and with the login all was well
+        if error.answered:
             note_success(alias)
         return
     provider_states().get_or_create(alias=alias)

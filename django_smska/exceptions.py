@@ -48,6 +48,7 @@ class SmsError(Exception):
     :param code: the cause, as the gateway or this app names it, such as ``"-6"`` or ``"connect"``
     :param gateway_text: the gateway's own text, cleaned of secrets
     :param sms: primary key of the stored message
+    :ivar answered: the gateway answered this very request, so that login and connection work
     :ivar refused: the errors of the providers that were tried before this one (failover)
     """
 
@@ -64,12 +65,14 @@ class SmsError(Exception):
         alias: str | None = None,
         code: str = "",
         gateway_text: str = "",
+        answered: bool = False,
         sms: Any = None,
     ) -> None:
         super().__init__(message or self.summary)
         self.alias = alias
         self.code = code
         self.gateway_text = gateway_text
+        self.answered = answered
         self.sms = sms
 
     def __str__(self) -> str:

@@ -191,7 +191,8 @@ def _refusal(line: Line, framed: bool) -> SmsError:
     if len(line.fields) == 1 and not framed:  # "-1" may be the beginning of "-12"
         return SmsOutcomeUnknown(code="unreadable", gateway_text=clean(line.raw))
     error = REFUSALS.get(line.code, InvalidRequest)
-    return error(code=str(line.code), gateway_text=clean(line.raw))
+    answered = error is not AuthenticationFailed
+    return error(code=str(line.code), gateway_text=clean(line.raw), answered=answered)
 
 
 def _busy(text: str) -> SmsNotSent:

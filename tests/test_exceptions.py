@@ -16,11 +16,11 @@ ERRORS = [
 
 @pytest.mark.parametrize("cls", ERRORS)
 def test_every_error_survives_pickling_with_all_it_carries(cls):
-    error = cls(alias="bulk", code="-6", gateway_text="-6|Invalid MSISDN", sms=17)
+    error = cls(alias="bulk", code="-6", gateway_text="-6|Invalid MSISDN", answered=True, sms=17)
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is cls
-        assert (twin.alias, twin.code, twin.gateway_text, twin.sms) == (
-            "bulk", "-6", "-6|Invalid MSISDN", 17,
+        assert (twin.alias, twin.code, twin.gateway_text, twin.answered, twin.sms) == (
+            "bulk", "-6", "-6|Invalid MSISDN", True, 17,
         )  # fmt: skip
         assert str(twin) == str(error)
 

@@ -111,6 +111,7 @@ def test_a_negative_line_is_a_refusal_of_its_kind(text, error, kind, wrapping):
     refusal = send(wrapping.format(text, text))
     assert type(refusal) is error
     assert refusal.kind == kind
+    assert refusal.answered == (error is not AuthenticationFailed)
     assert refusal.code == text.split("|")[0]
     assert text.split("|")[1] in refusal.gateway_text
 
