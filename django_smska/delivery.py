@@ -16,7 +16,7 @@ from django.db.models import F
 
 from . import checked_backend, circuit_breaker, clock, conf, states
 from .checked_backend import CheckedBackend
-from .exceptions import InvalidProvider, SmsError
+from .exceptions import ErrorKind, InvalidProvider, SmsError
 from .models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from .providers import providers
 from .receipts import Report
@@ -228,7 +228,7 @@ class _Questions:
             return message, self.backend.get_status(message)
         except SmsError as error:
             logger.warning("no report for message %s: %s", message.pk, error)
-            silent = not error.gateway_text and error.kind != "broken"
+            silent = not error.gateway_text and error.kind != ErrorKind.BROKEN
             if error.kind in states.STOPPING_KINDS or silent:  # also where no answer came at all
                 self.error = error
         except BaseException as error:  # such as SystemExit: it ends the queries, not the worker

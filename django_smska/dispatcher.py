@@ -24,7 +24,7 @@ from django.db import Error
 
 from . import circuit_breaker, clock, rate_limit, sending
 from .checked_backend import CheckedBackend
-from .exceptions import SmsError
+from .exceptions import ErrorKind, SmsError
 from .models import SmsMessage, SmsMessageQuerySet
 from .receipts import Receipt
 from .sending import Outcome, Result
@@ -39,6 +39,7 @@ BATCH_DELAY_SECONDS = 0.001  # the wait of an event for others, so that one quer
 MAX_WAIT_SECONDS = 1.0  # the longest wait for an event: a signal right before it does not end it
 CLAIM_USED_UP_SECONDS = 1.0  # the time of use below which the next claim has twice the size
 MAX_CLAIM = 256  # the largest claim, in messages
+KINDS_OF_A_REFUSAL = (ErrorKind.MESSAGE, ErrorKind.SENDER)  # after which the next one may begin
 
 
 # --- what it decides by: no threads, no queries ---------------------------------------------------
@@ -66,8 +67,8 @@ class Slots:
 
     def prove(self, outcome: Outcome) -> None:
         """Note that the login and the connection work: a refusal of the message shows it, too."""
-        kind = getattr(outcome, "kind", "accepted")
-        self.proven = self.proven or kind in ("accepted", "message", "sender")
+        works = isinstance(outcome, Receipt) or outcome.kind in KINDS_OF_A_REFUSAL
+        self.proven = self.proven or works
 
 
 class TimeSlice:

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from .exceptions import (
     AuthenticationFailed,
+    GatewayBusy,
     GatewayUnreachable,
     InsufficientCredits,
     InvalidRecipient,
@@ -135,7 +136,7 @@ def read_send_answer(answer: Answer) -> Receipt | SmsError:
         return _refusal(lines[0], answer.framed)
     # An answer that is cut inside its headers has no length either.
     if answer.framed and answer.status == 429:
-        return _busy(text)
+        return GatewayBusy(code="http-429", gateway_text=clean(text))
     if answer.framed and (answer.status in REDIRECTS or 400 <= answer.status < 500):
         return _wrong_address(answer.status, text)
     code = "unreadable" if answer.status == 200 else f"http-{answer.status}"
@@ -193,12 +194,6 @@ def _refusal(line: Line, framed: bool) -> SmsError:
     error = REFUSALS.get(line.code, InvalidRequest)
     answered = error is not AuthenticationFailed
     return error(code=str(line.code), gateway_text=clean(line.raw), answered=answered)
-
-
-def _busy(text: str) -> SmsNotSent:
-    error = TemporaryFailure(code="http-429", gateway_text=clean(text))
-    error.kind = "busy"  # all must wait, not only this message
-    return error
 
 
 def _wrong_address(status: int, text: str) -> SmsNotSent:

@@ -10,8 +10,8 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import circuit_breaker, sending
-from ..exceptions import AGAIN, AT, SAID
+from .. import circuit_breaker, sending, states
+from ..exceptions import AGAIN, AT, SAID, ErrorKind
 from ..models import ProviderState, SmsMessage
 from ..states import Status
 from ..times import local
@@ -261,10 +261,10 @@ def has_no_worker(state: ProviderState) -> bool:
 
 
 _REASONS = {
-    "account": _("The gateway refuses the login."),
-    "funds": _("The account has too few credits."),
-    "unreachable": _("The gateway cannot be reached."),
-    "busy": _("The gateway asks for fewer requests."),
-    "hanging": _("The gateway gives no clear answers."),
-    "broken": _("The provider's backend on this site fails. Ask your administrator."),
+    ErrorKind.ACCOUNT: _("The gateway refuses the login."),
+    ErrorKind.FUNDS: _("The account has too few credits."),
+    ErrorKind.UNREACHABLE: _("The gateway cannot be reached."),
+    ErrorKind.BUSY: _("The gateway asks for fewer requests."),
+    states.HANGING: _("The gateway gives no clear answers."),
+    ErrorKind.BROKEN: _("The provider's backend on this site fails. Ask your administrator."),
 }

@@ -16,12 +16,12 @@ from django.core.checks import CheckMessage, Error
 from django_smska.backends.base import BaseSmsBackend
 from django_smska.exceptions import (
     AuthenticationFailed,
+    GatewayBusy,
     GatewayUnreachable,
     InsufficientCredits,
     InvalidRecipient,
     QueryFailed,
     SmsOutcomeUnknown,
-    TemporaryFailure,
 )
 from django_smska.receipts import Receipt, Report
 
@@ -30,7 +30,7 @@ REFUSALS = {
     401: AuthenticationFailed,
     402: InsufficientCredits,
     422: InvalidRecipient,
-    429: TemporaryFailure,
+    429: GatewayBusy,
 }
 #: The provider's words for the end of a message.
 STATES = {"delivered": "delivered", "undeliverable": "rejected", "too_late": "expired"}
