@@ -17,13 +17,14 @@ from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import InterfaceError, OperationalError, close_old_connections, connections
+from django.db import close_old_connections, connections
 
 from django_smska import circuit_breaker, clock, conf
 from django_smska.exceptions import InvalidProvider
 from django_smska.management.tables import require_tables
 from django_smska.models import rows, write_db
 from django_smska.notify import Listener
+from django_smska.sending import UNAVAILABLE
 from django_smska.sms import providers
 from django_smska.times import local
 from django_smska.worker import MAX_RATE_WAIT_SECONDS, REPORTS_PER_PASS, Worker
@@ -35,7 +36,6 @@ except ImportError:  # the app does not require it
 
 logger = logging.getLogger(__name__)
 
-UNAVAILABLE = (OperationalError, InterfaceError)
 WORDS = {
     "sent": "sent",
     "queued": "back in the queue",
