@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 from django.db.models import F, Q, QuerySet
@@ -32,7 +32,7 @@ from .exceptions import (
 )
 from .models import ProviderState, provider_states
 from .receipts import Receipt
-from .times import local
+from .times import clock_time
 
 logger = logging.getLogger(__name__)
 
@@ -208,17 +208,13 @@ def _refusal(backend: CheckedBackend) -> SmsNotSent | None:
     reason = "none" if backend.members else paused[0].reason
     cls, why = REFUSALS.get(reason, REFUSALS["none"])
     probes = [state.probe_at for state in paused if state.probe_at is not None]
-    again = f"{AGAIN}{_time_of_day(min(probes))}." if probes else ""
+    again = f"{AGAIN}{clock_time(min(probes))}." if probes else ""
     return cls(f"{why}{again}", alias=backend.alias, code="paused")
 
 
 def _aliases(backend: CheckedBackend) -> set[str]:
     """Return the providers that answer for a message: those of a failover, or the one itself."""
     return {member.alias for member in backend.members} or {backend.alias}
-
-
-def _time_of_day(moment: datetime) -> str:
-    return f"{local(moment):%H:%M:%S}"
 
 
 #: By the reason of the pause: the error that a waiting caller gets.

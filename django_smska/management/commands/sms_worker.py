@@ -13,7 +13,6 @@ from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -26,7 +25,7 @@ from django_smska.models import rows, write_db
 from django_smska.notify import Listener
 from django_smska.sending import UNAVAILABLE
 from django_smska.sms import providers
-from django_smska.times import local
+from django_smska.times import clock_time
 from django_smska.worker import MAX_RATE_WAIT_SECONDS, REPORTS_PER_PASS, Worker
 
 try:
@@ -170,7 +169,7 @@ class Command(BaseCommand):
             state = circuit_breaker.state_of(alias)
             if state.is_paused and self.paused.get(alias) != state.reason:
                 self.paused[alias] = state.reason
-                again = f"; next probe at {_clock(state.probe_at)}" if state.probe_at else ""
+                again = f"; next probe at {clock_time(state.probe_at)}" if state.probe_at else ""
                 self._say(f"{alias} is paused ({state.reason}{again}): {state.detail}")
             elif not state.is_paused and self.paused.pop(alias, ""):
                 self._say(f"{alias} is open again.")
@@ -199,10 +198,6 @@ def _refuse_wrong(options: dict[str, Any]) -> None:
 def _away(error: Exception) -> str:
     """Return the error's class only, because its text may hold values of the query."""
     return f"The database cannot be reached or is busy ({type(error).__name__})."
-
-
-def _clock(moment: datetime) -> str:
-    return f"{local(moment):%H:%M:%S}"
 
 
 @contextmanager
