@@ -55,7 +55,7 @@ class ErrorKind(str, Enum):
     BUSY = "busy"  # the provider: all are asked to wait
     BROKEN = "broken"  # the program of its backend
     UNKNOWN = "unknown"  # whether the message was accepted
-    QUERY = "query"  # one question, not a message
+    QUERY = "query"  # a balance or status query, not a message
 
     def __str__(self) -> str:  # as of a StrEnum, which Python 3.10 has not
         return str(self.value)

@@ -194,7 +194,7 @@ class SmsMessage(models.Model):
     token = models.CharField(max_length=32, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, editable=False)
     next_status_at = models.DateTimeField(_("next status query"), null=True, editable=False)
-    status_questions = models.PositiveSmallIntegerField(default=0, editable=False)
+    status_queries = models.PositiveSmallIntegerField(default=0, editable=False)
 
     objects = SmsMessageQuerySet.as_manager()
 

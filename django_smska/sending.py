@@ -563,7 +563,7 @@ def _record_and_mark(
     """Move ``accepted`` from *sending* to *sent*, and ``going`` from *claimed* to *sending*; return
     the claims that may go."""
     aliases = {_accepted_by(result) for result in accepted}
-    first = {alias: _first_question(alias, now) for alias in aliases}
+    first = {alias: _first_query_at(alias, now) for alias in aliases}
     sent = {claim_of(one.message): _sent_marks(one, now, first) for one in accepted}
     marks = {"sending_at": now, "lease_until": now + conf.lease()}
     marked = set(map(claim_of, going))
@@ -673,24 +673,24 @@ def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]
     """
     assert isinstance(result.outcome, Receipt)
     using = _accepted_by(result)
-    ask_at = first[using]
-    if ask_at is not None and not result.outcome.gateway_id:
-        ask_at = now + conf.status_window()  # there is no id to query by: it is given up then
+    query_at = first[using]
+    if query_at is not None and not result.outcome.gateway_id:
+        query_at = now + conf.status_window()  # there is no id to query by: it is given up then
     return {
         "sent_at": now,
         "gateway_id": result.outcome.gateway_id,
         "using": using,
-        "next_status_at": ask_at,
+        "next_status_at": query_at,
         "error_code": "",
         "error_text": "",
     }
 
 
-def _first_question(alias: str, now: datetime) -> datetime | None:
+def _first_query_at(alias: str, now: datetime) -> datetime | None:
     """Return when to query a report first; None for never."""
     if not checked_backend.gives_reports(alias):
         return None
-    return now + timedelta(seconds=states.ask_again_in(0))
+    return now + timedelta(seconds=states.next_query_in(0))
 
 
 def per_row(name: str, values: dict[Any, Any]) -> Any:
@@ -762,10 +762,10 @@ def _record_late(result: Result) -> None:
     message, outcome = result.message, result.outcome
     held = _held([message])
     if isinstance(outcome, Receipt):
-        ask_at = _first_question(_accepted_by(result), clock.now())
+        query_at = _first_query_at(_accepted_by(result), clock.now())
         known: dict[str, Any] = {"gateway_id": outcome.gateway_id, "using": _accepted_by(result)}
         text = {"error_text": f"{LATE}{ACCEPTED}"}
-        confirmed = known | {"next_status_at": ask_at} if outcome.gateway_id else {}
+        confirmed = known | {"next_status_at": query_at} if outcome.gateway_id else {}
     else:
         known, confirmed = {}, {}
         text = {"error_text": f"{LATE}{outcome.text}"}
@@ -900,14 +900,14 @@ def confirm_sent(message: SmsMessage) -> None:
     """Mark an *unknown* message as sent, because a person says so. Raises ``WrongStatus`` for any
     other."""
     now = clock.now()
-    ask_at = now if message.gateway_id else now + conf.status_window()
+    query_at = now if message.gateway_id else now + conf.status_window()
     reports = checked_backend.gives_reports(message.using)
     moved = move(
         rows([message.pk]),
         [Status.UNKNOWN],
         Status.SENT,
         sent_at=F("sending_at"),
-        next_status_at=ask_at if reports else None,
+        next_status_at=query_at if reports else None,
     )
     there = reread(message)
     if not moved:

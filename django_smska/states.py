@@ -137,9 +137,9 @@ def milder(reason: str) -> list[str]:
     return [one for one, seconds in PAUSE_SECONDS.items() if seconds < PAUSE_SECONDS[reason]]
 
 
-def ask_again_in(questions: int) -> float:
+def next_query_in(queries: int) -> float:
     """Return the seconds until the next status query: 10, 30, 90… up to six hours.
 
-    :param questions: the queries so far
+    :param queries: those so far
     """
-    return float(min(10 * 3 ** min(questions, 8), 6 * 3600))
+    return float(min(10 * 3 ** min(queries, 8), 6 * 3600))

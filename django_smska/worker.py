@@ -76,10 +76,10 @@ class Worker:
             circuit_breaker.heartbeat(self._aliases())  # a long queue makes a long pass
             sending.recover()
             sent, more = self._send(rows(), self._aliases())
-            asked = self._ask_some()
+            queried = self._query_reports()
             done += sent
-            done["reports"] += asked
-            if not more and (not asked or done["reports"] >= REPORTS_PER_PASS):
+            done["reports"] += queried
+            if not more and (not queried or done["reports"] >= REPORTS_PER_PASS):
                 break
         return done
 
@@ -106,8 +106,8 @@ class Worker:
         soon = now + timedelta(seconds=NEARLY_DUE_SECONDS)
         return any((first and first <= soon) or any(flags) for _, first, *flags in answers)
 
-    def _ask_some(self) -> int:
-        return delivery.ask_due(
+    def _query_reports(self) -> int:
+        return delivery.query_due(
             self.using,
             limit=self.concurrency,
             width=self.concurrency,

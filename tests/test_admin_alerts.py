@@ -145,7 +145,7 @@ class TestTimeline:
 
     def test_one_that_is_on_its_way_shows_what_was_asked(self):
         now = timezone.now()
-        asked = {"sent_at": now, "next_status_at": now, "status_questions": 2, "gateway_id": "g"}
+        asked = {"sent_at": now, "next_status_at": now, "status_queries": 2, "gateway_id": "g"}
         [message] = make("sent", finished_at=None, **asked)
         page = timeline.timeline(message)
         assert "Status checked 2 times" in page and "next: " in page

@@ -332,7 +332,7 @@ def test_an_abort_in_a_workers_thread_counts_as_a_crash(use, abort, announces, e
 
 
 @pytest.mark.parametrize("abort", ABORTS)
-def test_an_abort_in_a_question_ends_the_questions_of_that_provider(use, abort):
+def test_an_abort_in_a_query_ends_the_queries_of_that_provider(use, abort):
     use(raises={"get_status": abort()})
     queue("bad", 2)
     queue("zz", 2)

@@ -1050,7 +1050,7 @@ class TestTurn:
         assert [message.status for message in six] == ["sent"] * 3 + ["sending"] * 3
         assert "CRITICAL" not in caplog.text
 
-    def test_ids_and_questions_are_each_rows_own(self, six):
+    def test_ids_and_query_times_are_each_rows_own(self, six):
         """Of a message without an id nothing can be asked."""
         results = [sending.Result(six[0], Receipt("id-a")), sending.Result(six[1], Receipt())]
         sending.record_and_mark(results, six[3:])

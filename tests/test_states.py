@@ -73,5 +73,5 @@ def test_nothing_follows_where_the_caller_got_the_error(kind):
 
 def test_waits_grow_and_end():
     assert [states.backoff(n) for n in (1, 2, 3, 4, 5, 500)] == [15, 60, 240, 960, 3600, 3600]
-    assert [states.ask_again_in(n) for n in (0, 1, 2, 7, 500)] == [10, 30, 90, 21600, 21600]
+    assert [states.next_query_in(n) for n in (0, 1, 2, 7, 500)] == [10, 30, 90, 21600, 21600]
     assert [states.pause_for("unreachable", n) for n in (0, 1, 2, 500)] == [15, 30, 60, 3600]

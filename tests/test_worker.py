@@ -629,7 +629,7 @@ class TestBrakes:
         provider.unscript()
         ProviderState.objects.update(probe_at=timezone.now())
 
-    def test_it_opens_again_by_a_balance_question(self, provider):
+    def test_it_opens_again_by_a_balance_query(self, provider):
         self.paused(provider, "no_credit")
         Worker(concurrency=1).run_once()
         assert provider.balances == 1
@@ -698,7 +698,7 @@ class TestBrakes:
         assert not circuit_breaker.state_of("default").is_paused
 
     def test_after_hanging_one_message_goes_alone(self, provider):
-        """A balance question that is answered does not show that a message will be."""
+        """A balance query that is answered does not show that a message will be."""
         self.paused(provider, "close_without_answer", 10)
         assert statuses() == {"unknown": 3, "queued": 7}
         provider.script_all(Fault("close_without_answer"), on="send")

@@ -202,7 +202,7 @@ REFRESH = Action(
     questions=_("Refresh the status of these messages? This queries the gateway."),
     statuses=frozenset({Status.SENT}),
     do=_refresh,
-    hand_over=delivery.ask_soon,
+    hand_over=delivery.query_soon,
     handed_over=Outcome(_("Queued for the worker"), _("It will query the status shortly.")),
     handed_from=frozenset({Status.SENT}),
 )

@@ -116,7 +116,7 @@ def timeline(message: SmsMessage) -> str:
 def _asked(message: SmsMessage) -> tuple[str, str] | None:
     if message.status != Status.SENT or not (message.sent_at and message.gateway_id):
         return None
-    number = message.status_questions
+    number = message.status_queries
     words = ngettext("Status checked %s time", "Status checked %s times", number)
     if not message.next_status_at:
         return words % number, ""

@@ -265,7 +265,7 @@ class Migration(migrations.Migration):
                         editable=False, null=True, verbose_name="next status query"
                     ),
                 ),
-                ("status_questions", models.PositiveSmallIntegerField(default=0, editable=False)),
+                ("status_queries", models.PositiveSmallIntegerField(default=0, editable=False)),
                 (
                     "created_by",
                     django_smska.fields.UserField(
