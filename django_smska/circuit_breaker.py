@@ -266,7 +266,7 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
 
 def _pause(alias: str, reason: str, error: SmsError) -> None:
     now, probes = clock.now(), state_of(alias).probes
-    marks = {
+    pause = {
         "paused_at": now,
         "probe_at": now + timedelta(seconds=states.pause_for(reason, probes)),
         "probes": probes + 1,
@@ -274,7 +274,7 @@ def _pause(alias: str, reason: str, error: SmsError) -> None:
     }
     # Only for the reason just noted: another worker's success may have cleared it.
     new = Q(paused_at=None) | Q(probes=0)  # also where the reason of a pause has just changed
-    if provider_states().filter(new, alias=alias, reason=reason).update(**marks):
+    if provider_states().filter(new, alias=alias, reason=reason).update(**pause):
         logger.error("provider %s is paused (%s): %s", alias, reason, error)
 
 

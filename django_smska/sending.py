@@ -366,7 +366,7 @@ def cancel(messages: SmsMessageQuerySet) -> int:
 
 
 class Claim(NamedTuple):
-    """A row's key and the mark of one claim of it. Permission to send belongs to this pair."""
+    """A row's key and the token of one claim of it. Permission to send belongs to this pair."""
 
     pk: Any
     token: str
@@ -386,7 +386,7 @@ def claim(
 ) -> list[SmsMessage]:
     """Claim queued messages for this process; return those that it got, in their order.
 
-    :param token: the mark of this claim, never used before
+    :param token: of this claim, never used before
     :param immediate: the caller waits for the outcome, so that no worker may send them after this
         claim
     """
@@ -398,7 +398,7 @@ def claim(
         rows(pks).filter(expires_at__gt=now),
         [Status.QUEUED],
         Status.CLAIMED,
-        **claim_marks(token, now),
+        **claim_fields(token, now),
         immediate=immediate,
         attempts=F("attempts") + 1,
     )
@@ -408,7 +408,7 @@ def claim(
     return [mine[pk] for pk in pks if pk in mine]
 
 
-def claim_marks(token: str, now: datetime) -> dict[str, Any]:
+def claim_fields(token: str, now: datetime) -> dict[str, Any]:
     """Return the fields of a claimed row."""
     return {"token": token, "claimed_at": now, "lease_until": now + conf.lease()}
 
@@ -564,20 +564,20 @@ def _record_and_mark(
     the claims that may go."""
     aliases = {_accepted_by(result) for result in accepted}
     first = {alias: _first_query_at(alias, now) for alias in aliases}
-    sent = {claim_of(one.message): _sent_marks(one, now, first) for one in accepted}
-    marks = {"sending_at": now, "lease_until": now + conf.lease()}
+    sent = {claim_of(one.message): _sent_fields(one, now, first) for one in accepted}
+    begun = {"sending_at": now, "lease_until": now + conf.lease()}
     marked = set(map(claim_of, going))
     winners = set(sent)
-    if _update_rows(sent, marked, marks) < len(sent) + len(marked):
+    if _update_rows(sent, marked, begun) < len(sent) + len(marked):
         # Some were lost; or an earlier try of this very UPDATE went through, which its time shows.
         ours = _held([*(result.message for result in accepted), *going])
         recorded = ours.filter(status=Status.SENT, sent_at=now)
         winners &= set(recorded.values_list("pk", "token"))
-        begun = ours.filter(status=Status.SENDING, sending_at=now)
-        marked &= set(begun.values_list("pk", "token"))
+        sending = ours.filter(status=Status.SENDING, sending_at=now)
+        marked &= set(sending.values_list("pk", "token"))
     for message in going:
         if claim_of(message) in marked:
-            _reflect(message, Status.SENDING, **marks)
+            _reflect(message, Status.SENDING, **begun)
     for result in accepted:
         if claim_of(result.message) in winners:
             _reflect(result.message, Status.SENT, **sent[claim_of(result.message)])
@@ -588,7 +588,7 @@ def _record_and_mark(
 
 
 def _update_rows(
-    sent: dict[Claim, dict[str, Any]], going: set[Claim], marks: dict[str, Any]
+    sent: dict[Claim, dict[str, Any]], going: set[Claim], begun: dict[str, Any]
 ) -> int:
     """Run the conditional UPDATE of :func:`_record_and_mark`; return how many rows moved.
 
@@ -633,7 +633,7 @@ def _update_rows(
             assign(name, f"{pk} {'WHEN %s THEN %s ' * len(values)}", each)
         else:
             assign(name, f"WHEN {status} = %s THEN %s", (Status.SENDING.value, one))
-    for name, value in marks.items() if going else ():
+    for name, value in begun.items() if going else ():
         assign(name, f"WHEN {status} = %s THEN %s", (Status.CLAIMED.value, ready(name, value)))
     params += [Status.CLAIMED.value, Status.SENDING.value, Status.SENT.value]
     sets.append(f"{status} = CASE {status} WHEN %s THEN %s ELSE %s END")
@@ -641,12 +641,12 @@ def _update_rows(
 
     def where(claims: Iterable[Claim], old: Status, condition: str = "", *values: Any) -> None:
         for token, keys in _by_token(claims).items():
-            held = f"{pk} IN ({_places(keys)}) AND {quote('token')} = %s AND {status} = %s"
+            held = f"{pk} IN ({_placeholders(keys)}) AND {quote('token')} = %s AND {status} = %s"
             which.append(f"({held}{condition})")
             params.extend([*keys, token, old.value, *values])
 
     where(sent, Status.SENDING)
-    in_time = ready("lease_until", marks["sending_at"])
+    in_time = ready("lease_until", begun["sending_at"])
     where(going, Status.CLAIMED, f" AND {quote('lease_until')} > %s", in_time)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -657,7 +657,7 @@ def _update_rows(
         return int(cursor.rowcount)
 
 
-def _places(values: Collection[Any]) -> str:
+def _placeholders(values: Collection[Any]) -> str:
     return ", ".join(["%s"] * len(values))
 
 
@@ -666,7 +666,9 @@ def _accepted_by(result: Result) -> str:
     return result.outcome.alias or result.message.using
 
 
-def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]) -> dict[str, Any]:
+def _sent_fields(
+    result: Result, now: datetime, first: dict[str, datetime | None]
+) -> dict[str, Any]:
     """Return the fields of a row whose message was accepted.
 
     :param first: when to query, by provider

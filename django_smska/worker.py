@@ -162,7 +162,7 @@ class Worker:
         return not self.stopping.wait(self.next_in)
 
     def _new_token(self) -> str:
-        """Return a new mark for a claim; it is remembered until the pass has ended without an
+        """Return a new token for a claim; it is remembered until the pass has ended without an
         error."""
         token = uuid.uuid4().hex
         self._tokens.add(token)

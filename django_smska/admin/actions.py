@@ -280,7 +280,8 @@ def _apart(do: Callable[[], Outcome]) -> Outcome:
 
 
 def crashed(keys: Any, error: Exception) -> Outcome:
-    """Return the outcome of a foreign error. Its text is left out, as it may hold the request."""
+    """Return the outcome of an error that is none of ours. Its text, which may hold the request, is
+    left out."""
     name = type(error).__name__
     logger.error("an action on messages %s failed: %s", keys, name)
     why = gettext("This site had an error (%s). Look at the message before you try again.") % name

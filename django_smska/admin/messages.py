@@ -324,7 +324,7 @@ class SmsMessageAdmin(ActionAdmin):
         """Return a message to show. Other parties' texts may repeat what this user may not see."""
         message = super().get_object(request, object_id, from_field)
         for name in _RAW if message is not None else ():
-            words = permissions.foreign_text_for(request.user, message, getattr(message, name))
+            words = permissions.external_text_for(request.user, message, getattr(message, name))
             setattr(message, name, words)
         return message
 
