@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 
 REPORTED = (MOVES[Status.SENT] | {Status.SENT}) - {Status.UNCONFIRMED}
 KINDS = frozenset(ErrorKind) - {ErrorKind.ERROR, ErrorKind.STATUS}  # that a backend may raise
-MAX_ERROR_CHARACTERS = 1000  # the longest text of an error that is kept
-MIN_RATE_PER_SECOND = 1e-6  # the lowest rate: one message in eleven days
-CREDITS_LIMIT = 10**12  # the limit of a balance: no account has it, and no column holds it
+MAX_ERROR_CHARACTERS = 1000
+MIN_RATE_PER_SECOND = 1e-6  # one message in eleven days
+CREDITS_LIMIT = 10**12  # no account has so many, and the column cannot hold them
 
 FAILED = gettext_noop(
     "The provider's backend on this site failed before anything was sent; the log says more."

@@ -24,7 +24,7 @@ TAG = "sms"
 #: What a backend's check() says, and only ``check --deploy`` shows: the gateway's public address is
 #: http://, and a warning at each start is one that is overlooked.
 FOR_DEPLOYMENT = {"smska.W002"}
-MARGIN = 30  # seconds for looking up the host's name and for writing the outcome
+LEASE_MARGIN_SECONDS = 30  # for looking up the host's name and for writing the outcome
 
 
 @register(TAG)
@@ -447,7 +447,7 @@ def _check_lease(backend: CheckedBackend) -> list[CheckMessage]:
         lease = conf.lease().total_seconds()
     except ImproperlyConfigured:
         return []  # E011 says it
-    needed = backend.deadline + MARGIN
+    needed = backend.deadline + LEASE_MARGIN_SECONDS
     if lease >= needed:
         return []
     return [
@@ -455,7 +455,7 @@ def _check_lease(backend: CheckedBackend) -> list[CheckMessage]:
             f"SMSKA_LEASE ({lease:g} s) is shorter than one send through "
             f"SMS_PROVIDERS[{backend.alias!r}] may take: a slow worker would be "
             "counted as crashed.",
-            hint=f"Set SMSKA_LEASE to at least {needed:g} (deadline + {MARGIN}).",
+            hint=f"Set SMSKA_LEASE to at least {needed:g} (deadline + {LEASE_MARGIN_SECONDS}).",
             id="smska.E006",
         )
     ]

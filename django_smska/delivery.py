@@ -26,9 +26,9 @@ from .states import Status
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-SOON = timedelta(minutes=1)
-PART = 500  # the most messages held in memory at once
-WIDTH = 8  # the default number of status queries in flight at once
+RETRY_QUERY_IN = timedelta(minutes=1)  # the wait where a status query was not made
+BATCH_MESSAGES = 500  # the most messages held in memory at once
+CONCURRENT_QUERIES = 8  # the default number in flight at once
 
 
 def refresh_one(message: SmsMessage) -> None:
@@ -53,9 +53,9 @@ def refresh(messages: Iterable[SmsMessage]) -> dict[str, int]:
     """
     keys = [message.pk for message in messages]
     statuses: Counter[str] = Counter()
-    for part in _parts(keys, PART):
+    for part in _parts(keys, BATCH_MESSAGES):
         for alias, group in grouped(rows(part), attrgetter("using")).items():
-            _query_group(alias, group, WIDTH, lambda: False)
+            _query_group(alias, group, CONCURRENT_QUERIES, lambda: False)
             statuses.update(message.status for message in group)
     return {str(status): number for status, number in statuses.items()}
 
@@ -119,7 +119,7 @@ def query_due(
     using: str | None = None,
     *,
     limit: int,
-    width: int = WIDTH,
+    width: int = CONCURRENT_QUERIES,
     stopping: Callable[[], bool] = lambda: False,
 ) -> int:
     """Make the status queries that are due, at most ``limit`` and until ``stopping()``, with
@@ -162,7 +162,7 @@ def take_due(using: str | None = None, *, limit: int) -> list[SmsMessage]:
 def _put_back(not_queried: list[SmsMessage]) -> None:
     """Make messages due again soon whose status query was not made, and do not count it."""
     rows(message.pk for message in not_queried).filter(status=Status.SENT).update(
-        next_status_at=clock.now() + SOON, status_queries=F("status_queries") - 1
+        next_status_at=clock.now() + RETRY_QUERY_IN, status_queries=F("status_queries") - 1
     )
 
 

@@ -20,7 +20,9 @@ else:
     CharField, TextField, ForeignKey = models.CharField, models.TextField, models.ForeignKey
     ForeignKeyDescriptor = ForwardManyToOneDescriptor
 
-MAX_EXTERNAL_CHARACTERS = 4000  # the longest text of another party that is kept
+MAX_EXTERNAL_CHARACTERS = (
+    4000  # the longest text of another party that is kept, where the field has no length
+)
 
 #: NUL, and halves of surrogate pairs: neither can be stored by every database nor sent as UTF-8.
 UNSENDABLE = re.compile("[\0\ud800-\udfff]")

@@ -29,7 +29,7 @@ from .receipts import Receipt, Report
 from .redact import visible
 
 REDIRECTS = (301, 302, 303, 307, 308)
-TEXT_LIMIT_CHARACTERS = 500  # characters of the gateway's text that are kept
+TEXT_LIMIT_CHARACTERS = 500
 
 # -2 comes from a sister API with the same texts: the sender ID belongs to another account.
 REFUSALS: dict[int, type[SmsNotSent]] = {

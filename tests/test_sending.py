@@ -1454,7 +1454,7 @@ class TestModel:
             SmsMessage.objects.filter(pk=message.pk).update(**wrong)
 
 
-REFUSALS = {
+PAUSES = {
     "account": AuthenticationFailed,
     "funds": InsufficientCredits,
     "unreachable": GatewayUnreachable,
@@ -1472,7 +1472,7 @@ class TestPaused:
         marks = {"reason": reason, "failures": 3, "paused_at": timezone.now(), "probe_at": probe_at}
         ProviderState.objects.update_or_create(alias=alias, defaults=marks)
 
-    @pytest.mark.parametrize("reason, error", REFUSALS.items())
+    @pytest.mark.parametrize("reason, error", PAUSES.items())
     def test_nothing_is_asked_and_nothing_is_stored(self, provider, reason, error):
         self.pause(reason)
         with pytest.raises(error, match="paused.* Nothing was sent.* 14:30:15") as refused:
@@ -1481,7 +1481,7 @@ class TestPaused:
         assert provider.requests == [] and not SmsMessage.objects.exists()
         assert circuit_breaker.state_of("default").failures == 3
 
-    @pytest.mark.parametrize("reason, error", REFUSALS.items())
+    @pytest.mark.parametrize("reason, error", PAUSES.items())
     def test_a_stored_message_stays_as_it_is(self, provider, reason, error):
         self.pause(reason)
         draft, queued = SmsMessage(to=NUMBER, body="text"), queue_sms(NUMBER, "text")
@@ -1529,7 +1529,7 @@ class TestPaused:
         assert refused == [n not in (0, 1, 2, 6, 9) for n in range(12)]
         assert provider.sends == 5 and SmsMessage.objects.count() == 5
 
-    @pytest.mark.parametrize("reason", REFUSALS)
+    @pytest.mark.parametrize("reason", PAUSES)
     def test_without_a_worker_it_opens_again(self, provider, reason):
         self.pause(reason, timezone.now())
         assert send_sms(NUMBER, "text").status == "sent"
