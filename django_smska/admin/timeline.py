@@ -18,7 +18,7 @@ from .wording import MARKS
 
 def badge(message: SmsMessage) -> str:
     """Return the status's label, with a mark in front."""
-    mark = MARKS.get(Status(message.status), "bad")
+    mark = MARKS[Status(message.status)]
     words = message.get_status_display()
     return format_html('<span class="smska-status smska-{}">{}</span>', mark, words)
 

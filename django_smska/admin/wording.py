@@ -18,6 +18,7 @@ from ..times import local
 
 # --- statuses -------------------------------------------------------------------------------------
 
+#: The mark of each status: the sign of its badge, and the colour of its bars.
 MARKS = {
     Status.DRAFT: "waiting",
     Status.QUEUED: "waiting",
@@ -27,6 +28,10 @@ MARKS = {
     Status.DELIVERED: "good",
     Status.UNCONFIRMED: "doubt",
     Status.UNKNOWN: "doubt",
+    Status.FAILED: "bad",
+    Status.REJECTED: "bad",
+    Status.EXPIRED: "bad",
+    Status.DELETED: "bad",
     Status.CANCELLED: "over",
 }
 
