@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable
 from datetime import timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from django.db.models import F, Q, QuerySet
 
@@ -205,8 +206,8 @@ def _refusal(backend: CheckedBackend) -> SmsNotSent | None:
     paused = [state for state in states_of(_aliases(backend)) if state.is_paused]
     if len(paused) < len(_aliases(backend)):
         return None
-    reason = "none" if backend.members else paused[0].reason
-    cls, why = REFUSALS.get(reason, REFUSALS["none"])
+    pause = None if backend.members else PAUSES.get(paused[0].reason)
+    cls, why = (pause.error, pause.refusal) if pause else (GatewayUnreachable, NONE_OPEN)
     probes = [state.probe_at for state in paused if state.probe_at is not None]
     again = f"{AGAIN}{clock_time(min(probes))}." if probes else ""
     return cls(f"{why}{again}", alias=backend.alias, code="paused")
@@ -217,9 +218,18 @@ def _aliases(backend: CheckedBackend) -> set[str]:
     return {member.alias for member in backend.members} or {backend.alias}
 
 
-#: By the reason of the pause: the error that a waiting caller gets.
-REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
-    ErrorKind.ACCOUNT: (
+class Pause(NamedTuple):
+    """A reason of a pause in words. ``why``: for a page. ``error`` and ``refusal``: what a caller
+    gets who waits."""
+
+    why: str
+    error: type[SmsNotSent]
+    refusal: str
+
+
+PAUSES: dict[str, Pause] = {
+    ErrorKind.ACCOUNT: Pause(
+        gettext_noop("The gateway refuses the login."),
         AuthenticationFailed,
         gettext_noop(
             "The provider is paused, because the gateway refused the login and more tries might "
@@ -227,40 +237,44 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
             "sms_balance” to go on at once."
         ),
     ),
-    ErrorKind.FUNDS: (
+    ErrorKind.FUNDS: Pause(
+        gettext_noop("The account has too few credits."),
         InsufficientCredits,
         gettext_noop(
             "The provider is paused, because its account has too few credits. Nothing was sent. "
             "Top it up, then run “manage.py sms_balance” to go on at once."
         ),
     ),
-    ErrorKind.UNREACHABLE: (
+    ErrorKind.UNREACHABLE: Pause(
+        gettext_noop("The gateway cannot be reached."),
         GatewayUnreachable,
         gettext_noop(
             "The provider is paused, because the gateway cannot be reached. Nothing was sent."
         ),
     ),
-    states.HANGING: (
+    states.HANGING: Pause(
+        gettext_noop("The gateway gives no clear answers."),
         GatewayUnreachable,
         gettext_noop(
             "The provider is paused, because the gateway accepts requests and gives no clear "
             "answer. Nothing was sent."
         ),
     ),
-    ErrorKind.BUSY: (
+    ErrorKind.BUSY: Pause(
+        gettext_noop("The gateway asks for fewer requests."),
         GatewayBusy,
         gettext_noop(
             "The provider is paused, because the gateway asks for fewer requests. Nothing was sent."
         ),
     ),
-    ErrorKind.BROKEN: (
+    ErrorKind.BROKEN: Pause(
+        gettext_noop("The provider's backend on this site fails. Ask your administrator."),
         ProviderFailed,
         gettext_noop(
             "The provider is paused, because its backend on this site fails. Nothing was sent; "
             "the log says more."
         ),
     ),
-    "none": (GatewayUnreachable, NONE_OPEN),
 }
 
 

@@ -53,7 +53,7 @@ class ErrorKind(str, Enum):
     FUNDS = "funds"  # the provider: its credits
     UNREACHABLE = "unreachable"  # the provider: its address, or the way there
     BUSY = "busy"  # the provider: all are asked to wait
-    BROKEN = "broken"  # the program of its backend
+    BROKEN = "broken"  # its backend on this site
     UNKNOWN = "unknown"  # whether the message was accepted
     QUERY = "query"  # a balance or status query, not a message
 

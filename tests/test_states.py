@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_smska import states
+from django_smska import circuit_breaker, states
 from django_smska.states import Status, decide
 
 ARROWS = """
@@ -69,6 +69,10 @@ def test_not_now_is_tried_again_later_and_not_for_ever():
 @pytest.mark.parametrize("kind", ["account", "funds", "unreachable", "temporary"])
 def test_nothing_follows_where_the_caller_got_the_error(kind):
     assert decide(kind, attempts=1, most=5, last=True).status == Status.FAILED
+
+
+def test_every_reason_of_a_pause_has_its_words():
+    assert set(circuit_breaker.PAUSES) == set(states.PAUSE_SECONDS)
 
 
 def test_waits_grow_and_end():

@@ -10,8 +10,8 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import circuit_breaker, sending, states
-from ..exceptions import AGAIN, AT, SAID, ErrorKind
+from .. import circuit_breaker, sending
+from ..exceptions import AGAIN, AT, SAID
 from ..models import ProviderState, SmsMessage
 from ..states import Status
 from ..times import local
@@ -252,9 +252,12 @@ def balance_words(state: ProviderState) -> str:
     return gettext("%(balance)s, as of %(time)s") % parts
 
 
-def paused_words(state: ProviderState) -> Any:
+def paused_words(state: ProviderState) -> str:
     """Return why the provider is paused, empty if it is not."""
-    return _REASONS.get(state.reason, state.reason) if state.is_paused else ""
+    if not state.is_paused:
+        return ""
+    pause = circuit_breaker.PAUSES.get(state.reason)
+    return gettext(pause.why) if pause else state.reason
 
 
 def has_no_worker(state: ProviderState) -> bool:
@@ -263,13 +266,3 @@ def has_no_worker(state: ProviderState) -> bool:
         not state.worker_seen_at
         or state.worker_seen_at < timezone.now() - 5 * circuit_breaker.HEARTBEAT_INTERVAL
     )
-
-
-_REASONS = {
-    ErrorKind.ACCOUNT: _("The gateway refuses the login."),
-    ErrorKind.FUNDS: _("The account has too few credits."),
-    ErrorKind.UNREACHABLE: _("The gateway cannot be reached."),
-    ErrorKind.BUSY: _("The gateway asks for fewer requests."),
-    states.HANGING: _("The gateway gives no clear answers."),
-    ErrorKind.BROKEN: _("The provider's backend on this site fails. Ask your administrator."),
-}
