@@ -15,12 +15,13 @@ from django.db import transaction
 from django.db.models import F
 
 from . import checked_backend, circuit_breaker, clock, conf, states
+from .batch_update import per_row
 from .checked_backend import CheckedBackend
 from .exceptions import ErrorKind, InvalidProvider, SmsError
 from .models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from .providers import providers
 from .receipts import Report
-from .sending import announce, grouped, in_transaction, move, per_row, reread
+from .sending import announce, grouped, in_transaction, move, reread
 from .states import Status
 
 logger = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ from typing import Any
 from django.db import Error
 
 from . import circuit_breaker, clock, rate_limit, sending
+from .batch_update import Claim
 from .checked_backend import CheckedBackend
 from .exceptions import ErrorKind, SmsError
 from .models import SmsMessage, SmsMessageQuerySet
@@ -275,7 +276,7 @@ class Dispatcher:
         denied = self._pop(0 if going and self.rate_slots.near() else len(self.waiting))
         messages = [event.message for event in granted]
         accepted, self.ended = self.ended, []
-        marked: set[sending.Claim] = set()
+        marked: set[Claim] = set()
         try:
             marked = sending.record_and_mark(accepted, messages)
             sending.release(event.message for event in denied)
