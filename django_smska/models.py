@@ -114,8 +114,8 @@ class SmsMessage(models.Model):
     conditional UPDATE; :meth:`save` writes what a person may edit, and only while it is a draft.
     """
 
-    #: The fields that may be changed while the message is a draft.
-    EDITABLE = (
+    #: The fields that ``save()`` writes: those of a draft, and what follows from them.
+    SAVED = (
         "to",
         "body",
         "sender",
@@ -284,14 +284,14 @@ class SmsMessage(models.Model):
     def _editable(cls, names: Iterable[str] | None) -> set[str]:
         """Return the fields that are to be saved."""
         if names is None:
-            return set(cls.EDITABLE)
+            return set(cls.SAVED)
         fields = {"created_by" if name == "created_by_id" else name for name in names}
         if cls._times() <= fields:
-            fields -= cls._times() - set(cls.EDITABLE)
-        if wrong := sorted(fields - set(cls.EDITABLE)):
+            fields -= cls._times() - set(cls.SAVED)
+        if wrong := sorted(fields - set(cls.SAVED)):
             raise ValueError(
                 f"save() cannot write {', '.join(wrong)}. It writes: "
-                f"{', '.join(cls.EDITABLE)}. Only sending writes the other fields."
+                f"{', '.join(cls.SAVED)}. Only sending writes the other fields."
             )
         return fields
 
