@@ -70,7 +70,7 @@ class Worker:
         self.next_in = None
         self.proven.clear()
         self._give_back()
-        if not self._anything_to_do():
+        if not self.has_work():
             return done
         while not self.stopping.is_set():
             circuit_breaker.heartbeat(self._aliases())  # a long queue makes a long pass
@@ -83,7 +83,7 @@ class Worker:
                 break
         return done
 
-    def _anything_to_do(self) -> bool:
+    def has_work(self) -> bool:
         """Return whether a pass is needed, by one query, which is all that a sleeping worker costs;
         once a minute, write the heartbeat."""
         now, aliases = clock.now(), list(self._aliases())
