@@ -32,8 +32,10 @@ def by_token(claims: Iterable[Claim]) -> dict[str, list[Any]]:
 
 
 def per_row(name: str, values: dict[Any, Any]) -> Any:
-    """Return the new value of the field ``name`` for an UPDATE of several rows. ``values``: by
-    key."""
+    """Return the new value of the field ``name`` for an UPDATE of several rows.
+
+    :param values: by key
+    """
     if len(set(values.values())) == 1:
         return next(iter(values.values()))
     connection = connections[write_db()]
