@@ -219,8 +219,12 @@ def _aliases(backend: CheckedBackend) -> set[str]:
 
 
 class Pause(NamedTuple):
-    """A reason of a pause in words. ``why``: for a page. ``error`` and ``refusal``: what a caller
-    gets who waits."""
+    """The texts of a reason to pause.
+
+    :param why: for a page
+    :param error: what is raised for a caller who waits
+    :param refusal: its text
+    """
 
     why: str
     error: type[SmsNotSent]

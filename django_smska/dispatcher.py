@@ -25,7 +25,7 @@ from django.db import Error
 from . import circuit_breaker, clock, rate_limit, sending
 from .batch_update import Claim
 from .checked_backend import CheckedBackend
-from .exceptions import ErrorKind, SmsError
+from .exceptions import SmsError
 from .models import SmsMessage, SmsMessageQuerySet
 from .receipts import Receipt
 from .sending import Outcome, Result
@@ -42,7 +42,6 @@ MAX_EVENT_WAIT_SECONDS = (
 )
 CLAIM_USED_UP_SECONDS = 1.0  # the time of use below which the next claim has twice the size
 MAX_CLAIM = 256  # the largest claim, in messages
-KINDS_OF_A_REFUSAL = (ErrorKind.MESSAGE, ErrorKind.SENDER)  # after which the next one may begin
 
 
 # --- what it decides by: no threads, no queries ---------------------------------------------------
@@ -69,9 +68,9 @@ class Slots:
         return max(self.number - len(self.in_use), 0)
 
     def prove(self, outcome: Outcome) -> None:
-        """Note that the login and the connection work: a refusal of the message shows it, too."""
-        works = isinstance(outcome, Receipt) or outcome.kind in KINDS_OF_A_REFUSAL
-        self.proven = self.proven or works
+        """Note that login and connection work: a refusal shows it, too, if the gateway answered
+        it. A backend may also refuse a number without a request."""
+        self.proven = self.proven or isinstance(outcome, Receipt) or outcome.answered
 
 
 class TimeSlice:

@@ -136,7 +136,7 @@ def test_one_that_cannot_be_opened_for_a_report_is_asked_later(use):
     use(raises={"open": CRASH})
     due()
     before = timezone.now()
-    assert delivery.ask_due(limit=10) == 2
+    assert delivery.query_due(limit=10) == 2
     assert set(statuses("bad")) == {"sent"} and Hostile.calls["get_status"] == 0
     assert circuit_breaker.state_of("bad").failures == 1
     assert not SmsMessage.objects.filter(next_status_at__lte=before).exists()
