@@ -104,10 +104,10 @@ def measure(number: int, runs: int) -> dict[str, tuple[float, int]]:
 
     worker, found = Worker(), {}
     fill(number)
-    found["look, nothing to do"] = usual(worker._anything_to_do, runs)
-    assert not worker._anything_to_do()
+    found["look, nothing to do"] = usual(worker.has_work, runs)
+    assert not worker.has_work()
     give_work(number)
-    found["look, much to do"] = usual(worker._anything_to_do, runs)
+    found["look, much to do"] = usual(worker.has_work, runs)
 
     def claim() -> list[SmsMessage]:
         now = timezone.now()

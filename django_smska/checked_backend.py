@@ -21,8 +21,10 @@ from django.dispatch import receiver
 
 from .backends.base import BaseSmsBackend, parse_rate
 from .exceptions import (
+    ErrorKind,
     InvalidProvider,
     ProviderFailed,
+    QueryCrashed,
     QueryFailed,
     SmsError,
     SmsNotSent,
@@ -36,10 +38,10 @@ from .states import MOVES, STOPPING_KINDS, Status
 logger = logging.getLogger(__name__)
 
 REPORTED = (MOVES[Status.SENT] | {Status.SENT}) - {Status.UNCONFIRMED}
-KINDS = STOPPING_KINDS | {"message", "sender", "temporary", "broken", "unknown", "query"}
-MAX_ERROR_CHARACTERS = 1000  # the longest text of an error that is kept
-MIN_RATE_PER_SECOND = 1e-6  # the lowest rate: one message in eleven days
-CREDITS_LIMIT = 10**12  # the limit of a balance: no account has it, and no column holds it
+KINDS = frozenset(ErrorKind) - {ErrorKind.ERROR, ErrorKind.STATUS}  # that a backend may raise
+MAX_ERROR_CHARACTERS = 1000
+MIN_RATE_PER_SECOND = 1e-6  # one message in eleven days
+CREDITS_LIMIT = 10**12  # no account has so many, and the column cannot hold them
 
 FAILED = gettext_noop(
     "The provider's backend on this site failed before anything was sent; the log says more."
@@ -253,12 +255,10 @@ class CheckedBackend:
         self._log(name, error)
         return ProviderFailed(FAILED, alias=self.alias, code=_crash(error))
 
-    def no_answer(self, error: BaseException, name: str) -> QueryFailed:
+    def no_answer(self, error: BaseException, name: str) -> QueryCrashed:
         """Return the outcome of a query that raised this error."""
         self._log(name, error)
-        failure = QueryFailed(self.unusable or NO_ANSWER, alias=self.alias, code=_crash(error))
-        failure.kind = ProviderFailed.kind  # the gateway may work
-        return failure
+        return QueryCrashed(self.unusable or NO_ANSWER, alias=self.alias, code=_crash(error))
 
     def _fit(self, error: Exception) -> SmsError:
         """Make an error fit to be stored and shown, without its frames, which may hold the request.
@@ -374,11 +374,12 @@ def storable(text: str, most: int) -> str:
 
 def _tidy(error: Any, raised_by: CheckedBackend) -> None:
     doubt = isinstance(error, SmsOutcomeUnknown)
-    if error.kind not in KINDS or (error.kind == "unknown") != doubt:
+    if error.kind not in KINDS or (error.kind == ErrorKind.UNKNOWN) != doubt:
         raise ValueError("a kind that the engine does not know")
     error.args = (storable(str(error.args[0]), MAX_ERROR_CHARACTERS) or error.summary,)
     error.code = storable(str(error.code), 32)
     error.gateway_text = storable(str(error.gateway_text), MAX_ERROR_CHARACTERS)
+    error.answered = error.answered is True
     error.sms = None
     if not raised_by.members:  # the members of a failover name themselves
         error.alias, error.refused = raised_by.alias, ()

@@ -27,7 +27,7 @@ TAG = "sms"
 #: http://, and a warning at each start is one that is overlooked.
 FOR_DEPLOYMENT = {"smska.W002"}
 UNKNOWN_DATABASE = 1049  # MySQL's error
-MARGIN = 30  # seconds for looking up the host's name and for writing the outcome
+LEASE_MARGIN_SECONDS = 30  # for looking up the host's name and for writing the outcome
 
 
 @register(TAG)
@@ -487,7 +487,7 @@ def _check_lease(backend: CheckedBackend) -> list[CheckMessage]:
         lease = conf.lease().total_seconds()
     except ImproperlyConfigured:
         return []  # E011 says it
-    needed = backend.deadline + MARGIN
+    needed = backend.deadline + LEASE_MARGIN_SECONDS
     if lease >= needed:
         return []
     return [
@@ -495,7 +495,7 @@ def _check_lease(backend: CheckedBackend) -> list[CheckMessage]:
             f"SMSKA_LEASE ({lease:g} s) is shorter than one send through "
             f"SMS_PROVIDERS[{backend.alias!r}] may take: a slow worker would be "
             "counted as crashed.",
-            hint=f"Set SMSKA_LEASE to at least {needed:g} (deadline + {MARGIN}).",
+            hint=f"Set SMSKA_LEASE to at least {needed:g} (deadline + {LEASE_MARGIN_SECONDS}).",
             id="smska.E006",
         )
     ]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from django.db.models import F, Q, QuerySet
 
@@ -21,24 +22,25 @@ from .checked_backend import CheckedBackend
 from .exceptions import (
     AGAIN,
     AuthenticationFailed,
+    ErrorKind,
+    GatewayBusy,
     GatewayUnreachable,
     InsufficientCredits,
     ProviderFailed,
     SmsError,
     SmsNotSent,
-    TemporaryFailure,
     gettext_noop,
 )
 from .models import ProviderState, provider_states
 from .receipts import Receipt
-from .times import local
+from .times import clock_time
 
 logger = logging.getLogger(__name__)
 
 
 HEARTBEAT_INTERVAL = timedelta(minutes=1)
 #: Pauses after failures that a balance query does not have: only a message shows that they end.
-PROBED_BY_A_SEND = ("hanging", "broken")
+PROBED_BY_A_SEND = (states.HANGING, ErrorKind.BROKEN)
 
 
 def states_of(aliases: Iterable[str]) -> QuerySet[ProviderState]:
@@ -92,18 +94,19 @@ def note_error(alias: str, error: SmsError) -> None:
     """
     if error.code == "paused":
         return
-    kind = "hanging" if error.kind == "unknown" else error.kind
-    if kind not in states.PAUSE_SECONDS:
-        if error.code.startswith("-"):  # it answered, and with the login all was well
+    reason = states.HANGING if error.kind == ErrorKind.UNKNOWN else str(error.kind)
+    if reason not in states.PAUSE_SECONDS:
+        if error.answered:
             note_success(alias)
         return
     provider_states().get_or_create(alias=alias)
-    same = provider_states().filter(alias=alias, reason=kind).update(failures=F("failures") + 1)
+    same = provider_states().filter(alias=alias, reason=reason).update(failures=F("failures") + 1)
     if not same:
-        free = Q(paused_at=None) | Q(reason__in=states.milder(kind))
-        provider_states().filter(free, alias=alias).update(reason=kind, failures=1, probes=0)
-    if kind in states.STOPPING_KINDS or state_of(alias).failures >= states.FAILURES_BEFORE_PAUSE:
-        _pause(alias, kind, error)
+        free = Q(paused_at=None) | Q(reason__in=states.milder(reason))
+        provider_states().filter(free, alias=alias).update(reason=reason, failures=1, probes=0)
+    pauses = reason in states.STOPPING_KINDS
+    if pauses or state_of(alias).failures >= states.FAILURES_BEFORE_PAUSE:
+        _pause(alias, reason, error)
 
 
 def note_success(alias: str, balance: Decimal | None = None) -> None:
@@ -179,15 +182,15 @@ def probe(backend: CheckedBackend) -> bool:
     try:
         balance = backend.get_balance()
     except SmsError as error:
-        if error.kind == "broken":  # its backend cannot query, which says nothing of the gateway
-            return True
+        if error.kind == ErrorKind.BROKEN:
+            return True  # its backend cannot query, which says nothing of the gateway
         logger.warning("provider %s stays paused: %s", alias, error)
         if error.kind in states.STOPPING_KINDS:
             note_error(alias, error)
         return False
     note_balance(alias, balance)
     reason = state_of(alias).reason
-    if reason == "funds" and balance <= 0:
+    if reason == ErrorKind.FUNDS and balance <= 0:
         return False
     return True if reason in PROBED_BY_A_SEND else _open(alias)
 
@@ -223,14 +226,11 @@ def _refusal(backend: CheckedBackend) -> SmsNotSent | None:
     paused = [state for state in states_of(_held_by_a_pause(backend)) if state.is_paused]
     if len(paused) < len(_aliases(backend)):
         return None
-    reason = "none" if backend.members else paused[0].reason
-    cls, why = REFUSALS.get(reason, REFUSALS["none"])
+    pause = None if backend.members else PAUSES.get(paused[0].reason)
+    cls, why = (pause.error, pause.refusal) if pause else (GatewayUnreachable, NONE_OPEN)
     probes = [state.probe_at for state in paused if state.probe_at is not None]
-    again = f"{AGAIN}{_time_of_day(min(probes))}." if probes else ""
-    error = cls(f"{why}{again}", alias=backend.alias, code="paused")
-    if reason == "busy":
-        error.kind = reason  # all must wait, not only this message
-    return error
+    again = f"{AGAIN}{clock_time(min(probes))}." if probes else ""
+    return cls(f"{why}{again}", alias=backend.alias, code="paused")
 
 
 def _aliases(backend: CheckedBackend) -> set[str]:
@@ -243,13 +243,25 @@ def _held_by_a_pause(backend: CheckedBackend) -> set[str]:
     return {one.alias for one in backend.members or [backend] if one.uses_network}
 
 
-def _time_of_day(moment: datetime) -> str:
-    return f"{local(moment):%H:%M:%S}"
+class Pause(NamedTuple):
+    """The texts of a reason to pause.
+
+    :param why: for a page
+    :param cure: what a person can do about it, for a page
+    :param error: what is raised for a caller who waits
+    :param refusal: its text
+    """
+
+    why: str
+    cure: str
+    error: type[SmsNotSent]
+    refusal: str
 
 
-#: By the reason of the pause: the error that a waiting caller gets.
-REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
-    "account": (
+PAUSES: dict[str, Pause] = {
+    ErrorKind.ACCOUNT: Pause(
+        gettext_noop("The gateway refuses the login."),
+        gettext_noop("Ask your administrator to correct it."),
         AuthenticationFailed,
         gettext_noop(
             "The provider is paused, because the gateway refused the login and more tries might "
@@ -257,14 +269,18 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
             "sms_balance” to go on at once."
         ),
     ),
-    "funds": (
+    ErrorKind.FUNDS: Pause(
+        gettext_noop("The account has too few credits."),
+        gettext_noop("Top it up."),
         InsufficientCredits,
         gettext_noop(
             "The provider is paused, because its account has too few credits. Nothing was sent. "
             "Top it up, then run “manage.py sms_balance” to go on at once."
         ),
     ),
-    "unreachable": (
+    ErrorKind.UNREACHABLE: Pause(
+        gettext_noop("The gateway cannot be reached."),
+        gettext_noop("Ask your administrator to look at its address and at the network."),
         GatewayUnreachable,
         gettext_noop(
             "The provider is paused, because no SMS gateway answers at its address. Nothing was "
@@ -272,7 +288,9 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
             "then run “manage.py sms_balance” to go on at once."
         ),
     ),
-    "hanging": (
+    states.HANGING: Pause(
+        gettext_noop("The gateway gives no clear answers."),
+        gettext_noop("Ask the provider whether it works."),
         GatewayUnreachable,
         gettext_noop(
             "The provider is paused, because the gateway accepts requests and gives no clear "
@@ -280,13 +298,17 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
             "at once."
         ),
     ),
-    "busy": (
-        TemporaryFailure,
+    ErrorKind.BUSY: Pause(
+        gettext_noop("The gateway asks for fewer requests."),
+        "",
+        GatewayBusy,
         gettext_noop(
             "The provider is paused, because the gateway asks for fewer requests. Nothing was sent."
         ),
     ),
-    "broken": (
+    ErrorKind.BROKEN: Pause(
+        gettext_noop("The provider's backend on this site fails."),
+        gettext_noop("Ask your administrator."),
         ProviderFailed,
         gettext_noop(
             "The provider is paused, because its backend on this site fails. Nothing was sent; "
@@ -294,22 +316,21 @@ REFUSALS: dict[str, tuple[type[SmsNotSent], str]] = {
             "once."
         ),
     ),
-    "none": (GatewayUnreachable, NONE_OPEN),
 }
 
 
-def _pause(alias: str, kind: str, error: SmsError) -> None:
+def _pause(alias: str, reason: str, error: SmsError) -> None:
     now, probes = clock.now(), state_of(alias).probes
-    marks = {
+    pause = {
         "paused_at": now,
-        "probe_at": now + timedelta(seconds=states.pause_for(kind, probes)),
+        "probe_at": now + timedelta(seconds=states.pause_for(reason, probes)),
         "probes": probes + 1,
         "detail": error.text,
     }
     # Only for the reason just noted: another worker's success may have cleared it.
     new = Q(paused_at=None) | Q(probes=0)  # also where the reason of a pause has just changed
-    if provider_states().filter(new, alias=alias, reason=kind).update(**marks):
-        logger.error("provider %s is paused (%s): %s", alias, kind, error)
+    if provider_states().filter(new, alias=alias, reason=reason).update(**pause):
+        logger.error("provider %s is paused (%s): %s", alias, reason, error)
 
 
 def _may_probe(state: ProviderState) -> bool:

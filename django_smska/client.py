@@ -49,9 +49,9 @@ from .unreachable import cause_of, unreachable
 
 logger = logging.getLogger(__name__)
 
-STALE_SECONDS = 1.0  # the silence after which a connection may be dead
-QUERY_DEADLINE_SECONDS = 10.0  # the deadline of a query, which sends no message
-BODY_LIMIT_BYTES = 64 * 1024  # the longest body; a real answer has under a hundred bytes
+STALE_SECONDS = 1.0  # the silence after which the peer may have ended the connection
+QUERY_DEADLINE_SECONDS = 10.0  # less than for a send, since a query leaves no doubt
+BODY_LIMIT_BYTES = 64 * 1024  # a real answer has under a hundred
 SPOKE, HUNG_UP = "spoke-first", "hung-up"
 
 # --- one attempt, by phase ----------------------------------------------------------------------
@@ -67,8 +67,8 @@ class _Watchdog:
     A read timeout alone does not end an answer that comes a byte now and then.
     """
 
-    STEP_SECONDS = 0.05  # seconds between two checks
-    IDLE_STEPS = 40  # checks without an attempt before the thread ends
+    STEP_SECONDS = 0.05  # between two checks
+    IDLE_STEPS = 40  # without an attempt before the thread ends
 
     def __init__(self) -> None:
         self.reset()

@@ -84,12 +84,12 @@ def _reading(alias: str) -> Reading:
 
 def _read(alias: str) -> Reading:
     connection = connections[alias]
-    question = _QUERIES.get(connection.vendor)
-    if question is None:  # a database that this app is not tested on
+    query = _QUERIES.get(connection.vendor)
+    if query is None:  # a database that this app is not tested on
         return Reading(time.monotonic(), time.time(), datetime.now(timezone.utc))
     with connection.cursor() as cursor:  # connects, if need be: that is not to be counted
         monotonic, wall = time.monotonic(), time.time()
-        cursor.execute(question)
+        cursor.execute(query)
         (answer,) = cursor.fetchone()
     if isinstance(answer, str):
         # SQLite cuts to milliseconds: round up, so that what was just stored is already due.

@@ -6,9 +6,9 @@ Messages that are pruned are noted in the counts of their day before they are de
 
 from __future__ import annotations
 
-import time as clock
+import time
 from collections.abc import Iterable
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from math import inf
 from typing import Any, NamedTuple
 
@@ -132,7 +132,7 @@ def day_of(moment: datetime) -> date:
 
 def start_of(day: date) -> datetime:
     """Return the moment at which this day begins in the project's time zone."""
-    start = datetime.combine(day, time.min)
+    start = datetime.combine(day, datetime.min.time())
     zone = timezone.get_default_timezone()
     return start.replace(tzinfo=zone) if conf.uses_time_zones() else start
 
@@ -164,7 +164,7 @@ def catch_up(first: date = date.min, *, budget: float = inf) -> int:
     The newest day goes first. At least one is counted, and no other begins after ``budget``
     seconds.
     """
-    end, now = clock.monotonic() + budget, timezone.now()
+    end, now = time.monotonic() + budget, timezone.now()
     _make(_missing(first, now))
     kept = days().filter(day__range=(first, day_of(now)), settled=False).order_by("-day")
     due = [
@@ -174,7 +174,7 @@ def catch_up(first: date = date.min, *, budget: float = inf) -> int:
     ]
     for done, (day, seen) in enumerate(due, 1):
         count(day, seen)
-        if clock.monotonic() >= end:
+        if time.monotonic() >= end:
             return sum(seen is None for day, seen in due[done:])
     return 0
 

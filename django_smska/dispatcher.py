@@ -23,6 +23,7 @@ from typing import Any
 from django.db import Error
 
 from . import circuit_breaker, clock, rate_limit, sending
+from .batch_update import Claim
 from .checked_backend import CheckedBackend
 from .exceptions import SmsError
 from .models import SmsMessage, SmsMessageQuerySet
@@ -36,7 +37,9 @@ TIME_SLICE_SECONDS = 10.0  # the turn of one provider, while others have message
 LONGEST_SLICE_SECONDS = 60.0  # the turn of a provider, while no other has messages due
 REPORT_SUCCESS_SECONDS = 1.0  # the time between two reports of success to the circuit breaker
 BATCH_DELAY_SECONDS = 0.001  # the wait of an event for others, so that one query serves them all
-MAX_WAIT_SECONDS = 1.0  # the longest wait for an event: a signal right before it does not end it
+MAX_EVENT_WAIT_SECONDS = (
+    1.0  # the longest wait for an event: a signal right before it does not end it
+)
 CLAIM_USED_UP_SECONDS = 1.0  # the time of use below which the next claim has twice the size
 MAX_CLAIM = 256  # the largest claim, in messages
 
@@ -65,9 +68,9 @@ class Slots:
         return max(self.number - len(self.in_use), 0)
 
     def prove(self, outcome: Outcome) -> None:
-        """Note that the login and the connection work: a refusal of the message shows it, too."""
-        kind = getattr(outcome, "kind", "accepted")
-        self.proven = self.proven or kind in ("accepted", "message", "sender")
+        """Note that login and connection work: a refusal shows it, too, if the gateway answered
+        it. A backend may also refuse a number without a request."""
+        self.proven = self.proven or isinstance(outcome, Receipt) or outcome.answered
 
 
 class TimeSlice:
@@ -165,7 +168,7 @@ class Dispatcher:
     leaves when one has ended.
 
     :param others_wait: returns whether another provider has messages due
-    :param new_token: makes the mark of a claim
+    :param new_token: makes the token of a claim
     :param progress: called with the messages by status each time outcomes were recorded
     """
 
@@ -243,8 +246,8 @@ class Dispatcher:
         """Return the seconds to wait for an event: until one that asks for permission has its
         slot under the rate."""
         if self.rate_slots.rate is None or not self.waiting or not self.slots.free():
-            return MAX_WAIT_SECONDS
-        return min(MAX_WAIT_SECONDS, self.rate_slots.until_next())
+            return MAX_EVENT_WAIT_SECONDS
+        return min(MAX_EVENT_WAIT_SECONDS, self.rate_slots.until_next())
 
     def _sort(self, event: Event) -> None:
         if event.answer is not None:
@@ -272,7 +275,7 @@ class Dispatcher:
         denied = self._pop(0 if going and self.rate_slots.near() else len(self.waiting))
         messages = [event.message for event in granted]
         accepted, self.ended = self.ended, []
-        marked: set[sending.Claim] = set()
+        marked: set[Claim] = set()
         try:
             marked = sending.record_and_mark(accepted, messages)
             sending.release(event.message for event in denied)

@@ -10,10 +10,12 @@
     │   ├── AuthenticationFailed   wrong login, locked account
     │   ├── InsufficientCredits    the account is empty
     │   ├── TemporaryFailure       the gateway says: not now
+    │   │   └── GatewayBusy        the gateway asks for fewer requests
     │   ├── GatewayUnreachable     no connection, or no SMS gateway at that address
     │   └── ProviderFailed         the provider's backend on this site failed
     ├── SmsOutcomeUnknown          it may have been accepted: a person decides
     ├── QueryFailed                a balance or status query without a usable answer
+    │   └── QueryCrashed           the provider's backend on this site failed in a query
     └── WrongStatus                the message's status does not allow this
     InvalidProvider                (ImproperlyConfigured) a wrong entry in SMS_PROVIDERS
     └── ProviderDoesNotExist       (KeyError) no such alias
@@ -21,7 +23,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from enum import Enum
+from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -38,6 +41,26 @@ def gettext_noop(text: str) -> str:
     return text
 
 
+class ErrorKind(str, Enum):
+    """What an error concerns, which decides what follows: see ``states``. Each class has one."""
+
+    ERROR = "error"  # of no other kind; no backend may raise it
+    STATUS = "status"  # the message's status; no backend may raise it
+    MESSAGE = "message"  # this message alone
+    SENDER = "sender"  # every message with this sender
+    TEMPORARY = "temporary"  # this message, and not for long
+    ACCOUNT = "account"  # the provider: its login
+    FUNDS = "funds"  # the provider: its credits
+    UNREACHABLE = "unreachable"  # the provider: its address, or the way there
+    BUSY = "busy"  # the provider: all are asked to wait
+    BROKEN = "broken"  # its backend on this site
+    UNKNOWN = "unknown"  # whether the message was accepted
+    QUERY = "query"  # a balance or status query, not a message
+
+    def __str__(self) -> str:  # as of a StrEnum, which Python 3.10 has not
+        return str(self.value)
+
+
 class SmsError(Exception):
     """Base of all errors about messages.
 
@@ -48,10 +71,11 @@ class SmsError(Exception):
     :param code: the cause, as the gateway or this app names it, such as ``"-6"`` or ``"connect"``
     :param gateway_text: the gateway's own text, cleaned of secrets
     :param sms: primary key of the stored message
+    :param answered: the gateway answered this very request, so that login and connection work
     :ivar refused: the errors of the providers that were tried before this one (failover)
     """
 
-    kind = "error"
+    kind: ClassVar[ErrorKind] = ErrorKind.ERROR
     #: Host and port that could not be reached.
     address = ""
     summary = gettext_noop("The SMS could not be processed.")
@@ -64,12 +88,14 @@ class SmsError(Exception):
         alias: str | None = None,
         code: str = "",
         gateway_text: str = "",
+        answered: bool = False,
         sms: Any = None,
     ) -> None:
         super().__init__(message or self.summary)
         self.alias = alias
         self.code = code
         self.gateway_text = gateway_text
+        self.answered = answered
         self.sms = sms
 
     def __str__(self) -> str:
@@ -86,7 +112,7 @@ class SmsError(Exception):
 class SmsNotSent(SmsError):
     """The gateway definitely did not accept the message."""
 
-    kind = "message"
+    kind = ErrorKind.MESSAGE
     summary = gettext_noop("The SMS was not sent.")
 
 
@@ -99,7 +125,7 @@ class InvalidRecipient(SmsNotSent):
 class InvalidSender(SmsNotSent):
     """The sender ID is not registered or not allowed (-2, -7)."""
 
-    kind = "sender"
+    kind = ErrorKind.SENDER
     summary = gettext_noop(
         "The gateway does not accept this sender ID; every message with it will fail. "
         "Register the name with the provider, or correct the sender ID."
@@ -115,7 +141,7 @@ class InvalidRequest(SmsNotSent):
 class AuthenticationFailed(SmsNotSent):
     """The login is wrong or the account is locked (-1)."""
 
-    kind = "account"
+    kind = ErrorKind.ACCOUNT
     summary = gettext_noop(
         "The gateway refused the login. Correct login and password in the settings (api_key, "
         "api_password), or ask the provider whether the account is locked."
@@ -125,28 +151,34 @@ class AuthenticationFailed(SmsNotSent):
 class InsufficientCredits(SmsNotSent):
     """The account has too few credits for the message (-5)."""
 
-    kind = "funds"
+    kind = ErrorKind.FUNDS
     summary = gettext_noop("The account at the gateway has too few credits. Top it up.")
 
 
 class TemporaryFailure(SmsNotSent):
-    """The gateway failed inside, or asks for fewer requests (-3, HTTP 429)."""
+    """The gateway failed inside (-3)."""
 
-    kind = "temporary"
+    kind = ErrorKind.TEMPORARY
     summary = gettext_noop("The gateway could not process the message just now.")
+
+
+class GatewayBusy(TemporaryFailure):
+    """The gateway asks for fewer requests (HTTP 429): all messages wait, not only this one."""
+
+    kind = ErrorKind.BUSY
 
 
 class GatewayUnreachable(SmsNotSent):
     """No byte of the request was written, or what answers is not the gateway (HTTP 3xx, 4xx)."""
 
-    kind = "unreachable"
+    kind = ErrorKind.UNREACHABLE
     summary = gettext_noop("The gateway could not be reached. Nothing was sent.")
 
 
 class ProviderFailed(SmsNotSent):
     """The provider's backend on this site failed, before the first byte of a request."""
 
-    kind = "broken"
+    kind = ErrorKind.BROKEN
     summary = gettext_noop(
         "The provider's backend on this site failed. Nothing was sent; the log says more."
     )
@@ -158,7 +190,7 @@ class SmsOutcomeUnknown(SmsError):
     Never send such a message again automatically, because the gateway cannot be queried about it.
     """
 
-    kind = "unknown"
+    kind = ErrorKind.UNKNOWN
     summary = gettext_noop(
         "The gateway may or may not have accepted the SMS. Find out whether it arrived before "
         "it is sent again."
@@ -168,14 +200,20 @@ class SmsOutcomeUnknown(SmsError):
 class QueryFailed(SmsError):
     """A balance or status query got no usable answer; nothing was changed."""
 
-    kind = "query"
+    kind = ErrorKind.QUERY
     summary = gettext_noop("The gateway gave no usable answer.")
+
+
+class QueryCrashed(QueryFailed):
+    """The provider's backend on this site failed in a query; the gateway itself may work."""
+
+    kind = ErrorKind.BROKEN
 
 
 class WrongStatus(SmsError):
     """The message's status does not allow the operation; nothing was changed."""
 
-    kind = "status"
+    kind = ErrorKind.STATUS
     summary = gettext_noop("The message's status does not allow this.")
 
     def __str__(self) -> str:

@@ -20,7 +20,9 @@ else:
     CharField, TextField, ForeignKey = models.CharField, models.TextField, models.ForeignKey
     ForeignKeyDescriptor = ForwardManyToOneDescriptor
 
-MAX_FOREIGN_CHARACTERS = 4000  # the longest text of another party that is kept
+MAX_EXTERNAL_CHARACTERS = (
+    4000  # the longest text of another party that is kept, where the field has no length
+)
 
 #: NUL, and halves of surrogate pairs: neither can be stored by every database nor sent as UTF-8.
 UNSENDABLE = re.compile("[\0\ud800-\udfff]")
@@ -64,14 +66,14 @@ def exact_collation(connection: Any) -> str:
     return "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"
 
 
-class ForeignCharField(CharField):
+class ExternalCharField(CharField):
     """A short text of another party, made to fit the column whenever it is written."""
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         return fit(super().get_db_prep_value(value, connection, prepared), self, connection)
 
 
-class ForeignTextField(TextField):
+class ExternalTextField(TextField):
     """A text of another party, made to fit the column whenever it is written."""
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
@@ -82,11 +84,11 @@ def fit(value: Any, field: Any, connection: Any) -> Any:
     """Return a text as this column can hold it: cut, and with ``?`` for what it cannot hold."""
     if not isinstance(value, str):
         return value
-    text = UNSENDABLE.sub("?", value[: field.max_length or MAX_FOREIGN_CHARACTERS])
-    if foreign_character(text, field, connection) is None:
+    text = UNSENDABLE.sub("?", value[: field.max_length or MAX_EXTERNAL_CHARACTERS])
+    if unsupported_character(text, field, connection) is None:
         return text
     narrow = _charsets(connection).of(field)
-    return "".join("?" if _foreign(one, narrow) else one for one in text)
+    return "".join("?" if _unsupported(one, narrow) else one for one in text)
 
 
 # --- character sets -------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ BASIC = {"utf8", "utf8mb3", "ucs2"}
 CODECS = {"latin1": "cp1252", "koi8r": "koi8_r", "KOI8R": "koi8_r", "KOI8U": "koi8_u"}
 
 
-def foreign_character(text: str, field: Any, connection: Any) -> str | None:
+def unsupported_character(text: str, field: Any, connection: Any) -> str | None:
     """Return the first character that the column cannot hold on this database, or ``None``.
 
     MariaDB is queried once for each connection, and again before a text is refused, because an
@@ -107,13 +109,13 @@ def foreign_character(text: str, field: Any, connection: Any) -> str | None:
     """
     if text.isascii() or connection.vendor not in ("mysql", "postgresql"):
         return None
-    if _charsets(connection).whole or not _foreign(text, _charsets(connection).of(field)):
+    if _charsets(connection).whole or not _unsupported(text, _charsets(connection).of(field)):
         return None
     _known.pop(connection.connection, None)
-    return _foreign(text, _charsets(connection).of(field))
+    return _unsupported(text, _charsets(connection).of(field))
 
 
-def _foreign(text: str, charsets: set[str]) -> str | None:
+def _unsupported(text: str, charsets: set[str]) -> str | None:
     for charset in charsets:
         if not _holds(charset, text):
             return next(one for one in text if not _holds(charset, one))

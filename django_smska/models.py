@@ -22,10 +22,10 @@ from .exceptions import WrongStatus
 from .fields import (
     UNSENDABLE,
     ExactField,
-    ForeignCharField,
-    ForeignTextField,
+    ExternalCharField,
+    ExternalTextField,
     UserField,
-    foreign_character,
+    unsupported_character,
 )
 from .numbers import mask, normalize
 from .providers import DEFAULT_ALIAS
@@ -114,8 +114,8 @@ class SmsMessage(models.Model):
     conditional UPDATE; :meth:`save` writes what a person may edit, and only while it is a draft.
     """
 
-    #: The fields that may be changed while the message is a draft.
-    EDITABLE = (
+    #: The fields that ``save()`` writes: those of a draft, and what follows from them.
+    SAVED = (
         "to",
         "body",
         "sender",
@@ -140,11 +140,11 @@ class SmsMessage(models.Model):
     )
 
     gateway_id = models.CharField(_("gateway id"), max_length=64, blank=True, editable=False)
-    gateway_status = ForeignCharField(
+    gateway_status = ExternalCharField(
         _("gateway status"), max_length=64, blank=True, editable=False
     )
-    error_code = ForeignCharField(_("error code"), max_length=32, blank=True, editable=False)
-    error_text = ForeignTextField(_("error"), blank=True, editable=False)
+    error_code = ExternalCharField(_("error code"), max_length=32, blank=True, editable=False)
+    error_text = ExternalTextField(_("error"), blank=True, editable=False)
 
     segments = models.PositiveSmallIntegerField(
         pgettext_lazy("SMS", "segments"), default=0, editable=False
@@ -194,7 +194,7 @@ class SmsMessage(models.Model):
     token = models.CharField(max_length=32, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, editable=False)
     next_status_at = models.DateTimeField(_("next status query"), null=True, editable=False)
-    status_questions = models.PositiveSmallIntegerField(default=0, editable=False)
+    status_queries = models.PositiveSmallIntegerField(default=0, editable=False)
 
     objects = SmsMessageQuerySet.as_manager()
 
@@ -284,14 +284,14 @@ class SmsMessage(models.Model):
     def _editable(cls, names: Iterable[str] | None) -> set[str]:
         """Return the fields that are to be saved."""
         if names is None:
-            return set(cls.EDITABLE)
+            return set(cls.SAVED)
         fields = {"created_by" if name == "created_by_id" else name for name in names}
         if cls._times() <= fields:
-            fields -= cls._times() - set(cls.EDITABLE)
-        if wrong := sorted(fields - set(cls.EDITABLE)):
+            fields -= cls._times() - set(cls.SAVED)
+        if wrong := sorted(fields - set(cls.SAVED)):
             raise ValueError(
                 f"save() cannot write {', '.join(wrong)}. It writes: "
-                f"{', '.join(cls.EDITABLE)}. Only sending writes the other fields."
+                f"{', '.join(cls.SAVED)}. Only sending writes the other fields."
             )
         return fields
 
@@ -360,7 +360,7 @@ class SmsMessage(models.Model):
             return None
         if problem := _unstorable(value, one_line=name != "body"):
             return ValidationError(problem, code="invalid")
-        return self._foreign_character(name)
+        return self._problem_of_character(name)
 
     def _latest_times(self) -> dict[str, Callable[[], datetime]]:
         """Return the fields with a time to check, and what gives the latest time of each."""
@@ -371,14 +371,14 @@ class SmsMessage(models.Model):
             bounds["created_at"] = times.latest
         return bounds
 
-    def _foreign_character(self, name: str) -> ValidationError | None:
+    def _problem_of_character(self, name: str) -> ValidationError | None:
         """Return the error about a character that the database's character set does not have."""
         text = getattr(self, name)
         if text.isascii():
             return None
         field = self._meta.get_field(name)
-        foreign = foreign_character(text, field, connections[write_db()])
-        if foreign is None:
+        unsupported = unsupported_character(text, field, connections[write_db()])
+        if unsupported is None:
             return None
         return ValidationError(
             _(
@@ -386,7 +386,7 @@ class SmsMessage(models.Model):
                 "up for all characters (UTF-8). Remove the character, or ask your administrator."
             ),
             code="charset",
-            params={"place": text.index(foreign) + 1, "code": f"U+{ord(foreign):04X}"},
+            params={"place": text.index(unsupported) + 1, "code": f"U+{ord(unsupported):04X}"},
         )
 
     def clean(self) -> None:
@@ -443,7 +443,7 @@ class ProviderState(models.Model):
 
     alias = models.CharField(_("provider"), max_length=64, primary_key=True)
     reason = models.CharField(_("reason"), max_length=16, blank=True)
-    detail = ForeignTextField(_("details"), blank=True)
+    detail = ExternalTextField(_("details"), blank=True)
     failures = models.PositiveIntegerField(_("failures in a row"), default=0)
     probes = models.PositiveIntegerField(_("probes since the pause"), default=0)
     paused_at = models.DateTimeField(_("paused since"), null=True)

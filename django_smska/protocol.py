@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from .exceptions import (
     AuthenticationFailed,
+    GatewayBusy,
     GatewayUnreachable,
     InsufficientCredits,
     InvalidRecipient,
@@ -28,7 +29,7 @@ from .receipts import Receipt, Report
 from .redact import visible
 
 REDIRECTS = (301, 302, 303, 307, 308)
-TEXT_LIMIT_CHARACTERS = 500  # characters of the gateway's text that are kept
+TEXT_LIMIT_CHARACTERS = 500
 
 # -2 comes from a sister API with the same texts: the sender ID belongs to another account.
 REFUSALS: dict[int, type[SmsNotSent]] = {
@@ -135,7 +136,7 @@ def read_send_answer(answer: Answer) -> Receipt | SmsError:
         return _refusal(lines[0], answer.framed)
     # An answer that is cut inside its headers has no length either.
     if answer.framed and answer.status == 429:
-        return _busy(text)
+        return GatewayBusy(code="http-429", gateway_text=clean(text))
     if answer.framed and (answer.status in REDIRECTS or 400 <= answer.status < 500):
         return _wrong_address(answer.status, text)
     code = "unreadable" if answer.status == 200 else f"http-{answer.status}"
@@ -191,13 +192,8 @@ def _refusal(line: Line, framed: bool) -> SmsError:
     if len(line.fields) == 1 and not framed:  # "-1" may be the beginning of "-12"
         return SmsOutcomeUnknown(code="unreadable", gateway_text=clean(line.raw))
     error = REFUSALS.get(line.code, InvalidRequest)
-    return error(code=str(line.code), gateway_text=clean(line.raw))
-
-
-def _busy(text: str) -> SmsNotSent:
-    error = TemporaryFailure(code="http-429", gateway_text=clean(text))
-    error.kind = "busy"  # all must wait, not only this message
-    return error
+    answered = error is not AuthenticationFailed
+    return error(code=str(line.code), gateway_text=clean(line.raw), answered=answered)
 
 
 def _wrong_address(status: int, text: str) -> SmsNotSent:

@@ -19,7 +19,7 @@ from .exceptions import TemporaryFailure, gettext_noop
 from .models import ProviderState, provider_states
 
 RESERVE_AHEAD_SECONDS = 0.5  # how far ahead a worker may reserve slots
-MAX_WAIT_SECONDS = 10.0  # the longest wait of a caller for its slot
+MAX_CALLER_WAIT_SECONDS = 10.0  # the longest wait of a caller for its slot
 #: The factor by which slots are further apart than the rate requires, so that delays on the way to
 #: the gateway do not put one message too many into a second (minute, hour).
 SPACING_FACTOR = 1.02
@@ -40,11 +40,11 @@ def wait(alias: str, rate: float | None) -> float:
     """Reserve a slot and wait for it; return the monotonic time at which it expires. With no limit
     return at once, with a slot that never expires.
 
-    Raises ``TemporaryFailure`` where the wait would be longer than ``MAX_WAIT_SECONDS``.
+    Raises ``TemporaryFailure`` where the wait would be longer than ``MAX_CALLER_WAIT_SECONDS``.
     """
     if rate is None:
         return math.inf
-    times, _ = _reserve(alias, rate, 1, MAX_WAIT_SECONDS)
+    times, _ = _reserve(alias, rate, 1, MAX_CALLER_WAIT_SECONDS)
     if not times:
         raise TemporaryFailure(
             gettext_noop("More messages wait than the provider's rate allows. Queue this one."),
@@ -173,5 +173,5 @@ def _free_from(state: ProviderState | None, now: datetime, rate: float) -> datet
     """Return when the next slot begins. A row further ahead than any process reserves is ignored,
     because it was written under a slower rate, or by a clock that was ahead."""
     at = state.next_send_at if state is not None else None
-    furthest = now + step_of(rate) + timedelta(seconds=MAX_WAIT_SECONDS + 1)
+    furthest = now + step_of(rate) + timedelta(seconds=MAX_CALLER_WAIT_SECONDS + 1)
     return at if at is not None and now < at <= furthest else now

@@ -46,7 +46,7 @@ def contained(call: Callable[[], _T]) -> _T | BaseException:
 
 # --- the gateway's text ---------------------------------------------------------------------------
 
-PIECE_CHARACTERS = 8  # the shortest piece of a secret that is not shown
+PIECE_CHARACTERS = 8  # the shortest piece of a secret that is hidden: shorter ones occur by chance
 _LONG_NUMBER = re.compile(r"\+?[0-9](?:[\s()+.\-]*[0-9]){6,}")
 _UNICODE = re.compile(r"\\u(?:\{([0-9a-fA-F]{1,6})\}|([0-9a-fA-F]{4}))")
 _BYTES = re.compile(r"(?:[\\=]x?[0-9a-fA-F]{2})+")

@@ -18,9 +18,8 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial, reduce
-from itertools import chain
-from operator import attrgetter, or_
-from typing import Any, NamedTuple, TypeVar
+from operator import or_
+from typing import Any, TypeVar
 
 from django.db import (
     DatabaseError,
@@ -33,10 +32,20 @@ from django.db import (
     transaction,
 )
 from django.db.models import Case, DateTimeField, ExpressionWrapper, F, Q, Value, When
-from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce, Least
 
-from . import checked_backend, circuit_breaker, clock, conf, notify, rate_limit, states, times
+from . import (
+    batch_update,
+    checked_backend,
+    circuit_breaker,
+    clock,
+    conf,
+    notify,
+    rate_limit,
+    states,
+    times,
+)
+from .batch_update import Claim, by_token
 from .checked_backend import CheckedBackend
 from .exceptions import (
     InvalidProvider,
@@ -365,13 +374,6 @@ def cancel(messages: SmsMessageQuerySet) -> int:
     return move(messages, [Status.DRAFT, Status.QUEUED], Status.CANCELLED, finished_at=clock.now())
 
 
-class Claim(NamedTuple):
-    """A row's key and the mark of one claim of it. Permission to send belongs to this pair."""
-
-    pk: Any
-    token: str
-
-
 def claim_of(message: SmsMessage) -> Claim:
     """Return the claim under which this process holds the message."""
     return Claim(message.pk, message.token)
@@ -386,7 +388,7 @@ def claim(
 ) -> list[SmsMessage]:
     """Claim queued messages for this process; return those that it got, in their order.
 
-    :param token: the mark of this claim, never used before
+    :param token: of this claim, never used before
     :param immediate: the caller waits for the outcome, so that no worker may send them after this
         claim
     """
@@ -398,7 +400,7 @@ def claim(
         rows(pks).filter(expires_at__gt=now),
         [Status.QUEUED],
         Status.CLAIMED,
-        **claim_marks(token, now),
+        **claim_fields(token, now),
         immediate=immediate,
         attempts=F("attempts") + 1,
     )
@@ -408,7 +410,7 @@ def claim(
     return [mine[pk] for pk in pks if pk in mine]
 
 
-def claim_marks(token: str, now: datetime) -> dict[str, Any]:
+def claim_fields(token: str, now: datetime) -> dict[str, Any]:
     """Return the fields of a claimed row."""
     return {"token": token, "claimed_at": now, "lease_until": now + conf.lease()}
 
@@ -456,14 +458,9 @@ def _held(messages: Iterable[SmsMessage]) -> SmsMessageQuerySet:
 
 
 def _claims_filter(messages: Iterable[SmsMessage]) -> Q:
-    groups = _by_token(map(claim_of, messages))
+    groups = by_token(map(claim_of, messages))
     none = Q(pk__in=[])
     return reduce(or_, (Q(token=token, pk__in=pks) for token, pks in groups.items()), none)
-
-
-def _by_token(claims: Iterable[Claim]) -> dict[str, list[Any]]:
-    groups = grouped(claims, attrgetter("token"))
-    return {token: [claim.pk for claim in group] for token, group in groups.items()}
 
 
 def grouped(items: Iterable[_T], key: Callable[[_T], Any]) -> dict[Any, list[_T]]:
@@ -563,21 +560,23 @@ def _record_and_mark(
     """Move ``accepted`` from *sending* to *sent*, and ``going`` from *claimed* to *sending*; return
     the claims that may go."""
     aliases = {_accepted_by(result) for result in accepted}
-    first = {alias: _first_question(alias, now) for alias in aliases}
-    sent = {claim_of(one.message): _sent_marks(one, now, first) for one in accepted}
-    marks = {"sending_at": now, "lease_until": now + conf.lease()}
+    first = {alias: _first_query_at(alias, now) for alias in aliases}
+    sent = {claim_of(one.message): _sent_fields(one, now, first) for one in accepted}
+    begun = {"sending_at": now, "lease_until": now + conf.lease()}
     marked = set(map(claim_of, going))
     winners = set(sent)
-    if _update_rows(sent, marked, marks) < len(sent) + len(marked):
+    _require_move(Status.SENDING, Status.SENT)
+    _require_move(Status.CLAIMED, Status.SENDING)
+    if batch_update.sent_and_sending(sent, marked, begun) < len(sent) + len(marked):
         # Some were lost; or an earlier try of this very UPDATE went through, which its time shows.
         ours = _held([*(result.message for result in accepted), *going])
         recorded = ours.filter(status=Status.SENT, sent_at=now)
         winners &= set(recorded.values_list("pk", "token"))
-        begun = ours.filter(status=Status.SENDING, sending_at=now)
-        marked &= set(begun.values_list("pk", "token"))
+        sending = ours.filter(status=Status.SENDING, sending_at=now)
+        marked &= set(sending.values_list("pk", "token"))
     for message in going:
         if claim_of(message) in marked:
-            _reflect(message, Status.SENDING, **marks)
+            _reflect(message, Status.SENDING, **begun)
     for result in accepted:
         if claim_of(result.message) in winners:
             _reflect(result.message, Status.SENT, **sent[claim_of(result.message)])
@@ -587,127 +586,38 @@ def _record_and_mark(
     return marked
 
 
-def _update_rows(
-    sent: dict[Claim, dict[str, Any]], going: set[Claim], marks: dict[str, Any]
-) -> int:
-    """Run the conditional UPDATE of :func:`_record_and_mark`; return how many rows moved.
-
-    It is one statement, because free slots wait for it: two calls of :func:`move` in one
-    ``atomic()`` are four. Written out, because the ORM takes longer to compose this statement than
-    any database to run it. Median of :func:`record_and_mark` in ms, on a busy machine of two cores:
-
-    ===================  ==========  =========
-    recorded, marked     one UPDATE  two moves
-    ===================  ==========  =========
-    SQLite, 4 + 4               0.6        1.7
-    SQLite, 16 + 16             1.1        2.2
-    PostgreSQL, 4 + 4           4.0        5.5
-    PostgreSQL, 16 + 16         5.7        8.1
-    MariaDB, 4 + 4              3.2        5.1
-    MariaDB, 16 + 16            4.1        8.1
-    ===================  ==========  =========
-
-    MariaDB assigns from left to right, so the status comes last.
-    """
-    _require_move(Status.SENDING, Status.SENT)
-    _require_move(Status.CLAIMED, Status.SENDING)
-    connection = connections[write_db()]
-    field, quote = SmsMessage._meta.get_field, connection.ops.quote_name
-    pk, status = quote(str(SmsMessage._meta.pk.column)), quote("status")
-    sets: list[str] = []
-    params: list[Any] = []
-
-    def assign(name: str, cases: str, values: Iterable[Any]) -> None:
-        column = quote(str(field(name).column))  # type: ignore[union-attr]
-        sets.append(f"{column} = CASE {cases} ELSE {column} END")
-        params.extend(values)
-
-    def ready(name: str, value: Any) -> Any:
-        return field(name).get_db_prep_save(value, connection)  # type: ignore[union-attr]
-
-    for name in next(iter(sent.values()), {}):
-        values = {key: ready(name, changes[name]) for (key, _), changes in sent.items()}
-        one, *others = set(values.values())
-        if others:
-            each = chain.from_iterable(values.items())
-            assign(name, f"{pk} {'WHEN %s THEN %s ' * len(values)}", each)
-        else:
-            assign(name, f"WHEN {status} = %s THEN %s", (Status.SENDING.value, one))
-    for name, value in marks.items() if going else ():
-        assign(name, f"WHEN {status} = %s THEN %s", (Status.CLAIMED.value, ready(name, value)))
-    params += [Status.CLAIMED.value, Status.SENDING.value, Status.SENT.value]
-    sets.append(f"{status} = CASE {status} WHEN %s THEN %s ELSE %s END")
-    which: list[str] = []
-
-    def where(claims: Iterable[Claim], old: Status, condition: str = "", *values: Any) -> None:
-        for token, keys in _by_token(claims).items():
-            held = f"{pk} IN ({_places(keys)}) AND {quote('token')} = %s AND {status} = %s"
-            which.append(f"({held}{condition})")
-            params.extend([*keys, token, old.value, *values])
-
-    where(sent, Status.SENDING)
-    in_time = ready("lease_until", marks["sending_at"])
-    where(going, Status.CLAIMED, f" AND {quote('lease_until')} > %s", in_time)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {quote(SmsMessage._meta.db_table)} SET {', '.join(sets)}"
-            f" WHERE {' OR '.join(which)}",
-            params,
-        )
-        return int(cursor.rowcount)
-
-
-def _places(values: Collection[Any]) -> str:
-    return ", ".join(["%s"] * len(values))
-
-
 def _accepted_by(result: Result) -> str:
     assert isinstance(result.outcome, Receipt)
     return result.outcome.alias or result.message.using
 
 
-def _sent_marks(result: Result, now: datetime, first: dict[str, datetime | None]) -> dict[str, Any]:
+def _sent_fields(
+    result: Result, now: datetime, first: dict[str, datetime | None]
+) -> dict[str, Any]:
     """Return the fields of a row whose message was accepted.
 
     :param first: when to query, by provider
     """
     assert isinstance(result.outcome, Receipt)
     using = _accepted_by(result)
-    ask_at = first[using]
-    if ask_at is not None and not result.outcome.gateway_id:
-        ask_at = now + conf.status_window()  # there is no id to query by: it is given up then
+    query_at = first[using]
+    if query_at is not None and not result.outcome.gateway_id:
+        query_at = now + conf.status_window()  # there is no id to query by: it is given up then
     return {
         "sent_at": now,
         "gateway_id": result.outcome.gateway_id,
         "using": using,
-        "next_status_at": ask_at,
+        "next_status_at": query_at,
         "error_code": "",
         "error_text": "",
     }
 
 
-def _first_question(alias: str, now: datetime) -> datetime | None:
+def _first_query_at(alias: str, now: datetime) -> datetime | None:
     """Return when to query a report first; None for never."""
     if not checked_backend.gives_reports(alias):
         return None
-    return now + timedelta(seconds=states.ask_again_in(0))
-
-
-def per_row(name: str, values: dict[Any, Any]) -> Any:
-    """Return the new value of the field ``name`` for an UPDATE of several rows.
-
-    :param values: by key
-    """
-    if len(set(values.values())) == 1:
-        return next(iter(values.values()))
-    # Written out: When() objects cost more than the whole UPDATE.
-    connection = connections[write_db()]
-    field: Any = SmsMessage._meta.get_field(name)
-    key = connection.ops.quote_name(str(SmsMessage._meta.pk.column))
-    parts: list[Any] = []
-    for pk, value in values.items():
-        parts += [pk, field.get_db_prep_save(value, connection)]
-    return RawSQL(f"CASE {key} {'WHEN %s THEN %s ' * len(values)}END", parts, field)
+    return now + timedelta(seconds=states.next_query_in(0))
 
 
 def _record_error(result: Result, error: SmsError, last: bool) -> None:
@@ -765,10 +675,10 @@ def _record_late(result: Result) -> None:
     message, outcome = result.message, result.outcome
     held = _held([message])
     if isinstance(outcome, Receipt):
-        ask_at = _first_question(_accepted_by(result), clock.now())
+        query_at = _first_query_at(_accepted_by(result), clock.now())
         known: dict[str, Any] = {"gateway_id": outcome.gateway_id, "using": _accepted_by(result)}
         text = {"error_text": f"{LATE}{ACCEPTED}"}
-        confirmed = known | {"next_status_at": ask_at} if outcome.gateway_id else {}
+        confirmed = known | {"next_status_at": query_at} if outcome.gateway_id else {}
     else:
         known, confirmed = {}, {}
         text = {"error_text": f"{LATE}{outcome.text}"}
@@ -903,14 +813,14 @@ def confirm_sent(message: SmsMessage) -> None:
     """Mark an *unknown* message as sent, because a person says so. Raises ``WrongStatus`` for any
     other."""
     now = clock.now()
-    ask_at = now if message.gateway_id else now + conf.status_window()
+    query_at = now if message.gateway_id else now + conf.status_window()
     reports = checked_backend.gives_reports(message.using)
     moved = move(
         rows([message.pk]),
         [Status.UNKNOWN],
         Status.SENT,
         sent_at=F("sending_at"),
-        next_status_at=ask_at if reports else None,
+        next_status_at=query_at if reports else None,
     )
     there = reread(message)
     if not moved:

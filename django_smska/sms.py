@@ -369,8 +369,8 @@ def _check(message: SmsMessage) -> None:
 
 def _claim_unstored(message: SmsMessage) -> None:
     """Store it as claimed by us at once, so that no worker claims it before the caller."""
-    marks = sending.claim_marks(uuid.uuid4().hex, clock.now())
-    for name, value in {**marks, "status": Status.CLAIMED, "attempts": 1}.items():
+    claimed = sending.claim_fields(uuid.uuid4().hex, clock.now())
+    for name, value in {**claimed, "status": Status.CLAIMED, "attempts": 1}.items():
         setattr(message, name, value)
 
 

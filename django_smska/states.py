@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from django.db import models
 from django.utils.translation import pgettext_lazy
 
+from .exceptions import ErrorKind
+
 
 class Status(models.TextChoices):
     """The status of a message."""
@@ -53,20 +55,25 @@ MOVES: dict[Status, frozenset[Status]] = {
 FINAL = frozenset(S) - frozenset(MOVES)
 
 #: Kinds of error that concern the provider, not the message: its queue waits.
-STOPPING_KINDS = frozenset({"account", "funds", "unreachable", "busy"})
+STOPPING_KINDS = frozenset(
+    {ErrorKind.ACCOUNT, ErrorKind.FUNDS, ErrorKind.UNREACHABLE, ErrorKind.BUSY}
+)
 
 #: Errors after which a message waits: it may be sent when the provider can be used again.
-WAITING_KINDS = STOPPING_KINDS | {"broken"}
+WAITING_KINDS = STOPPING_KINDS | {ErrorKind.BROKEN}
+
+#: The reason of a pause after unknown outcomes. The other reasons are the kinds of the errors.
+HANGING = "hanging"
 
 #: Seconds from a provider's pause to the first probe; the next ones follow after twice, four times…
 #: as long. A wrong login is probed rarely, because repeated ones lock accounts.
-PAUSE_SECONDS = {
-    "account": 600,
-    "funds": 300,
-    "unreachable": 15,
-    "busy": 30,
-    "hanging": 60,
-    "broken": 60,
+PAUSE_SECONDS: dict[str, int] = {
+    ErrorKind.ACCOUNT: 600,
+    ErrorKind.FUNDS: 300,
+    ErrorKind.UNREACHABLE: 15,
+    ErrorKind.BUSY: 30,
+    HANGING: 60,
+    ErrorKind.BROKEN: 60,
 }
 LONGEST_PAUSE_SECONDS = 3600
 
@@ -91,7 +98,7 @@ class Decision:
     retry_in: float = 0
 
 
-def decide(kind: str, *, attempts: int, most: int, last: bool = False) -> Decision:
+def decide(kind: ErrorKind, *, attempts: int, most: int, last: bool = False) -> Decision:
     """Return what follows from an attempt that did not succeed.
 
     :param kind: of the error
@@ -100,12 +107,12 @@ def decide(kind: str, *, attempts: int, most: int, last: bool = False) -> Decisi
     :param last: the caller gets the error at once and may send again, so that this message must not
         be sent later
     """
-    if kind == "unknown":
+    if kind == ErrorKind.UNKNOWN:
         return Decision(S.UNKNOWN)
     if kind in WAITING_KINDS and not last:
         # The provider is paused. The back-off lets other messages go first, in case it is this one.
         return Decision(S.QUEUED, backoff(attempts))
-    if kind == "temporary" and attempts < most and not last:
+    if kind == ErrorKind.TEMPORARY and attempts < most and not last:
         return Decision(S.QUEUED, backoff(attempts))
     return Decision(S.FAILED)
 
@@ -115,24 +122,24 @@ def backoff(attempts: int) -> float:
     return float(min(15 * 4 ** min(attempts - 1, 5), 3600))
 
 
-def pause_for(kind: str, probes: int) -> float:
+def pause_for(reason: str, probes: int) -> float:
     """Return the seconds until a paused provider is probed again, after ``probes`` failed."""
-    return float(min(PAUSE_SECONDS[kind] * 2 ** min(probes, 12), LONGEST_PAUSE_SECONDS))
+    return float(min(PAUSE_SECONDS[reason] * 2 ** min(probes, 12), LONGEST_PAUSE_SECONDS))
 
 
-def milder(kind: str) -> list[str]:
-    """Return the reasons of a pause that an error of this kind replaces.
+def milder(reason: str) -> list[str]:
+    """Return the reasons of a pause that this one replaces.
 
     A wrong login that is found while a gateway is away must not be tried as often as a connection.
     """
-    if kind not in STOPPING_KINDS:
+    if reason not in STOPPING_KINDS:
         return []
-    return [reason for reason, seconds in PAUSE_SECONDS.items() if seconds < PAUSE_SECONDS[kind]]
+    return [one for one, seconds in PAUSE_SECONDS.items() if seconds < PAUSE_SECONDS[reason]]
 
 
-def ask_again_in(questions: int) -> float:
+def next_query_in(queries: int) -> float:
     """Return the seconds until the next status query: 10, 30, 90… up to six hours.
 
-    :param questions: the queries so far
+    :param queries: those so far
     """
-    return float(min(10 * 3 ** min(questions, 8), 6 * 3600))
+    return float(min(10 * 3 ** min(queries, 8), 6 * 3600))

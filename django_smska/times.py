@@ -39,6 +39,11 @@ def local(moment: datetime) -> datetime:
     return localtime(moment) if is_aware(moment) else moment
 
 
+def clock_time(moment: datetime) -> str:
+    """Return hours, minutes and seconds of a time by the clock of the current time zone."""
+    return f"{local(moment):%H:%M:%S}"
+
+
 def latest() -> datetime:
     """Return the latest time to which a sending may be put off, by ``SMSKA_MAX_AHEAD``."""
     return now() + conf.max_ahead()

@@ -70,20 +70,20 @@ class Worker:
         self.next_in = None
         self.proven.clear()
         self._give_back()
-        if not self._anything_to_do():
+        if not self.has_work():
             return done
         while not self.stopping.is_set():
             circuit_breaker.heartbeat(self._aliases())  # a long queue makes a long pass
             sending.recover()
             sent, more = self._send(rows(), self._aliases())
-            asked = self._ask_some()
+            queried = self._query_reports()
             done += sent
-            done["reports"] += asked
-            if not more and (not asked or done["reports"] >= REPORTS_PER_PASS):
+            done["reports"] += queried
+            if not more and (not queried or done["reports"] >= REPORTS_PER_PASS):
                 break
         return done
 
-    def _anything_to_do(self) -> bool:
+    def has_work(self) -> bool:
         """Return whether a pass is needed, by one query, which is all that a sleeping worker costs;
         once a minute, write the heartbeat."""
         now, aliases = clock.now(), list(self._aliases())
@@ -106,8 +106,8 @@ class Worker:
         soon = now + timedelta(seconds=NEARLY_DUE_SECONDS)
         return any((first and first <= soon) or any(flags) for _, first, *flags in answers)
 
-    def _ask_some(self) -> int:
-        return delivery.ask_due(
+    def _query_reports(self) -> int:
+        return delivery.query_due(
             self.using,
             limit=self.concurrency,
             width=self.concurrency,
@@ -162,7 +162,7 @@ class Worker:
         return not self.stopping.wait(self.next_in)
 
     def _new_token(self) -> str:
-        """Return a new mark for a claim; it is remembered until the pass has ended without an
+        """Return a new token for a claim; it is remembered until the pass has ended without an
         error."""
         token = uuid.uuid4().hex
         self._tokens.add(token)

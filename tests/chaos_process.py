@@ -58,8 +58,8 @@ def plant(name, patch=setattr):
     def claim_without_condition(candidates, now, token=None, *, immediate=False):
         pks = list(candidates.values_list("pk", flat=True))
         token = token or uuid.uuid4().hex
-        marks = sending.claim_marks(token, now) | {"immediate": immediate}
-        rows(pks).update(status=Status.CLAIMED, **marks, attempts=F("attempts") + 1)
+        claimed = sending.claim_fields(token, now) | {"immediate": immediate}
+        rows(pks).update(status=Status.CLAIMED, **claimed, attempts=F("attempts") + 1)
         mine = rows(pks).filter(token=token).in_bulk()
         return [mine[pk] for pk in pks if pk in mine]
 

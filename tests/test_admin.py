@@ -134,7 +134,7 @@ def test_a_part_of_a_number_is_looked_for_among_the_newest_only(boss, monkeypatc
     """It would read the whole table; a whole number is found by its index, however old."""
     old = make()
     new = make(to="89051764995")
-    monkeypatch.setattr(django_smska.admin.messages, "SEARCHED_FOR_PARTS", new.pk - old.pk)
+    monkeypatch.setattr(django_smska.admin.messages, "PART_SEARCH_ROWS", new.pk - old.pk)
 
     def found(term):
         return list(boss.get(LIST, {"q": term}).context["cl"].result_list)

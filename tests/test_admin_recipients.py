@@ -171,7 +171,7 @@ def test_a_comma_in_the_head_does_not_hide_the_semicolons():
 
 def test_a_long_cell_is_cut_and_so_no_number():
     found = read(column(f"{ONE}\n{TWO}{' ' * 1000}x{'9' * 1000}".encode()).lines)
-    assert found.numbers == [ONE] and len(found.bad[0].written) == tables.MAX_CELL_CHARACTERS + 1
+    assert found.numbers == [ONE] and len(found.bad[0].written) == tables.MAX_SHOWN_CHARACTERS + 1
 
 
 # --- which column

@@ -96,7 +96,7 @@ def two_people_press_send(stage, bug):
         second.send()
 
 
-def claimed_back_and_claimed_again(stage, bug):
+def recovered_and_claimed_again(stage, bug):
     """By a worker whose clock is ahead; the first still holds its old copy."""
     stage.queue()
     old = stage.claim()
@@ -199,7 +199,7 @@ FOUND_BY = {
     "mark_without_token": (stood_still_before_it_asked_permission, "unknown without a fault"),
     "record_without_token": (stood_still_before_it_recorded, "accepted twice"),
     "permission_for_all": (stood_still_before_it_asked_permission, "accepted twice"),
-    "permission_for_a_key": (claimed_back_and_claimed_again, "accepted twice"),
+    "permission_for_a_key": (recovered_and_claimed_again, "accepted twice"),
     "mark_after_the_send": (killed_before_it_could_mark, "accepted twice"),
     "living_counted_as_dead": (another_recovers_in_the_meantime, "unknown without a fault"),
     "doubt_counts_as_failed": (accepted_without_an_answer, "called unsent, but accepted"),

@@ -148,7 +148,7 @@ def test_one_that_cannot_be_opened_for_a_report_is_asked_later(use):
     use(raises={"open": CRASH})
     due()
     before = timezone.now()
-    assert delivery.ask_due(limit=10) == 2
+    assert delivery.query_due(limit=10) == 2
     assert set(statuses("bad")) == {"sent"} and Hostile.calls["get_status"] == 0
     assert circuit_breaker.state_of("bad").failures == 1
     assert not SmsMessage.objects.filter(next_status_at__lte=before).exists()
@@ -344,7 +344,7 @@ def test_an_abort_in_a_workers_thread_counts_as_a_crash(use, abort, announces, e
 
 
 @pytest.mark.parametrize("abort", ABORTS)
-def test_an_abort_in_a_question_ends_the_questions_of_that_provider(use, abort):
+def test_an_abort_in_a_query_ends_the_queries_of_that_provider(use, abort):
     use(raises={"get_status": abort()})
     queue("bad", 2)
     queue("zz", 2)

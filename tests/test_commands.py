@@ -20,7 +20,7 @@ from threading import Event, Timer
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection, transaction
+from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 from django.db.models import ProtectedError
 from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
@@ -325,13 +325,13 @@ class TestWorkerCommand:
         assert said.count("default is paused") == 1
         assert said.count("default is open again.") == 1
 
-    def test_a_database_that_is_away_is_waited_for(self, monkeypatch, caplog):
-        away = OperationalError("the host db.internal does not answer")
+    @pytest.mark.parametrize("error", [OperationalError, InterfaceError, InternalError])
+    def test_a_database_that_is_away_is_waited_for(self, monkeypatch, caplog, error):
+        away = error("the host db.internal does not answer")
         said = during_passes(monkeypatch, raises(away), raises(away), None)
         assert said.endswith("Stopped.\n")
-        assert (
-            caplog.text.count("The database cannot be reached or is busy (OperationalError).") == 2
-        )
+        words = f"The database cannot be reached or is busy ({error.__name__})."
+        assert caplog.text.count(words) == 2
         assert "db.internal" not in caplog.text
 
     def test_one_pass_without_a_database_fails_with_a_word(self, monkeypatch):

@@ -70,7 +70,7 @@ def test_a_final_status_never_goes_back(sent, provider):
 
 
 @pytest.mark.parametrize("name", ["http_500", "cut_headers", "reset_after_request", "empty_body"])
-def test_a_question_that_fails_is_raised_and_changes_nothing(sent, provider, name):
+def test_a_query_that_fails_is_raised_and_changes_nothing(sent, provider, name):
     before = stored(sent).__dict__
     provider.script_all(Fault(name), on="query")
     with pytest.raises(QueryFailed):
@@ -110,7 +110,7 @@ def test_many_are_asked_and_counted(provider):
     assert SmsMessage.objects.filter(status="queued").refresh_status() == {"queued": 1}
 
 
-def test_a_wrong_login_ends_the_questions(provider, caplog):
+def test_a_wrong_login_ends_the_queries(provider, caplog):
     for _ in range(3):
         send_sms(NUMBER, "text")
     provider.api_password = "changed"
@@ -120,13 +120,13 @@ def test_a_wrong_login_ends_the_questions(provider, caplog):
         SmsMessage.objects.first().refresh_status()
 
 
-def test_a_wrong_login_at_a_question_pauses_the_provider(provider):
+def test_a_wrong_login_at_a_query_pauses_the_provider(provider):
     for _ in range(5):
         send_sms(NUMBER, "text")
     provider.api_password = "changed"
     SmsMessage.objects.update(next_status_at=timezone.now())
     for _ in range(2):
-        delivery.ask_due(limit=2)
+        delivery.query_due(limit=2)
     assert provider.queries == 1
     assert circuit_breaker.state_of("default").reason == "account"
 
@@ -141,7 +141,7 @@ class TestDue:
         for _ in range(4):
             before = timezone.now()
             self.age(next_status_at=before)
-            assert delivery.ask_due(limit=10) == 1
+            assert delivery.query_due(limit=10) == 1
             asked_again = stored(sent).next_status_at
             least = (asked_again - timezone.now()).total_seconds()
             waits.append((least, (asked_again - before).total_seconds()))
@@ -152,7 +152,7 @@ class TestDue:
         provider.fate(NUMBER[1:], "ACCEPTD")
         now = timezone.now()
         self.age(next_status_at=now, sent_at=now - timedelta(hours=73))
-        delivery.ask_due(limit=10)
+        delivery.query_due(limit=10)
         row = stored(sent)
         assert row.status == "unconfirmed" and row.finished_at and row.next_status_at is None
 
@@ -160,7 +160,7 @@ class TestDue:
         provider.script_all(Fault("http_500"), on="query")
         now = timezone.now()
         self.age(next_status_at=now, sent_at=now - timedelta(hours=73))
-        delivery.ask_due(limit=10)
+        delivery.query_due(limit=10)
         assert stored(sent).status == "unconfirmed"
 
     def test_an_untrackable_one_is_unconfirmed_at_the_windows_end_unasked(self, provider):
@@ -169,7 +169,7 @@ class TestDue:
         assert message.gateway_id == ""
         now = timezone.now()
         self.age(next_status_at=now, sent_at=now - timedelta(hours=73))
-        delivery.ask_due(limit=10)
+        delivery.query_due(limit=10)
         assert stored(message).status == "unconfirmed" and provider.queries == 0
 
     def test_where_another_worker_has_some_the_rest_is_known(self, provider):
@@ -186,13 +186,13 @@ class TestDue:
             due = delivery.take_due(limit=10)
         assert len(due) == 2 and first not in due
 
-    def test_questions_cost_few_queries(self, provider, django_assert_max_num_queries):
+    def test_a_pass_costs_few_database_queries(self, provider, django_assert_max_num_queries):
         provider.fate(NUMBER[1:], "DELIVRD", after=0)
         for _ in range(20):
             send_sms(NUMBER, "text")
         self.age(next_status_at=timezone.now())
         with django_assert_max_num_queries(12):
-            delivery.ask_due(limit=100, width=8)
+            delivery.query_due(limit=100, width=8)
         assert SmsMessage.objects.filter(status="delivered").count() == 20
 
     def test_of_two_workers_one_asks(self, sent, provider):
@@ -204,27 +204,27 @@ class TestDue:
         for _ in range(3):
             send_sms(NUMBER, "text")
         self.age(next_status_at=timezone.now())
-        assert delivery.ask_due(limit=2) == 2
-        assert delivery.ask_due(limit=2) == 1
+        assert delivery.query_due(limit=2) == 2
+        assert delivery.query_due(limit=2) == 1
 
     def test_a_worker_that_is_stopping_asks_no_more(self, sent, provider):
         send_sms(NUMBER, "text")
         self.age(next_status_at=timezone.now())
         stopping = iter([False, True])
-        delivery.ask_due(limit=10, stopping=lambda: next(stopping))
+        delivery.query_due(limit=10, stopping=lambda: next(stopping))
         assert provider.queries == 1
 
     def test_a_wrongly_configured_provider_is_not_asked(self, sent, provider, settings, caplog):
         settings.SMS_PROVIDERS = {"default": {"OPTIONS": {}}}
         self.age(next_status_at=timezone.now())
-        delivery.ask_due(limit=10)
+        delivery.query_due(limit=10)
         assert provider.queries == 0
         assert "'api_key' and 'api_password' must not be empty" in caplog.text
 
     def test_a_provider_that_left_the_settings_is_not_asked(self, sent, provider, settings):
         settings.SMS_PROVIDERS = {"other": settings.SMS_PROVIDERS["default"]}
         self.age(next_status_at=timezone.now())
-        delivery.ask_due(limit=10)
+        delivery.query_due(limit=10)
         assert provider.queries == 0
         sent.refresh_status()
         assert stored(sent).status == "sent"

@@ -44,7 +44,8 @@ class TestSlots:
         ("outcome", "proves"),
         [
             (Receipt("id"), True),
-            (InvalidRecipient(), True),
+            (InvalidRecipient(answered=True), True),
+            (InvalidRecipient(), False),
             (AuthenticationFailed(), False),
             (GatewayUnreachable(), False),
             (SmsOutcomeUnknown(), False),

@@ -38,6 +38,7 @@ from django_smska import conf
 from django_smska.backends import console, dummy, failover, filebased, locmem, smska
 from django_smska.exceptions import (
     AuthenticationFailed,
+    GatewayBusy,
     GatewayUnreachable,
     InsufficientCredits,
     InvalidRecipient,
@@ -45,7 +46,6 @@ from django_smska.exceptions import (
     SmsError,
     SmsNotSent,
     SmsOutcomeUnknown,
-    TemporaryFailure,
 )
 from django_smska.models import SmsMessage
 from django_smska.receipts import Receipt, Report
@@ -495,7 +495,7 @@ def test_the_file_to_copy_sends(acme_backend, acme_server):
         ((401, ""), AuthenticationFailed),
         ((402, ""), InsufficientCredits),
         ((422, ""), InvalidRecipient),
-        ((429, ""), TemporaryFailure),
+        ((429, ""), GatewayBusy),
         ((500, ""), SmsOutcomeUnknown),
         ((302, ""), SmsOutcomeUnknown),
         (None, SmsOutcomeUnknown),

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from django_smska import exceptions
-from django_smska.exceptions import InvalidProvider, ProviderDoesNotExist, SmsError
+from django_smska.exceptions import ErrorKind, InvalidProvider, ProviderDoesNotExist, SmsError
 
 ERRORS = [
     cls for cls in vars(exceptions).values() if isinstance(cls, type) and issubclass(cls, SmsError)
@@ -16,11 +16,11 @@ ERRORS = [
 
 @pytest.mark.parametrize("cls", ERRORS)
 def test_every_error_survives_pickling_with_all_it_carries(cls):
-    error = cls(alias="bulk", code="-6", gateway_text="-6|Invalid MSISDN", sms=17)
+    error = cls(alias="bulk", code="-6", gateway_text="-6|Invalid MSISDN", answered=True, sms=17)
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is cls
-        assert (twin.alias, twin.code, twin.gateway_text, twin.sms) == (
-            "bulk", "-6", "-6|Invalid MSISDN", 17,
+        assert (twin.alias, twin.code, twin.gateway_text, twin.answered, twin.sms) == (
+            "bulk", "-6", "-6|Invalid MSISDN", True, 17,
         )  # fmt: skip
         assert str(twin) == str(error)
 
@@ -39,6 +39,12 @@ def test_configuration_errors_survive_pickling_and_name_the_alias_once(cls):
     twin = pickle.loads(pickle.dumps(error))
     assert str(twin) == str(error) == "SMS_PROVIDERS['bulk']: Unknown option 'x'."
     assert (twin.alias, twin.hint, twin.check) == ("bulk", "Remove it.", "E003")
+
+
+def test_the_kinds_are_those_of_the_classes():
+    assert {cls.kind for cls in ERRORS} == set(ErrorKind)
+    assert all(type(cls.kind) is ErrorKind for cls in ERRORS)
+    assert f"{ErrorKind.FUNDS}" == str(ErrorKind.FUNDS) == "funds"
 
 
 def test_the_tree_is_as_its_docstring_draws_it():

@@ -22,6 +22,7 @@ LAYERS = (
     {"backends"},
     {"providers"},
     {"models", "checked_backend", "signals"},
+    {"batch_update"},
     {"clock", "notify"},
     {"circuit_breaker", "rate_limit", "daily_counts"},
     {"sending"},

@@ -24,6 +24,7 @@ from django.utils.translation import gettext_lazy
 from django_smska import circuit_breaker, sending, sms
 from django_smska.exceptions import (
     AuthenticationFailed,
+    GatewayBusy,
     GatewayUnreachable,
     InsufficientCredits,
     InvalidProvider,
@@ -1049,7 +1050,7 @@ class TestTurn:
         assert [message.status for message in six] == ["sent"] * 3 + ["sending"] * 3
         assert "CRITICAL" not in caplog.text
 
-    def test_ids_and_questions_are_each_rows_own(self, six):
+    def test_ids_and_query_times_are_each_rows_own(self, six):
         """Of a message without an id nothing can be asked."""
         results = [sending.Result(six[0], Receipt("id-a")), sending.Result(six[1], Receipt())]
         sending.record_and_mark(results, six[3:])
@@ -1453,12 +1454,12 @@ class TestModel:
             SmsMessage.objects.filter(pk=message.pk).update(**wrong)
 
 
-PAUSE_SECONDS = {
+PAUSES = {
     "account": AuthenticationFailed,
     "funds": InsufficientCredits,
     "unreachable": GatewayUnreachable,
     "hanging": GatewayUnreachable,
-    "busy": TemporaryFailure,
+    "busy": GatewayBusy,
     "broken": ProviderFailed,
 }
 LATER = datetime(2031, 5, 4, 14, 30, 15, tzinfo=ZoneInfo("Europe/Moscow"))
@@ -1471,7 +1472,7 @@ class TestPaused:
         marks = {"reason": reason, "failures": 3, "paused_at": timezone.now(), "probe_at": probe_at}
         ProviderState.objects.update_or_create(alias=alias, defaults=marks)
 
-    @pytest.mark.parametrize("reason, error", PAUSE_SECONDS.items())
+    @pytest.mark.parametrize("reason, error", PAUSES.items())
     def test_nothing_is_asked_and_nothing_is_stored(self, provider, reason, error):
         self.pause(reason)
         with pytest.raises(error, match="paused.* Nothing was sent.* 14:30:15") as refused:
@@ -1480,7 +1481,7 @@ class TestPaused:
         assert provider.requests == [] and not SmsMessage.objects.exists()
         assert circuit_breaker.state_of("default").failures == 3
 
-    @pytest.mark.parametrize("reason, error", PAUSE_SECONDS.items())
+    @pytest.mark.parametrize("reason, error", PAUSES.items())
     def test_a_stored_message_stays_as_it_is(self, provider, reason, error):
         self.pause(reason)
         draft, queued = SmsMessage(to=NUMBER, body="text"), queue_sms(NUMBER, "text")
@@ -1528,7 +1529,7 @@ class TestPaused:
         assert refused == [n not in (0, 1, 2, 6, 9) for n in range(12)]
         assert provider.sends == 5 and SmsMessage.objects.count() == 5
 
-    @pytest.mark.parametrize("reason", PAUSE_SECONDS)
+    @pytest.mark.parametrize("reason", PAUSES)
     def test_without_a_worker_it_opens_again(self, provider, reason):
         self.pause(reason, timezone.now())
         assert send_sms(NUMBER, "text").status == "sent"

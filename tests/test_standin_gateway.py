@@ -691,8 +691,8 @@ class TestTimeAndSize:
         assert int(response.headers["Content-Length"]) < 1_000_000
         with gzip.open(response) as unpacked:
             assert unpacked.read(15) == b"0|Message sent|"
+            assert len(unpacked.read(16 * 2**20)) == 16 * 2**20
         client.close()
-        assert len(gzip.decompress(faults._bomb()[: len(faults._bomb()) // 32])) == 16 * 2**20
 
 
 def gateway_form() -> str:

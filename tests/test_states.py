@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_smska import states
+from django_smska import circuit_breaker, states
 from django_smska.states import Status, decide
 
 ARROWS = """
@@ -71,7 +71,11 @@ def test_nothing_follows_where_the_caller_got_the_error(kind):
     assert decide(kind, attempts=1, most=5, last=True).status == Status.FAILED
 
 
+def test_every_reason_of_a_pause_has_its_words():
+    assert set(circuit_breaker.PAUSES) == set(states.PAUSE_SECONDS)
+
+
 def test_waits_grow_and_end():
     assert [states.backoff(n) for n in (1, 2, 3, 4, 5, 500)] == [15, 60, 240, 960, 3600, 3600]
-    assert [states.ask_again_in(n) for n in (0, 1, 2, 7, 500)] == [10, 30, 90, 21600, 21600]
+    assert [states.next_query_in(n) for n in (0, 1, 2, 7, 500)] == [10, 30, 90, 21600, 21600]
     assert [states.pause_for("unreachable", n) for n in (0, 1, 2, 500)] == [15, 30, 60, 3600]

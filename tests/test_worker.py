@@ -13,7 +13,12 @@ from django.utils import timezone
 
 from django_smska import checked_backend, circuit_breaker, clock, dispatcher, rate_limit, sending
 from django_smska.backends.base import parse_rate
-from django_smska.exceptions import GatewayUnreachable, TemporaryFailure
+from django_smska.exceptions import (
+    GatewayUnreachable,
+    InvalidRecipient,
+    SmsOutcomeUnknown,
+    TemporaryFailure,
+)
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.receipts import Receipt
 from django_smska.sms import outbox, queue_sms, send_sms
@@ -624,7 +629,7 @@ class TestBrakes:
         provider.unscript()
         ProviderState.objects.update(probe_at=timezone.now())
 
-    def test_it_opens_again_by_a_balance_question(self, provider):
+    def test_it_opens_again_by_a_balance_query(self, provider):
         self.paused(provider, "no_credit")
         Worker(concurrency=1).run_once()
         assert provider.balances == 1
@@ -693,7 +698,7 @@ class TestBrakes:
         assert not circuit_breaker.state_of("default").is_paused
 
     def test_after_hanging_one_message_goes_alone(self, provider):
-        """A balance question that is answered does not show that a message will be."""
+        """A balance query that is answered does not show that a message will be."""
         self.paused(provider, "close_without_answer", 10)
         assert statuses() == {"unknown": 3, "queued": 7}
         provider.script_all(Fault("close_without_answer"), on="send")
@@ -723,6 +728,13 @@ class TestBrakes:
         assert found
         state = circuit_breaker.state_of("default")
         assert (state.is_paused, state.reason) == (False, "")
+
+    @pytest.mark.parametrize("answered", [True, False])
+    def test_a_refusal_shows_that_the_gateway_works_if_it_is_the_gateways(self, db, answered):
+        """Unlike one that the backend made of its own, without a request."""
+        circuit_breaker.note_error("default", SmsOutcomeUnknown())
+        circuit_breaker.note_error("default", InvalidRecipient(code="21211", answered=answered))
+        assert circuit_breaker.state_of("default").failures == (0 if answered else 1)
 
     def test_one_provider_paused_does_not_hold_up_another(self, provider, settings):
         with StandInGateway(api_password="other") as second:

@@ -26,6 +26,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import circuit_breaker, clock, conf, delivery, sending
 from ..exceptions import (
     SAID,
+    ErrorKind,
     InvalidProvider,
     SmsError,
     SmsNotSent,
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 MAX_KEYS = 100_000  # the most messages per action: their keys must fit into one POST
 MAX_ONE_BY_ONE = 500  # the most messages per action that no worker can do: a user waits for it
 MAX_ITEMS_SHOWN = 10  # the most items of a list that a page shows in part
+#: Errors after which the provider is not waited for again, for the messages that follow.
+KINDS_OF_THE_PROVIDER = WAITING_KINDS | {ErrorKind.UNKNOWN, ErrorKind.QUERY}
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ REFRESH = Action(
     questions=_("Refresh the status of these messages? This queries the gateway."),
     statuses=frozenset({Status.SENT}),
     do=_refresh,
-    hand_over=delivery.ask_soon,
+    hand_over=delivery.query_soon,
     handed_over=Outcome(_("Queued for the worker"), _("It will query the status shortly.")),
     handed_from=frozenset({Status.SENT}),
 )
@@ -255,7 +258,7 @@ def run_action(
             return _apart(lambda: _hand_over(action, message))
         return _apart(lambda: action.do(message, user))
     except Exception as error:
-        concerns_it = getattr(error, "kind", "") in (*WAITING_KINDS, "unknown", "query")
+        concerns_it = getattr(error, "kind", "") in KINDS_OF_THE_PROVIDER
         if concerns_it and getattr(error, "code", "") != "paused":
             failing.add(message.using)
         return _failure(message, error)
@@ -277,7 +280,8 @@ def _apart(do: Callable[[], Outcome]) -> Outcome:
 
 
 def crashed(keys: Any, error: Exception) -> Outcome:
-    """Return the outcome of a foreign error. Its text is left out, as it may hold the request."""
+    """Return the outcome of an error that is none of ours. Its text, which may hold the request, is
+    left out."""
     name = type(error).__name__
     logger.error("an action on messages %s failed: %s", keys, name)
     why = gettext("This site had an error (%s). Look at the message before you try again.") % name

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from django.utils.html import format_html, format_html_join
 
-WIDTH = 10  # units of a bar with its gap; the picture is 100 units high
+BAR_UNITS = 10  # with the gap; the picture is 100 units high
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def draw(chart: Chart) -> str:
         '<desc id="smska-{key}-words">{description}</desc>'
         '<path class="smska-grid" d="M0 0H{width}M0 50H{width}M0 100H{width}"/>{bars}{hints}</svg>',
         key=chart.key,
-        width=max(number, 1) * WIDTH,
+        width=max(number, 1) * BAR_UNITS,
         title=chart.title,
         description=chart.description,
         bars=format_html_join("", '<path class="smska-bar-{}" d="{}"/>', paths),
@@ -117,8 +117,9 @@ def _path(spans: list[tuple[float, float]], number: int) -> str:
     """Return the outlines of the bars. Many bars have no gaps, which would be as wide as they."""
     gap = 1 if number <= 100 else 0
     drawn = (
-        f"M{x * WIDTH + gap} {100 - 100 * low:.4g}H{(x + 1) * WIDTH - gap}V{100 - 100 * high:.4g}"
-        f"H{x * WIDTH + gap}Z"
+        f"M{x * BAR_UNITS + gap} {100 - 100 * low:.4g}"
+        f"H{(x + 1) * BAR_UNITS - gap}V{100 - 100 * high:.4g}"
+        f"H{x * BAR_UNITS + gap}Z"
         for x, (low, high) in enumerate(spans)
         if high > low
     )
@@ -128,8 +129,8 @@ def _path(spans: list[tuple[float, float]], number: int) -> str:
 def _hints(table: Table) -> list[tuple[int, int, str]]:
     return [
         (
-            x * WIDTH,
-            WIDTH,
+            x * BAR_UNITS,
+            BAR_UNITS,
             ", ".join(f"{head}: {cell}" for head, cell in zip(table.heads, line, strict=True)),
         )
         for x, line in enumerate(table.lines)

@@ -281,14 +281,14 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
         yield gettext(
             "This text went to some of these numbers within the last hour. They would get it twice."
         )
-    foreign = sum(not is_russian_mobile(number) for number in numbers)
-    if foreign:
+    abroad = sum(not is_russian_mobile(number) for number in numbers)
+    if abroad:
         words = ngettext(
             "%s number is not a Russian mobile number: not every provider sends to it.",
             "%s numbers are not Russian mobile numbers: not every provider sends to them.",
-            foreign,
+            abroad,
         )
-        yield words % foreign
+        yield words % abroad
 
 
 def _just_sent(form: ComposeForm) -> bool:

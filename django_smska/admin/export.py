@@ -43,7 +43,7 @@ from .guard import not_understood
 from .permissions import may_see_number, may_see_text, without
 from .wording import error_words
 
-BATCH_ROWS = 2000  # rows a query, and lines a piece of the file
+BATCH_ROWS = 2000  # a query, and a piece of the file
 MAX_EXCEL_MESSAGES = xlsx.MAX_SHEET_ROWS - 1  # messages that Excel shows of a CSV file
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 

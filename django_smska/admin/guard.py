@@ -209,7 +209,7 @@ class GuardedAdmin(AdminBase):
         response = super().history_view(request, object_id, extra_context)
         context = getattr(response, "context_data", None) or {}
         for entry in context.get("action_list", ()):
-            entry.get_change_message = permissions.foreign_text_for(
+            entry.get_change_message = permissions.external_text_for(
                 request.user, context["object"], _message_of(entry)
             )
         return response

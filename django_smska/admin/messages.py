@@ -52,7 +52,7 @@ from .wording import advice, error_words
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 10_000  # the number of newest rows that the list shows
-SEARCHED_FOR_PARTS = 50_000  # the number of newest rows searched for a part of a number
+PART_SEARCH_ROWS = 50_000  # the number of newest rows searched for a part of a number
 MAX_ID_CHARACTERS = 64  # the longest gateway id
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _matches(term: str, *, numbers: bool) -> Q:
             part |= Q(to__startswith=f"+7{digits[1:]}")
         # No index helps to find a part, so that only the newest rows are searched.
         newest = SmsMessage.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-        found |= part & Q(pk__gt=newest - SEARCHED_FOR_PARTS)
+        found |= part & Q(pk__gt=newest - PART_SEARCH_ROWS)
     return found
 
 
@@ -324,7 +324,7 @@ class SmsMessageAdmin(ActionAdmin):
         """Return a message to show. Other parties' texts may repeat what this user may not see."""
         message = super().get_object(request, object_id, from_field)
         for name in _RAW if message is not None else ():
-            words = permissions.foreign_text_for(request.user, message, getattr(message, name))
+            words = permissions.external_text_for(request.user, message, getattr(message, name))
             setattr(message, name, words)
         return message
 

@@ -42,7 +42,7 @@ def text_for(user: Any, message: SmsMessage) -> str:
     return str(message.body) if may_see_text(user) else gettext("(hidden)")
 
 
-def foreign_text_for(user: Any, message: Any, text: str) -> str:
+def external_text_for(user: Any, message: Any, text: str) -> str:
     """Return what a gateway or program wrote about this message, as this user may see it."""
     return without(
         text,
@@ -51,19 +51,19 @@ def foreign_text_for(user: Any, message: Any, text: str) -> str:
     )
 
 
-def without(foreign: str, *, number: str | None = None, text: str | None = None) -> str:
-    """Return a foreign text without parts of the number and without other numbers.
+def without(external: str, *, number: str | None = None, text: str | None = None) -> str:
+    """Return an external text without parts of the number and without other numbers.
 
     Where it repeats a piece of the message's text, all of it is withheld.
 
     :param number: the message's, or ``None`` where the user may see it
     :param text: the message's, or ``None`` where the user may see it
     """
-    if text and withhold(foreign, [text]) == WITHHELD:
+    if text and withhold(external, [text]) == WITHHELD:
         return gettext(WITHHELD)
     if number is None:
-        return foreign
-    shown = _NUMBER.sub("•••", _DIGITS.sub(lambda found: _unless_of(number, found[0]), foreign))
+        return external
+    shown = _NUMBER.sub("•••", _DIGITS.sub(lambda found: _unless_of(number, found[0]), external))
     # In another spelling: a URL, base64.
     return gettext(WITHHELD) if repeats(shown, [number.lstrip("+")]) else shown
 

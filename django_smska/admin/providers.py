@@ -34,7 +34,7 @@ class ProviderStateAdmin(GuardedAdmin):
         if state is not None and not permissions.may_see_text(request.user):
             state.detail = state.detail.partition(SAID)[0]
         if state is not None:
-            state.detail = permissions.foreign_text_for(request.user, state, state.detail)
+            state.detail = permissions.external_text_for(request.user, state, state.detail)
         return state
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -21,7 +21,7 @@ from ..states import Status
 from .charts import Chart, Column, Layer, Table, round_top, stack
 from .forms import aliases
 from .timeline import lasting
-from .wording import undelivered
+from .wording import MARKS, undelivered
 
 COUNTING_BUDGET_SECONDS = 0.1  # the time for counting before a page is shown
 MAX_TABLE_LINES = 50  # the most lines of a table: people may type any number of senders
@@ -37,19 +37,14 @@ STEPS = {
     "week": pgettext_lazy("SMS statistics", "week"),
 }
 
-#: The statuses that have one colour in a picture; the tables show each status.
-MARKS: dict[str, tuple[Any, tuple[Status, ...]]] = {
-    "good": (pgettext_lazy("SMS status", "delivered"), (Status.DELIVERED,)),
-    "moving": (
-        _("on their way"),
-        (Status.QUEUED, Status.CLAIMED, Status.SENDING, Status.SENT),
-    ),
-    "doubt": (pgettext_lazy("SMS statistics", "not known"), (Status.UNCONFIRMED, Status.UNKNOWN)),
-    "bad": (
-        _("not delivered"),
-        (Status.FAILED, Status.REJECTED, Status.EXPIRED, Status.DELETED),
-    ),
-    "over": (_("not to be sent"), (Status.DRAFT, Status.CANCELLED)),
+#: The layers of the picture, by the mark of their statuses; the tables show each status.
+LAYERS: dict[str, Any] = {
+    "good": Status.DELIVERED.label,
+    "moving": _("on their way"),
+    "waiting": pgettext_lazy("SMS statistics", "waiting"),
+    "doubt": pgettext_lazy("SMS statistics", "not known"),
+    "bad": _("not delivered"),
+    "over": Status.CANCELLED.label,
 }
 FINISHED = {Status.DELIVERED} | FAILURES
 
@@ -210,10 +205,7 @@ def _within(seconds: int | None) -> str:
 
 def _by_status(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     occurring = [status for status in Status if whole.statuses[status]]
-    marked = [
-        [sum(counts.statuses[status] for status in statuses) for words, statuses in MARKS.values()]
-        for counts in periods
-    ]
+    marked = [_by_mark(counts) for counts in periods]
     top = round_top(max(map(sum, marked)))
     spans = stack(marked, top)
     every = ngettext("%s message in total.", "%s messages in total.", whole.number)
@@ -224,8 +216,7 @@ def _by_status(whole: Counts, periods: list[Counts], period: Column) -> Chart:
         help=_("Each message counts on the day on which it was created."),
         description=f"{every % _number(whole.number)} {parts}".strip(),
         layers=[
-            Layer(mark, words, spans[place])
-            for place, (mark, (words, statuses)) in enumerate(MARKS.items())
+            Layer(mark, words, spans[place]) for place, (mark, words) in enumerate(LAYERS.items())
         ],
         ticks=[_number(top), _number(top // 2), "0"],
         table=Table.of(
@@ -235,6 +226,13 @@ def _by_status(whole: Counts, periods: list[Counts], period: Column) -> Chart:
             Column(pgettext_lazy("SMS statistics", "All"), lambda counts: _number(counts.number)),
         ),
     )
+
+
+def _by_mark(counts: Counts) -> list[int]:
+    numbers: Counter[str] = Counter()
+    for status in Status:
+        numbers[MARKS[status]] += counts.statuses[status]
+    return [numbers[mark] for mark in LAYERS]
 
 
 def _status_column(status: Status) -> Column:

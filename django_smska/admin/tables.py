@@ -28,7 +28,7 @@ MAX_ROWS = 10_000  # the most rows that are not blank
 MAX_HEAD_ROWS = 20  # the most rows above these: a title, heads
 MAX_LINES = 100_000  # the last row that is read, counting blank and hidden ones
 MAX_COLUMNS = 200
-MAX_CELL_CHARACTERS = 60  # the longest cell that is kept whole: a longer one is no number
+MAX_SHOWN_CHARACTERS = 60  # the longest cell that is kept whole: a longer one is no number
 MAX_KEPT_CHARACTERS = 5_000_000  # the most characters of all cells together
 MAX_ROW_CHARACTERS = 100_000  # the longest row in a CSV file
 
@@ -129,8 +129,8 @@ def too_many_rows(most: int) -> ValidationError:
 
 
 def _short(cell: str) -> str:
-    text = " ".join(cell[: 20 * MAX_CELL_CHARACTERS].split())
-    return text if len(text) <= MAX_CELL_CHARACTERS else f"{text[:MAX_CELL_CHARACTERS]}…"
+    text = " ".join(cell[: 20 * MAX_SHOWN_CHARACTERS].split())
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
 def _unreadable() -> ValidationError:
@@ -456,8 +456,8 @@ class _Texts(_Part):
             self._phonetic = True
 
     def text(self, piece: str) -> None:
-        if not self._phonetic and len(self._text) <= MAX_CELL_CHARACTERS:
-            self._text += piece[: 20 * MAX_CELL_CHARACTERS]
+        if not self._phonetic and len(self._text) <= MAX_SHOWN_CHARACTERS:
+            self._text += piece[: 20 * MAX_SHOWN_CHARACTERS]
 
     def end(self, name: str) -> None:
         if name == "rPh":
@@ -502,8 +502,8 @@ class _Sheet(_Part):
             self._phonetic = True
 
     def text(self, piece: str) -> None:
-        if not self._phonetic and len(self._value) <= MAX_CELL_CHARACTERS:
-            self._value += piece[: 20 * MAX_CELL_CHARACTERS]
+        if not self._phonetic and len(self._value) <= MAX_SHOWN_CHARACTERS:
+            self._value += piece[: 20 * MAX_SHOWN_CHARACTERS]
 
     def end(self, name: str) -> None:
         if name == "c":

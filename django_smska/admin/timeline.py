@@ -18,7 +18,7 @@ from .wording import MARKS
 
 def badge(message: SmsMessage) -> str:
     """Return the status's label, with a mark in front."""
-    mark = MARKS.get(Status(message.status), "bad")
+    mark = MARKS[Status(message.status)]
     words = message.get_status_display()
     return format_html('<span class="smska-status smska-{}">{}</span>', mark, words)
 
@@ -116,7 +116,7 @@ def timeline(message: SmsMessage) -> str:
 def _asked(message: SmsMessage) -> tuple[str, str] | None:
     if message.status != Status.SENT or not (message.sent_at and message.gateway_id):
         return None
-    number = message.status_questions
+    number = message.status_queries
     words = ngettext("Status checked %s time", "Status checked %s times", number)
     if not message.next_status_at:
         return words % number, ""

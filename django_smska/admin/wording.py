@@ -10,14 +10,15 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import sending
+from .. import circuit_breaker, sending
 from ..exceptions import AGAIN, AT, SAID
 from ..models import ProviderState, SmsMessage
 from ..states import Status
-from ..times import local
+from ..times import clock_time, local
 
 # --- statuses -------------------------------------------------------------------------------------
 
+#: The mark of each status: the sign of its badge, and the colour of its bars.
 MARKS = {
     Status.DRAFT: "waiting",
     Status.QUEUED: "waiting",
@@ -27,6 +28,10 @@ MARKS = {
     Status.DELIVERED: "good",
     Status.UNCONFIRMED: "doubt",
     Status.UNKNOWN: "doubt",
+    Status.FAILED: "bad",
+    Status.REJECTED: "bad",
+    Status.EXPIRED: "bad",
+    Status.DELETED: "bad",
     Status.CANCELLED: "over",
 }
 
@@ -247,30 +252,14 @@ def balance_words(state: ProviderState) -> str:
     return gettext("%(balance)s, as of %(time)s") % parts
 
 
-def paused_words(state: ProviderState) -> Any:
+def paused_words(state: ProviderState) -> str:
     """Return why it is paused, what to do, and when it is tried again; "" where it is not."""
     if not state.is_paused:
         return ""
-    words = [_REASONS.get(state.reason, state.reason), _WHAT_TO_DO.get(state.reason, "")]
+    pause = circuit_breaker.PAUSES.get(state.reason)
+    words = [gettext(pause.why), pause.cure and gettext(pause.cure)] if pause else [state.reason]
     if state.probe_at is not None and state.probe_at > timezone.now():
-        next_attempt = gettext("It is tried again at %s; “manage.py sms_balance” tries it at once.")
-        words.append(next_attempt % f"{local(state.probe_at):%H:%M:%S}")
+        words.append(gettext("It is tried again at %s.") % clock_time(state.probe_at))
     else:
         words.append(gettext("The next message tries it again."))
-    return " ".join(str(one) for one in words if one)
-
-
-_REASONS = {
-    "account": _("The gateway refuses the login."),
-    "funds": _("The account has too few credits."),
-    "unreachable": _("The gateway cannot be reached."),
-    "busy": _("The gateway asks for fewer requests."),
-    "hanging": _("The gateway gives no clear answers."),
-    "broken": _("The provider's backend on this site fails. Ask your administrator."),
-}
-_WHAT_TO_DO = {
-    "account": _("Ask your administrator to correct it."),
-    "funds": _("Top it up."),
-    "unreachable": _("Ask your administrator to look at its address and at the network."),
-    "hanging": _("Ask the provider whether it works."),
-}
+    return " ".join(one for one in words if one)

@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 MAX_SHEET_ROWS = 1_048_576  # the most rows of a sheet in Excel, its heads among them
 MAX_SHEET_BYTES = 1_000_000_000  # the largest sheet: zip files differ from 2 GiB on
 # In a cell: Excel calls a file with more of them broken.
-MAX_CELL_CHARACTERS = 32_767
+EXCEL_CELL_CHARACTERS = 32_767
 
 Cell = str | int
 
@@ -114,7 +114,7 @@ def _cell(value: Cell) -> str:
     if not value:
         return "<c/>"
     text = _NOT_IN_XML.sub("", value.replace("\r\n", "\n").replace("\r", "\n"))
-    text = escape(_ESCAPED.sub("_x005F_", text[:MAX_CELL_CHARACTERS]))
+    text = escape(_ESCAPED.sub("_x005F_", text[:EXCEL_CELL_CHARACTERS]))
     return f'<c t="inlineStr"><is><t xml:space="preserve">{text}</t></is></c>'
 
 

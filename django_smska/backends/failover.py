@@ -8,7 +8,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import GatewayUnreachable, InvalidProvider, SmsError, SmsNotSent, gettext_noop
+from ..exceptions import (
+    ErrorKind,
+    GatewayUnreachable,
+    InvalidProvider,
+    SmsError,
+    SmsNotSent,
+    gettext_noop,
+)
 from ..receipts import Receipt
 from ..states import STOPPING_KINDS, WAITING_KINDS
 from .base import BaseSmsBackend
@@ -18,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Errors after which the next provider may accept the message.
+KINDS_FOR_THE_NEXT = WAITING_KINDS | {ErrorKind.TEMPORARY}
 NONE_OPEN = gettext_noop("None of the providers can be tried just now. Nothing was sent.")
 
 
@@ -77,7 +86,7 @@ class SmsBackend(BaseSmsBackend):
             if isinstance(outcome, Receipt):
                 return replace(outcome, alias=member.alias, refused=tuple(refused))
             error = outcome
-            if not (isinstance(error, SmsNotSent) and error.kind in WAITING_KINDS | {"temporary"}):
+            if not (isinstance(error, SmsNotSent) and error.kind in KINDS_FOR_THE_NEXT):
                 break
             logger.warning("failover %s: not accepted by %s: %s", self.alias, member.alias, error)
             if error.kind in STOPPING_KINDS:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_STEP_SECONDS = 3600  # the longest time that an option may set for a step
+MAX_STEP_SECONDS = 3600
 DEFAULT_URL = "http://my2.sms-ka.net/api/httppost.php"
 
 

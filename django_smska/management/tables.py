@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import InterfaceError, OperationalError, connections
+from django.db import connections
 
 from django_smska import conf
 from django_smska.checks import missing_tables
 from django_smska.models import write_db
-
-UNAVAILABLE = (OperationalError, InterfaceError)
+from django_smska.sending import UNAVAILABLE
 
 
 class DatabaseCommand(BaseCommand):

@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                 ("reason", models.CharField(blank=True, max_length=16, verbose_name="reason")),
                 (
                     "detail",
-                    django_smska.fields.ForeignTextField(blank=True, verbose_name="details"),
+                    django_smska.fields.ExternalTextField(blank=True, verbose_name="details"),
                 ),
                 (
                     "failures",
@@ -169,19 +169,19 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "gateway_status",
-                    django_smska.fields.ForeignCharField(
+                    django_smska.fields.ExternalCharField(
                         blank=True, editable=False, max_length=64, verbose_name="gateway status"
                     ),
                 ),
                 (
                     "error_code",
-                    django_smska.fields.ForeignCharField(
+                    django_smska.fields.ExternalCharField(
                         blank=True, editable=False, max_length=32, verbose_name="error code"
                     ),
                 ),
                 (
                     "error_text",
-                    django_smska.fields.ForeignTextField(
+                    django_smska.fields.ExternalTextField(
                         blank=True, editable=False, verbose_name="error"
                     ),
                 ),
@@ -265,7 +265,7 @@ class Migration(migrations.Migration):
                         editable=False, null=True, verbose_name="next status query"
                     ),
                 ),
-                ("status_questions", models.PositiveSmallIntegerField(default=0, editable=False)),
+                ("status_queries", models.PositiveSmallIntegerField(default=0, editable=False)),
                 (
                     "created_by",
                     django_smska.fields.UserField(

@@ -17,12 +17,12 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from django_smska.backends.base import BaseSmsBackend
 from django_smska.exceptions import (
     AuthenticationFailed,
+    GatewayBusy,
     GatewayUnreachable,
     InsufficientCredits,
     InvalidRecipient,
     QueryFailed,
     SmsOutcomeUnknown,
-    TemporaryFailure,
 )
 from django_smska.receipts import Receipt, Report
 
@@ -31,7 +31,7 @@ REFUSALS = {
     401: AuthenticationFailed,
     402: InsufficientCredits,
     422: InvalidRecipient,
-    429: TemporaryFailure,
+    429: GatewayBusy,
 }
 #: The provider's words for the end of a message.
 STATES = {"delivered": "delivered", "undeliverable": "rejected", "too_late": "expired"}
@@ -74,10 +74,11 @@ class SmsBackend(BaseSmsBackend):
     def send_message(self, message: Any) -> Receipt:
         body = {"to": message.to, "from": message.sender or self.sender_id, "text": message.body}
         answer = self.request("POST", "/messages", json=body)
-        if refusal := REFUSALS.get(answer.status_code):
-            raise refusal(alias=self.alias, code=str(answer.status_code))
-        if answer.status_code != 201:
-            raise SmsOutcomeUnknown(alias=self.alias, code=f"http-{answer.status_code}")
+        code = answer.status_code
+        if refusal := REFUSALS.get(code):
+            raise refusal(alias=self.alias, code=str(code), answered=code != 401)
+        if code != 201:
+            raise SmsOutcomeUnknown(alias=self.alias, code=f"http-{code}")
         accepted = parsed(answer)
         return Receipt(gateway_id=str(accepted.get("id", "")), balance=credits(accepted))
 

@@ -66,7 +66,7 @@ def test_each_colour_stands_out_from_the_ground(look, superuser, messages, theme
                 .map(path => Math.max(fill(path) / ground, ground / fill(path)));
         }"""
     )
-    assert len(ratios) == 9
+    assert len(ratios) == 10
     assert min(ratios) >= 3
 
 

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from django_smska import checked_backend, circuit_breaker, conf
-from django_smska.exceptions import InvalidProvider, SmsError
+from django_smska.exceptions import ErrorKind, InvalidProvider, SmsError
 from django_smska.sms import providers
 
 #: In the texts of errors about a message; here none was to be sent.
@@ -122,9 +122,9 @@ def _keep(alias: str, balance: Decimal) -> dict[str, Any]:
     """Store the balance, and open a paused provider unless its account is still empty."""
     try:
         before = circuit_breaker.state_of(alias)
-        if before.reason == "funds" and balance <= 0:
+        if before.reason == ErrorKind.FUNDS and balance <= 0:
             circuit_breaker.note_balance(alias, balance)
-            return {"paused": "funds"}
+            return {"paused": before.reason}
         circuit_breaker.note_success(alias, balance)
     except DatabaseError as error:
         fix = "Run 'manage.py migrate', or check that the database can be reached."

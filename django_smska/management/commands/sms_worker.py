@@ -13,7 +13,6 @@ from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -22,7 +21,6 @@ from django.db import close_old_connections, connections
 from django_smska import circuit_breaker, clock
 from django_smska.exceptions import InvalidProvider
 from django_smska.management.tables import (
-    UNAVAILABLE,
     DatabaseCommand,
     away,
     note_of_test_run,
@@ -30,8 +28,9 @@ from django_smska.management.tables import (
 )
 from django_smska.models import rows, write_db
 from django_smska.notify import Listener
+from django_smska.sending import UNAVAILABLE
 from django_smska.sms import providers
-from django_smska.times import local
+from django_smska.times import clock_time
 from django_smska.worker import MAX_RATE_WAIT_SECONDS, REPORTS_PER_PASS, Worker
 
 try:
@@ -180,7 +179,7 @@ class Command(DatabaseCommand):
             state = circuit_breaker.state_of(alias)
             if state.is_paused and self.paused.get(alias) != state.reason:
                 self.paused[alias] = state.reason
-                again = f"; next probe at {_clock(state.probe_at)}" if state.probe_at else ""
+                again = f"; next probe at {clock_time(state.probe_at)}" if state.probe_at else ""
                 self._say(f"{alias} is paused ({state.reason}{again}): {state.detail}")
             elif not state.is_paused and self.paused.pop(alias, ""):
                 self._say(f"{alias} is open again.")
@@ -204,10 +203,6 @@ def _refuse_wrong(options: dict[str, Any]) -> None:
             providers.require(options["using"])
     except InvalidProvider as error:
         raise CommandError(str(error)) from None
-
-
-def _clock(moment: datetime) -> str:
-    return f"{local(moment):%H:%M:%S}"
 
 
 @contextmanager
