@@ -247,13 +247,13 @@ class Pause(NamedTuple):
     """The texts of a reason to pause.
 
     :param why: for a page
-    :param cure: what a person can do about it, for a page
+    :param advice: what a person can do about it, for a page
     :param error: what is raised for a caller who waits
     :param refusal: its text
     """
 
     why: str
-    cure: str
+    advice: str
     error: type[SmsNotSent]
     refusal: str
 

@@ -257,7 +257,9 @@ def paused_words(state: ProviderState) -> str:
     if not state.is_paused:
         return ""
     pause = circuit_breaker.PAUSES.get(state.reason)
-    words = [gettext(pause.why), pause.cure and gettext(pause.cure)] if pause else [state.reason]
+    words = (
+        [gettext(pause.why), pause.advice and gettext(pause.advice)] if pause else [state.reason]
+    )
     if state.probe_at is not None and state.probe_at > timezone.now():
         words.append(gettext("It is tried again at %s.") % clock_time(state.probe_at))
     else:
