@@ -140,37 +140,19 @@ def newest(dice: random.Random):
 
 
 def message(dice: random.Random, at: datetime, status: str, using: str = "default"):
-    from django_smska.exceptions import InvalidRecipient, SmsOutcomeUnknown
-    from django_smska.models import SmsMessage
-    from django_smska.segments import count
+    from tests import rows
 
     body = TEXTS[3] if using == "bulk" else dice.choice(TEXTS)
-    body = body.format(number=dice.randint(1000, 9999))
-    size = count(body)
-    began = status not in ("draft", "queued")
-    accepted = began and status not in ("sending", "failed", "unknown")
-    ended = status not in ("draft", "queued", "sending", "sent", "unknown")
-    error = {"failed": InvalidRecipient(code="-6"), "unknown": SmsOutcomeUnknown(code="deadline")}
-    seconds = dice.choice((8, 11, 14, 19, 25, 40, 75)) if accepted else 3
-    return SmsMessage(
-        to=f"+79{dice.randint(10**8, 10**9 - 1)}",
-        body=body,
+    accepted = status in rows.ACCEPTED
+    return rows.message(
+        f"+79{dice.randint(10**8, 10**9 - 1)}",
+        body.format(number=dice.randint(1000, 9999)),
+        status,
+        at,
+        ended_after=dice.choice((8, 11, 14, 19, 25, 40, 75)) if accepted else 3,
         using=using,
         sender="Romashka" if using == "bulk" else "",
-        status=status,
-        segments=size.segments,
-        encoding=size.encoding,
-        created_at=at,
-        send_after=at,
-        expires_at=at + timedelta(days=1),
-        lease_until=NOW + timedelta(days=1),
-        attempts=int(began),
-        sending_at=at + timedelta(seconds=1) if began else None,
-        sent_at=at + timedelta(seconds=2) if accepted else None,
-        finished_at=at + timedelta(seconds=seconds) if ended else None,
         gateway_id=f"{dice.randrange(16**17):017x}" if accepted else "",
-        error_code=error[status].code if status in error else "",
-        error_text=str(error[status]) if status in error else "",
     )
 
 

@@ -23,7 +23,6 @@ SHOP = (
     "Курьер приедет сегодня с 18:00 до 20:00.",
     "Your parcel waits for you at 12 Lenina St.",
 )
-FAILURES = {"failed": ("-5", "The number is not served."), "unknown": ("", "No answer came.")}
 
 
 @contextmanager
@@ -88,8 +87,9 @@ def fill():
     from django.utils import timezone
 
     from django_smska.models import ProviderState, SmsMessage
-    from django_smska.segments import count
     from django_smska.states import Status
+
+    from .rows import ACCEPTED, message
 
     if url := os.environ["SMSKA_URL"]:
         settings.SMS_PROVIDERS["default"]["OPTIONS"]["url"] = url
@@ -101,37 +101,18 @@ def fill():
         alias="default", balance=Decimal(7464), balance_at=now, worker_seen_at=now
     )
     statuses = [*Status.values, *["delivered"] * 12, "queued", "sent", "sent", "draft"]
-    for number, status in enumerate(reversed(statuses)):
-        body = SHOP[number % len(SHOP)]
-        size = count(body)
-        at = now - timedelta(minutes=11 * (len(statuses) - number))
-        began = status not in ("draft", "queued", "claimed", "cancelled")
-        accepted = began and status not in ("sending", "failed", "unknown")
-        ended = accepted and status != "sent" or status == "failed"
-        code, words = FAILURES.get(status, ("", ""))
-        SmsMessage.objects.bulk_create(
-            [
-                SmsMessage(
-                    to=f"+7904176{4000 + 37 * number}",
-                    body=body,
-                    status=status,
-                    segments=size.segments,
-                    encoding=size.encoding,
-                    created_by=anna,
-                    created_at=at,
-                    send_after=at,
-                    expires_at=at + timedelta(days=1),
-                    lease_until=now + timedelta(days=1),
-                    attempts=int(began),
-                    sending_at=at + timedelta(seconds=2) if began else None,
-                    sent_at=at + timedelta(seconds=3) if accepted else None,
-                    finished_at=at + timedelta(seconds=21) if ended else None,
-                    gateway_id=f"{58114 + number}" if accepted else "",
-                    error_code=code,
-                    error_text=words,
-                )
-            ]
+    every = [
+        message(
+            f"+7904176{4000 + 37 * number}",
+            SHOP[number % len(SHOP)],
+            status,
+            now - timedelta(minutes=11 * (len(statuses) - number)),
+            created_by=anna,
+            gateway_id=f"{58114 + number}" if status in ACCEPTED else "",
         )
+        for number, status in enumerate(reversed(statuses))
+    ]
+    SmsMessage.objects.bulk_create(every)
     keys = {str(status): pk for status, pk in SmsMessage.objects.values_list("status", "pk")}
     return {"session": client.cookies["sessionid"].value, "keys": keys}
 
