@@ -12,7 +12,6 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from functools import cache
 from typing import Any, TypeVar
 
 from django.core.checks import CheckMessage, Warning
@@ -69,23 +68,28 @@ def unusable(alias: str, error: InvalidProvider) -> CheckedBackend:
     return checked
 
 
+#: Providers that give reports. Every outcome needs this, and making a backend costs a quarter of
+#: storing one. Others are not kept: a property that fails counts as a no, this time.
+_reporting: set[str] = set()
+
+
 def gives_reports(alias: str) -> bool:
     """Return whether this provider can be queried for reports; True where that is not known."""
+    if alias in _reporting:
+        return True
     try:
-        return _gives_reports(alias)
+        reports = provider(alias).gives_reports
     except InvalidProvider as error:
         logger.error("%s", error)
         return True
-
-
-@cache  # needed for every outcome, and making a backend costs a quarter of storing one
-def _gives_reports(alias: str) -> bool:
-    return provider(alias).gives_reports
+    if reports:
+        _reporting.add(alias)
+    return reports
 
 
 @receiver(setting_changed)  # in tests
-def _forget_reports(**kwargs: Any) -> None:
-    _gives_reports.cache_clear()
+def _forget_reporting(**kwargs: Any) -> None:
+    _reporting.clear()
 
 
 class CheckedBackend:

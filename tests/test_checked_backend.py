@@ -4,13 +4,14 @@ import json
 import re
 from decimal import Decimal
 from io import StringIO
+from unittest import mock
 
 import pytest
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from django_smska import circuit_breaker, delivery
+from django_smska import checked_backend, circuit_breaker, delivery
 from django_smska.exceptions import (
     GatewayUnreachable,
     InvalidProvider,
@@ -139,6 +140,15 @@ def test_a_crash_is_logged_with_its_place_and_without_values(use, caplog):
         r"provider bad: send_message failed \(ZeroDivisionError, \S+/tests/backends\.py:\d+\)", line
     )
     assert SECRET not in caplog.text
+
+
+def test_an_attribute_that_fails_once_does_not_count_for_long(use):
+    use(raises={"gives_reports": CRASH})
+    assert not checked_backend.gives_reports("bad")
+    Hostile.calls.clear()
+    with mock.patch.object(Hostile, "gives_reports", True):
+        assert checked_backend.gives_reports("bad")
+    assert checked_backend.gives_reports("bad") and not Hostile.calls["gives_reports"]
 
 
 def test_one_that_cannot_be_opened_for_a_report_is_asked_later(use):
