@@ -51,8 +51,8 @@ def sent_and_sending(
     sent: Mapping[Claim, dict[str, Any]], going: Collection[Claim], begun: dict[str, Any]
 ) -> int:
     """Move ``sent`` from *sending* to *sent*, each with the fields given, and ``going`` from
-    *claimed* to *sending* with the fields ``begun``, where the claims still hold and the leases
-    have not ended; return how many rows moved.
+    *claimed* to *sending* with the fields ``begun``, where the claims still hold, and neither their
+    leases have ended nor the messages expired; return how many rows moved.
 
     It is one statement, because free slots wait for it: two calls of ``move`` in one ``atomic()``
     are four. Median of ``sending.record_and_mark`` in ms, on a busy machine of two cores:
@@ -75,7 +75,7 @@ def sent_and_sending(
         update.set_where(Status.CLAIMED, name, value)
     update.set_status()
     update.add_rows(sent, Status.SENDING)
-    update.add_rows(going, Status.CLAIMED, lease_after=begun["sending_at"])
+    update.add_rows(going, Status.CLAIMED, alive_at=begun["sending_at"])
     return update.run()
 
 
@@ -109,16 +109,16 @@ class _Update:
         self.params += [Status.CLAIMED.value, Status.SENDING.value, Status.SENT.value]
 
     def add_rows(
-        self, claims: Iterable[Claim], old: Status, lease_after: datetime | None = None
+        self, claims: Iterable[Claim], old: Status, alive_at: datetime | None = None
     ) -> None:
         """Let the rows move that are still under these claims and have this status."""
         for token, keys in by_token(claims).items():
             keys_in = f"{self.pk} IN ({', '.join(['%s'] * len(keys))})"
             row = f"{keys_in} AND {self._quoted('token')} = %s AND {self.status} = %s"
             self.params += [*keys, token, old.value]
-            if lease_after is not None:
-                row += f" AND {self._quoted('lease_until')} > %s"
-                self.params.append(self._ready("lease_until", lease_after))
+            for name in ("lease_until", "expires_at") if alive_at is not None else ():
+                row += f" AND {self._quoted(name)} > %s"
+                self.params.append(self._ready(name, alive_at))
             self.rows.append(f"({row})")
 
     def run(self) -> int:

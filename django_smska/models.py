@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
@@ -197,6 +198,9 @@ class SmsMessage(models.Model):
     status_queries = models.PositiveSmallIntegerField(default=0, editable=False)
 
     objects = SmsMessageQuerySet.as_manager()
+
+    #: The monotonic time after which this process may not begin to send it. No column.
+    leave_until = math.inf
 
     class Meta:
         verbose_name = _("SMS message")

@@ -105,10 +105,12 @@ def send(message: SmsMessage) -> None:
     under its rate ("rate"). Raises ``WrongStatus`` where it is neither draft nor queued, or
     another worker was faster.
     """
-    backend = checked_backend.provider(message.using)
     queued = message.status == Status.QUEUED
     without_database = nothing_sent_without_database(message, may_be_queued=lambda: queued)
     with _not_sent_is_final(message), without_database:
+        if not message._state.adding and not reread(message):
+            raise WrongStatus("It was deleted.", alias=message.using, sms=message.pk)
+        backend = checked_backend.provider(message.using)
         waits = backend.uses_network and in_transaction()
         circuit_breaker.admit(backend, may_ask=not waits)
         if message._state.adding:
@@ -158,11 +160,18 @@ def _send_claimed(
     if outcome is None:
         with suppress(*UNAVAILABLE):
             reread(message)
-        outcome = SmsNotSent(LEASE_PASSED, alias=message.using, code="lease", sms=message.pk)
         if not last and message.status != Status.FAILED:
             return  # a worker has it
-        raise outcome
+        raise _not_sent_in_time(message)
     _end(message, outcome, last=last)
+
+
+def _not_sent_in_time(message: SmsMessage) -> SmsNotSent:
+    """Return the error for a message that has expired, or whose claim is lost."""
+    where: dict[str, Any] = {"alias": message.using, "sms": message.pk}
+    if message.error_code == "expired":
+        return SmsNotSent(message.error_text, code="expired", **where)
+    return SmsNotSent(LEASE_PASSED, code="lease", **where)
 
 
 def _end(message: SmsMessage, outcome: Outcome, *, last: bool) -> None:
@@ -171,14 +180,22 @@ def _end(message: SmsMessage, outcome: Outcome, *, last: bool) -> None:
     try:
         record([Result(message, outcome)], last=last)
     except Error:  # it is in the log, and the row's lease ends it
-        if isinstance(outcome, Receipt):
-            outcome = SmsOutcomeUnknown(UNRECORDED, alias=asked, code="database", sms=message.pk)
-            raise outcome from None
-        if not last and message.status == Status.CLAIMED:
+        if isinstance(outcome, SmsError) and not last and message.status == Status.CLAIMED:
             return  # a worker has it
+        if words := _doubt_without_record(message, outcome, last):
+            where: dict[str, Any] = {"alias": asked, "code": "database", "sms": message.pk}
+            raise SmsOutcomeUnknown(words, **where) from None
     report_to_breaker(asked, outcome)
     if isinstance(outcome, SmsError) and not (message.status == Status.QUEUED and not last):
         raise outcome
+
+
+def _doubt_without_record(message: SmsMessage, outcome: Outcome, last: bool) -> str:
+    """Return why the caller must not send it again, where its outcome was perhaps not stored; ""
+    where it may."""
+    if isinstance(outcome, Receipt):
+        return UNRECORDED
+    return MAY_BE_QUEUED if _decision(message, outcome, last).status == Status.QUEUED else ""
 
 
 @contextmanager
@@ -189,6 +206,9 @@ def _not_sent_is_final(message: SmsMessage) -> Iterator[None]:
         yield
     except SmsNotSent as error:
         error.sms = message.pk
+        if not message._state.adding:
+            with suppress(*UNAVAILABLE):
+                reread(message)
         if message.status != Status.QUEUED:
             raise
         text = f"{error.args[0]} {STAYS_QUEUED}"
@@ -264,7 +284,7 @@ def _send_committed(message: SmsMessage, waited_for: str | None, may_wait: bool)
 
 def _send_stored(message: SmsMessage, *, may_wait: bool) -> None:
     if not renew(message):
-        raise SmsNotSent(LEASE_PASSED, alias=message.using, code="lease", sms=message.pk)
+        raise _not_sent_in_time(message)
     backend = checked_backend.provider(message.using)
     try:
         circuit_breaker.admit(backend)
@@ -277,17 +297,16 @@ def _send_stored(message: SmsMessage, *, may_wait: bool) -> None:
 
 def _claim_one(message: SmsMessage) -> None:
     """Claim a draft or queued message, whatever its time, for sending while the caller waits."""
-    now = clock.now()
+    now, this = clock.now(), rows([message.pk])
+    mine = this.filter(using=message.using)  # the provider to which the caller was admitted
     with transaction.atomic(using=write_db()):  # a draft is claimed, or stays a draft
-        _into_queue(rows([message.pk]))
-        claimed = claim(rows([message.pk]), now, immediate=True)
+        _into_queue(mine)
+        claimed = claim(mine, now, immediate=True)
     if not claimed:
-        fail_overdue(rows([message.pk]))
+        fail_overdue(this)
         reread(message)
         if message.error_code == "expired":
-            raise SmsNotSent(
-                message.error_text, alias=message.using, code="expired", sms=message.pk
-            )
+            raise _not_sent_in_time(message)
         raise WrongStatus(
             f"Only a draft or a queued message can be sent; this one is {message.status}.",
             alias=message.using,
@@ -392,10 +411,20 @@ def claim(
     :param immediate: the caller waits for the outcome, so that no worker may send them after this
         claim
     """
+    # A row that another transaction has locked is not waited for: outcomes would wait with it.
+    skips = not immediate and connections[write_db()].features.has_select_for_update_skip_locked
+    with transaction.atomic(using=write_db()) if skips else nullcontext():
+        if skips:
+            candidates = candidates.select_for_update(skip_locked=True)
+        return _claim(candidates, now, token or uuid.uuid4().hex, immediate)
+
+
+def _claim(
+    candidates: SmsMessageQuerySet, now: datetime, token: str, immediate: bool
+) -> list[SmsMessage]:
     pks = list(candidates.values_list("pk", flat=True))
     if not pks:
         return []
-    token = token or uuid.uuid4().hex
     claimed = move(
         rows(pks).filter(expires_at__gt=now),
         [Status.QUEUED],
@@ -487,6 +516,8 @@ def attempt(
     def begin() -> None:
         if not mark(message):
             raise ClaimLost
+        if time.monotonic() > message.leave_until:  # the process, or the database, stood still
+            raise TemporaryFailure(LEASE_PASSED, code="lease")
 
     theirs: Any = _copy(message)  # a third party's class may write on it whatever it likes
     theirs.before_first_byte = begin
@@ -563,6 +594,7 @@ def _record_and_mark(
     first = {alias: _first_query_at(alias, now) for alias in aliases}
     sent = {claim_of(one.message): _sent_fields(one, now, first) for one in accepted}
     begun = {"sending_at": now, "lease_until": now + conf.lease()}
+    leave_until = time.monotonic() + (begun["lease_until"] - clock.now()).total_seconds()
     marked = set(map(claim_of, going))
     winners = set(sent)
     _require_move(Status.SENDING, Status.SENT)
@@ -574,9 +606,11 @@ def _record_and_mark(
         winners &= set(recorded.values_list("pk", "token"))
         sending = ours.filter(status=Status.SENDING, sending_at=now)
         marked &= set(sending.values_list("pk", "token"))
+        expired = _held(going).filter(status=Status.CLAIMED, expires_at__lte=now)
+        _end_each(expired, Status.FAILED, **_expired_at(now))
     for message in going:
         if claim_of(message) in marked:
-            _reflect(message, Status.SENDING, **begun)
+            _reflect(message, Status.SENDING, leave_until=leave_until, **begun)
     for result in accepted:
         if claim_of(result.message) in winners:
             _reflect(result.message, Status.SENT, **sent[claim_of(result.message)])
@@ -620,11 +654,13 @@ def _first_query_at(alias: str, now: datetime) -> datetime | None:
     return now + timedelta(seconds=states.next_query_in(0))
 
 
+def _decision(message: SmsMessage, error: SmsError, last: bool) -> states.Decision:
+    return states.decide(error.kind, attempts=message.attempts, most=conf.max_attempts(), last=last)
+
+
 def _record_error(result: Result, error: SmsError, last: bool) -> None:
     message, now = result.message, clock.now()
-    decision = states.decide(
-        error.kind, attempts=message.attempts, most=conf.max_attempts(), last=last
-    )
+    decision = _decision(message, error, last)
     old = (
         [Status.SENDING] if decision.status == Status.UNKNOWN else [Status.CLAIMED, Status.SENDING]
     )
@@ -790,8 +826,11 @@ def recover() -> dict[str, int]:
 def fail_overdue(messages: SmsMessageQuerySet) -> int:
     """Fail queued messages whose expiry has passed; return how many."""
     now = clock.now()
-    changes = {"error_code": "expired", "error_text": EXPIRED_UNSENT, "finished_at": now}
-    return _end_each(messages.overdue(now), Status.FAILED, **changes)
+    return _end_each(messages.overdue(now), Status.FAILED, **_expired_at(now))
+
+
+def _expired_at(now: datetime) -> dict[str, Any]:
+    return {"error_code": "expired", "error_text": EXPIRED_UNSENT, "finished_at": now}
 
 
 def _end_each(messages: SmsMessageQuerySet, new: Status, **changes: Any) -> int:

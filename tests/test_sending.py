@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -647,6 +648,28 @@ class TestClaim:
         statuses = SmsMessage.objects.order_by("pk").values_list("status", flat=True)
         assert list(statuses) == ["sending", "queued", "queued"]
 
+    @pytest.mark.skipif(
+        not connection.features.has_select_for_update_skip_locked, reason="one writer at a time"
+    )
+    def test_a_row_that_another_transaction_has_locked_is_not_waited_for(self, provider):
+        held, free = queue_sms(NUMBER, "held"), queue_sms(NUMBER, "free")
+        claimed = []
+
+        def claim():
+            try:
+                every = SmsMessage.objects.order_by("pk")
+                claimed.extend(sending.claim(every, timezone.now()))
+            finally:
+                connection.close()
+
+        with transaction.atomic():
+            SmsMessage.objects.select_for_update().get(pk=held.pk)
+            worker = threading.Thread(target=claim)
+            worker.start()
+            worker.join(timeout=30)
+            assert claimed == [free]
+        worker.join()
+
     def test_a_move_that_is_not_in_the_table_is_refused(self, provider):
         with pytest.raises(ValueError, match="not in the table"):
             sending.move(SmsMessage.objects.all(), [Status.UNKNOWN], Status.QUEUED)
@@ -793,6 +816,69 @@ class TestNow:
         assert stored(refused.value.sms).status == "failed" and provider.sends == 0
         # What may wait is in the queue again, and no error.
         assert send_sms(NUMBER, "text", may_wait=True).status == "queued" and provider.sends == 0
+
+    @pytest.mark.parametrize("may_wait", [False, True])
+    def test_a_process_that_stands_still_after_the_mark(self, provider, monkeypatch, may_wait):
+        """Longer than its lease: the row is no longer its own, and a person may send again."""
+        mark = sending.mark_sending
+
+        def stalled(messages):
+            marked = mark(messages)
+            SmsMessage.objects.update(lease_until=timezone.now())
+            sending.recover()
+            for message in messages:
+                message.leave_until = time.monotonic() - 1
+            return marked
+
+        monkeypatch.setattr(sending, "mark_sending", stalled)
+        with pytest.raises(SmsNotSent) as refused:
+            send_sms(NUMBER, "text", may_wait=may_wait)
+        row = stored(refused.value.sms)
+        assert (refused.value.code, row.status, provider.sends) == ("lease", "unknown", 0)
+        assert row.error_text.startswith(sending.LATE + sending.LEASE_PASSED)
+
+    def test_the_permission_ends_with_the_lease(self, provider, settings):
+        settings.SMSKA_LEASE = 20
+        queue_sms(NUMBER, "text")
+        (claimed,) = sending.claim(SmsMessage.objects.all(), timezone.now())
+        begun = time.monotonic()
+        sending.mark_sending([claimed])
+        assert begun + 19 < claimed.leave_until < time.monotonic() + 20.1
+
+    def test_the_answer_to_a_refusals_record_is_lost(self, provider, others, monkeypatch):
+        """The row is in the queue: who reads "not sent" would send the text a second time."""
+        monkeypatch.setattr(sending, "MAX_PERSIST_SECONDS", 0)
+        provider.script_all(Fault("sent_error"), on="send")
+        back = Outage(1, after=True, only="UPDATE", begins=lambda: provider.sends)
+        stays_away = Outage(10**6, begins=lambda: back.begun and not back.left)
+        monkeypatch.setattr(sending.conf, "lease", lambda: timedelta(seconds=0.3))
+        with (
+            connection.execute_wrapper(stays_away),
+            connection.execute_wrapper(back),
+            pytest.raises(SmsOutcomeUnknown, match="may be in the queue") as lost,
+        ):
+            send_sms(NUMBER, "text", may_wait=True)
+        assert lost.value.code == "database" and stored(lost.value.sms).status == "queued"
+
+    @pytest.mark.parametrize("wait", ["commit", "connection"])
+    def test_what_expires_before_its_request_is_not_sent(self, provider, monkeypatch, wait):
+        def expire(*args):
+            SmsMessage.objects.update(expires_at=timezone.now())
+
+        soon = timezone.now() + timedelta(hours=1)
+        if wait == "commit":
+            with transaction.atomic():
+                message = send_sms(NUMBER, "text", expires_at=soon)
+                expire()
+            row = stored(message.pk)
+        else:
+            begin = sending.attempt
+            monkeypatch.setattr(sending, "attempt", lambda *args: (expire(), begin(*args))[1])
+            with pytest.raises(SmsNotSent, match="It expired") as refused:
+                send_sms(NUMBER, "text", expires_at=soon)
+            row = stored(refused.value.sms)
+        assert (row.status, row.error_code, provider.sends) == ("failed", "expired", 0)
+        assert row.finished_at
 
     def test_a_claim_that_ends_with_the_transaction_is_not_sent(self, provider, caplog):
         with transaction.atomic():
@@ -1495,6 +1581,24 @@ class TestPaused:
         assert isinstance(kept.value.__cause__, error)
         assert (stored(queued.pk).status, stored(queued.pk).attempts) == ("queued", 0)
         assert provider.requests == []
+
+    def test_what_counts_is_the_row_and_not_the_instance(self, provider):
+        """Someone else has queued or cancelled it since it was read."""
+        draft, queued = SmsMessage.objects.create(to=NUMBER, body="text"), queue_sms(NUMBER, "text")
+        sending.enqueue(SmsMessage.objects.filter(pk=draft.pk))
+        sending.cancel(SmsMessage.objects.filter(pk=queued.pk))
+        self.pause("funds")
+        with pytest.raises(SmsOutcomeUnknown, match="stays in the queue"):
+            draft.send()
+        with pytest.raises(InsufficientCredits):
+            queued.send()
+        assert queued.status == "cancelled"
+
+    def test_it_leaves_through_the_provider_of_the_row(self, provider, both):
+        draft = SmsMessage.objects.create(to=NUMBER, body="text")
+        SmsMessage.objects.update(using="second")
+        draft.send()
+        assert (provider.sends, both.sends) == (0, 1) and stored(draft.pk).using == "second"
 
     def test_so_does_a_queued_one_whose_turn_under_the_rate_is_far(self, provider, settings):
         settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(provider, rate="2/h")}}
