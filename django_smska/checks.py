@@ -26,7 +26,8 @@ TAG = "sms"
 #: What a backend's check() says, and only ``check --deploy`` shows: the gateway's public address is
 #: http://, and a warning at each start is one that is overlooked.
 FOR_DEPLOYMENT = {"smska.W002"}
-UNKNOWN_DATABASE = 1049  # MySQL's error
+#: MySQL's errors. The first one hides whether there is such a database.
+NO_ACCESS, UNKNOWN_DATABASE = 1044, 1049
 LEASE_MARGIN_SECONDS = 30  # for looking up the host's name and for writing the outcome
 
 
@@ -132,7 +133,8 @@ def check_databases(app_configs: Any, databases: Any = None, **kwargs: Any) -> l
 def _unreachable(alias: str, error: Exception) -> Warning:
     if _is_missing(error):
         return Warning(
-            f"The database {alias!r} does not exist on its server, so it was not checked.",
+            f"The database {alias!r} does not exist on its server, or its user may not open it, so "
+            "it was not checked.",
             hint=f"Create it, as with createdb, or correct NAME in DATABASES[{alias!r}].",
             id="smska.W019",
         )
@@ -146,7 +148,7 @@ def _unreachable(alias: str, error: Exception) -> Warning:
 
 def _is_missing(error: Exception) -> bool:
     """Return whether the server answers, and has no such database."""
-    if getattr(error.__cause__, "args", ())[:1] == (UNKNOWN_DATABASE,):
+    if getattr(error.__cause__, "args", ())[:1] in ((NO_ACCESS,), (UNKNOWN_DATABASE,)):
         return True
     return re.search(r'database "[^"]+" does not exist', str(error)) is not None
 
