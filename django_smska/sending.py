@@ -849,17 +849,21 @@ def _end_each(messages: SmsMessageQuerySet, new: Status, **changes: Any) -> int:
 
 
 def confirm_sent(message: SmsMessage) -> None:
-    """Mark an *unknown* message as sent, because a person says so. Raises ``WrongStatus`` for any
-    other."""
+    """Mark an *unknown* message as sent, because a person says so.
+
+    :param message: reread, so that it shows what is stored
+    :raises WrongStatus: for any other message; nothing is changed
+    """
     now = clock.now()
-    query_at = now if message.gateway_id else now + conf.status_window()
+    # A late answer may have brought the id since the message was read.
+    no_id = When(gateway_id="", then=Value(now + conf.status_window()))
     reports = checked_backend.gives_reports(message.using)
     moved = move(
         rows([message.pk]),
         [Status.UNKNOWN],
         Status.SENT,
         sent_at=F("sending_at"),
-        next_status_at=query_at if reports else None,
+        next_status_at=Case(no_id, default=Value(now)) if reports else None,
     )
     there = reread(message)
     if not moved:
@@ -869,30 +873,52 @@ def confirm_sent(message: SmsMessage) -> None:
 
 
 RESENDABLE = (states.FINAL - {Status.CANCELLED}) | {Status.UNKNOWN}
+PROVED = gettext_noop(
+    "A late answer says that the gateway accepted it. Choose “It was sent”. If you send it again, "
+    "you pay twice."
+)
+
+
+def is_proved(message: SmsMessage) -> bool:
+    """Return whether a late answer says that the gateway accepted this *unknown* message."""
+    late = bool(message.gateway_id) or message.error_text == f"{LATE}{ACCEPTED}"
+    return late and message.status == Status.UNKNOWN
 
 
 def resend(message: SmsMessage, *, created_by: Any = None) -> SmsMessage:
     """Queue the same text as a new message that points to the old one; return the new one.
 
-    A message can be resent once (then its successor can be). Raises ``WrongStatus`` otherwise.
+    A message can be resent once (then its successor can be).
+
+    :param message: reread, so that it shows what is stored
+    :param created_by: the user who decided so
+    :raises WrongStatus: where its status does not allow it, where it has been resent already, and
+        with the code "accepted" where it was accepted after all; nothing is stored
     """
-    message.refresh_from_db(using=write_db())
-    if message.status not in RESENDABLE:
-        raise WrongStatus(f"It is {message.status}: it cannot be resent.", sms=message.pk)
-    again = SmsMessage(
-        to=message.to,
-        body=message.body,
-        sender=message.sender,
-        using=message.using,
-        priority=message.priority,
-        status=Status.QUEUED,
-        resend_of=message,
-        created_by=created_by,
-    )
     try:
+        # The lock keeps a late answer and "It was sent" out until the new row is stored.
         with transaction.atomic(using=write_db()):
+            message.refresh_from_db(using=write_db(), from_queryset=rows().select_for_update())
+            _require_resendable(message)
+            again = SmsMessage(
+                to=message.to,
+                body=message.body,
+                sender=message.sender,
+                using=message.using,
+                priority=message.priority,
+                status=Status.QUEUED,
+                resend_of=message,
+                created_by=created_by,
+            )
             again.save(using=write_db())
             notify.notify_workers()
     except IntegrityError:
         raise WrongStatus("It has been resent already.", sms=message.pk) from None
     return again
+
+
+def _require_resendable(message: SmsMessage) -> None:
+    if message.status not in RESENDABLE:
+        raise WrongStatus(f"It is {message.status}: it cannot be resent.", sms=message.pk)
+    if is_proved(message):
+        raise WrongStatus(PROVED, code="accepted", sms=message.pk)

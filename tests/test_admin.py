@@ -632,6 +632,17 @@ def test_send_again_makes_a_new_message_once(boss):
     assert SmsMessage.objects.count() == 2
 
 
+def test_what_a_late_answer_accepted_is_only_offered_to_be_marked_as_sent(boss):
+    message = make("unknown")
+    rows([message.pk]).update(gateway_id="late-1", error_text="A late answer: it was accepted.")
+    response = boss.get(f"{LIST}{message.pk}/change/")
+    assert [str(action["label"]) for action in response.context["actions"]] == ["It was sent"]
+    assert "A late answer says that the gateway accepted it." in response.content.decode()
+    [text] = post(boss, "resend", message)
+    assert text.startswith("Not done: 1 message (") and "Choose “It was sent”." in text
+    assert SmsMessage.objects.count() == 1
+
+
 def test_the_two_pages_of_a_message_that_was_sent_again_link_to_each_other(boss):
     message = make("unknown")
     again = sending.resend(message)

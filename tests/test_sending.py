@@ -49,7 +49,7 @@ from django_smska.testing.gateway import Fault, StandInGateway, answer, closed_p
 from django_smska.worker import Worker
 
 from .conftest import options
-from .outages import Outage
+from .outages import Beside, Outage
 
 NUMBER = "+79041764995"
 
@@ -1361,6 +1361,30 @@ class TestAPersonsWord:
         SmsMessage.objects.update(status=status)
         with pytest.raises(WrongStatus, match="cannot be resent"):
             sending.resend(unknown)
+
+    def test_it_cannot_be_marked_as_sent_while_it_is_being_resent(self, unknown):
+        """Else there would be a message that was sent, and a queued one for the same text."""
+        other = Beside(lambda: sending.confirm_sent(stored(unknown.pk)), after="SELECT")
+        with connection.execute_wrapper(other):
+            again = sending.resend(unknown)
+        assert other.begun and not other.was_done
+        other.thread.join(30)
+        assert stored(again.pk).status == "queued"
+
+    @pytest.mark.parametrize("gateway_id", ["late-1", ""])
+    def test_what_a_late_answer_accepted_is_not_resent(self, unknown, gateway_id):
+        late = f"{sending.LATE}{sending.ACCEPTED}"
+        SmsMessage.objects.update(gateway_id=gateway_id, error_text=late)
+        with pytest.raises(WrongStatus, match="Choose “It was sent”") as refused:
+            sending.resend(unknown)  # read before the late answer came
+        assert refused.value.code == "accepted" and SmsMessage.objects.count() == 1
+        sending.confirm_sent(unknown)
+        assert unknown.status == "sent"
+
+    def test_a_late_id_that_came_a_moment_ago_is_asked_with(self, unknown):
+        SmsMessage.objects.update(gateway_id="late-1")
+        sending.confirm_sent(unknown)
+        assert unknown.next_status_at <= timezone.now() + timedelta(minutes=1)
 
     def test_drafts_and_queued_messages_can_be_cancelled_and_nothing_else(self, provider):
         draft = SmsMessage.objects.create(to=NUMBER, body="text")

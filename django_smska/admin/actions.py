@@ -289,7 +289,9 @@ def crashed(keys: Any, error: Exception) -> Outcome:
 
 
 def _failure(message: SmsMessage, error: Exception) -> Outcome:
-    if isinstance(error, (WrongStatus, SmsMessage.DoesNotExist)):
+    if isinstance(error, SmsMessage.DoesNotExist):
+        return SKIPPED
+    if isinstance(error, WrongStatus) and not error.code:  # a code has words of its own
         return SKIPPED
     if isinstance(error, ValidationError):
         return Outcome(_("Not done"), " ".join(error.messages), messages.ERROR)

@@ -28,6 +28,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
+from .. import sending
 from ..exceptions import WrongStatus
 from ..models import SmsMessage, rows, write_db
 from ..numbers import mask, normalize
@@ -379,7 +380,7 @@ class SmsMessageAdmin(ActionAdmin):
 
     def _buttons(self, request: HttpRequest, obj: SmsMessage) -> list[dict[str, Any]]:
         fit = [action for action in ACTIONS if obj.status in action.statuses]
-        if RESEND in fit and hasattr(obj, "resent_as"):
+        if RESEND in fit and (hasattr(obj, "resent_as") or sending.is_proved(obj)):
             fit.remove(RESEND)
         if SEND in fit and self.has_change_permission(request, obj):
             fit.remove(SEND)  # it would send what is stored, not what is in the form

@@ -212,6 +212,8 @@ def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
         return str(_MAY_NOT_DECIDE)
     if message.status == Status.UNKNOWN and hasattr(message, "resent_as"):
         return str(_SENT_AGAIN)
+    if sending.is_proved(message):
+        return gettext(sending.PROVED)
     if message.status == Status.SENT and not message.gateway_id:
         return str(_NO_ID)
     return str(ADVICE[Status(message.status)])
