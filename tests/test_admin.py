@@ -667,6 +667,25 @@ def test_cancel_takes_drafts_and_queued_messages_out(boss, settings, most):
     assert [history(message) for message in messages] == [["Cancelled."], ["Cancelled."], []]
 
 
+def test_what_a_worker_held_at_that_moment_is_not_called_cancelled(boss):
+    """Also if the worker gives it back before its status is looked at."""
+    message = make("queued")
+    cancel = django_smska.admin.actions.CANCEL
+
+    def claimed_for_a_moment(messages):
+        rows([message.pk]).update(status="claimed", lease_until=timezone.now())
+        moved = sending.cancel(messages)
+        rows([message.pk]).update(status="queued")
+        return moved
+
+    object.__setattr__(cancel, "hand_over", claimed_for_a_moment)
+    try:
+        assert post(boss, "cancel", message)[0].startswith("Skipped: 1 message (")
+    finally:
+        object.__setattr__(cancel, "hand_over", sending.cancel)
+    assert not history(message)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "action, status",

@@ -91,6 +91,7 @@ class Action:
     :param hand_over: does it with many, or hands them to the worker
     :param handed_from: the statuses from which ``hand_over`` takes messages
     :param handed_over: the outcome of ``hand_over``
+    :param handed_to: the status after ``hand_over``, also where another process was faster with it
     """
 
     name: str
@@ -103,6 +104,7 @@ class Action:
     hand_over: Callable[[SmsMessageQuerySet], int] | None = None
     handed_over: Outcome = SKIPPED
     handed_from: frozenset[Status] = frozenset()
+    handed_to: Status | None = None
     costs: bool = False
 
     @property
@@ -178,7 +180,7 @@ def _hand_over(action: Action, message: SmsMessage) -> Outcome:
     assert action.hand_over is not None
     moved = action.hand_over(rows([message.pk]))
     message.refresh_from_db(using=write_db())
-    return action.handed_over if moved or message.status == Status.QUEUED else SKIPPED
+    return action.handed_over if moved or message.status == action.handed_to else SKIPPED
 
 
 SEND = Action(
@@ -192,6 +194,7 @@ SEND = Action(
     hand_over=sending.enqueue,
     handed_over=QUEUED,
     handed_from=frozenset({Status.DRAFT}),
+    handed_to=Status.QUEUED,
     costs=True,
 )
 REFRESH = Action(
@@ -238,6 +241,7 @@ CANCEL = Action(
     hand_over=sending.cancel,
     handed_over=Outcome(_("Cancelled")),
     handed_from=frozenset({Status.DRAFT, Status.QUEUED}),
+    handed_to=Status.CANCELLED,
 )
 ACTIONS = (SEND, REFRESH, CONFIRM_SENT, RESEND, CANCEL)
 
