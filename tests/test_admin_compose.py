@@ -19,7 +19,7 @@ from django.utils.timezone import now
 from django.views.debug import ExceptionReporter
 from openpyxl import Workbook
 
-from django_smska.admin import recipients
+from django_smska.admin import SmsMessageAdmin, recipients
 from django_smska.admin.compose import ComposeForm
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import outbox
@@ -352,6 +352,53 @@ def test_pressing_at_the_same_moment_sends_once(boss, provider, number):
     assert sorted(stored()) == many(number).split()
     assert LogEntry.objects.count() == number
     assert provider.sends == (number if number <= 5 else 0)
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Press "Send" in a process that is killed before it sends."""
+
+    def press(client, carried):
+        with monkeypatch.context() as patch:
+            patch.setattr(SmsMessageAdmin, "carry_out", lambda *args: None)
+            client.post(PAGE, carried)
+
+    return press
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pressing_again_sends_what_a_killed_process_has_left(boss, provider, stopped):
+    carried = check(boss, numbers=many(3)) | {"_send": "1"}
+    stopped(boss, carried)
+    first = SmsMessage.objects.order_by("pk").first()
+    SmsMessage.objects.filter(pk=first.pk).update(
+        status="sending", expires_at=first.send_after, lease_until=now() + timedelta(minutes=1)
+    )
+    texts = shown(boss.post(PAGE, carried, follow=True))
+    assert texts[0].startswith("Sent: 2 messages") and texts[1].startswith("1 message was already")
+    statuses = SmsMessage.objects.order_by("pk").values_list("status", flat=True)
+    assert list(statuses) == ["sending", "sent", "sent"] and provider.sends == 2
+
+
+def test_what_was_left_goes_into_the_queue_with_many_more(boss, stopped):
+    carried = check(boss, numbers=many(3)) | {"_send": "1"}
+    stopped(boss, carried)
+    [text] = shown(boss.post(PAGE, carried | {"numbers": many(7)}, follow=True))
+    assert text.startswith("Queued for sending: 7 messages (")
+    assert list(SmsMessage.objects.values_list("status", flat=True)) == ["queued"] * 7
+    assert LogEntry.objects.count() == 7
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_what_was_left_and_then_edited_is_not_sent(boss, stopped, number):
+    """The form has not shown what is in it now."""
+    carried = check(boss, numbers=many(2)) | {"_send": "1"}
+    stopped(boss, carried)
+    edited = SmsMessage.objects.order_by("pk").first()
+    SmsMessage.objects.filter(pk=edited.pk).update(sender="Shop")
+    boss.post(PAGE, carried | {"numbers": many(number)})
+    drafts = SmsMessage.objects.filter(status="draft")
+    assert [message.pk for message in drafts] == [edited.pk]
 
 
 def test_numbers_that_are_added_on_the_way_back_get_theirs_and_no_other_a_second(boss):

@@ -25,13 +25,13 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import circuit_breaker, clock, conf, times
+from .. import circuit_breaker, clock, conf, sending, times
 from ..models import SmsMessage, rows, write_db
 from ..numbers import is_russian_mobile, mask
 from ..sms import send_mass_sms
 from ..states import Status
 from . import recipients
-from .action_views import ActionAdmin
+from .action_views import BATCH_MESSAGES, ActionAdmin
 from .actions import MAX_ITEMS_SHOWN, QUEUED, SEND, Outcome, log
 from .forms import SmsMessageForm
 from .permissions import Unlogged
@@ -361,19 +361,31 @@ def _time(at: Any) -> str:
 
 
 def _store_drafts(form: ComposeForm, user: Any, failed: list[str]) -> list[int]:
-    """Return the keys of the new ones, and add a sentence to ``failed`` for each that failed.
-
-    They are drafts, which no worker sends.
-    """
-    new = []
+    """Return the keys of the drafts to send, which no worker sends, and add a sentence to
+    ``failed`` for each that failed."""
+    drafts = []
     for message in form.messages(user):
         try:
-            if _is_new(message):
-                new.append(message.pk)
+            drafts += [message] if _is_new(message) else _left([message])
         except Exception as error:
             parts = {"number": mask(message.to), "why": " ".join(_why_not(error).messages)}
             failed.append(gettext("Not sent to %(number)s. %(why)s") % parts)
-    return new
+    return [message.pk for message in drafts]
+
+
+def _left(known: list[SmsMessage]) -> list[SmsMessage]:
+    """Return the drafts that an earlier try of this form has left, because its process ended or
+    the provider was paused. One that was edited since is not the form's any more.
+
+    :param known: messages of the form whose keys are stored already
+    """
+    written = {one.idempotency_key: _content(one) for one in known}
+    found = rows().filter(status=Status.DRAFT, idempotency_key__in=written)
+    return [one for one in found if _content(one) == written[one.idempotency_key]]
+
+
+def _content(message: SmsMessage) -> tuple[str, ...]:
+    return message.to, message.body, message.sender, message.using
 
 
 def _why_not(error: Exception) -> ValidationError:
@@ -397,7 +409,7 @@ def _is_new(draft: SmsMessage) -> bool:
 
 
 def _store_queued(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
-    """Return the keys of the new ones."""
+    """Return the keys of those that it has put into the queue."""
     try:
         return _store_in_bulk(form, user, outcome)
     except IntegrityError:  # the same form was submitted at the same moment
@@ -411,5 +423,10 @@ def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
         if stored.bad:  # all or nothing: a part was not requested
             raise stored.errors[0][1]
         new = [message for message in every if message.pk is not None]
+        known = [message for message in every if message.pk is None]
+        for start in range(0, len(known), BATCH_MESSAGES):
+            left = _left(known[start : start + BATCH_MESSAGES])
+            sending.enqueue(rows(message.pk for message in left))
+            new += left
         log(user, new, str(outcome))
     return [message.pk for message in new]
