@@ -193,7 +193,8 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     are stored. Of messages with an idempotency key that is stored already, nothing is stored
     again; one with another number or text is not valid. Everything is stored in one transaction: if
     the iterable or the database fails on the way, nothing is stored, and the call can be repeated
-    without a duplicate.
+    without a duplicate. Only where the connection is lost during the commit all of it may be
+    stored; then repeating is safe for messages with a key.
 
     :param messages: ``(number, text)`` pairs or unsaved ``SmsMessage`` objects, from any iterable;
         no more than a batch of it is held in memory

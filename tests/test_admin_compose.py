@@ -11,7 +11,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.signals import got_request_exception
-from django.db import connection, connections
+from django.db import DataError, InterfaceError, OperationalError, connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils.formats import date_format
@@ -424,6 +424,46 @@ def test_more_than_a_handful_go_into_the_queue(boss):
     assert LogEntry.objects.count() == 6 and len(words) == 1
     assert words.pop().startswith("Queued for sending")
     assert not outbox and response.redirect_chain == [(LIST, 302)]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("error", "is_committed"),
+    [(OperationalError, True), (OperationalError, False), (InterfaceError, True)],
+)
+def test_where_the_answer_to_the_commit_is_lost_the_form_can_be_sent_again(
+    boss, monkeypatch, error, is_committed
+):
+    carried = check(boss, numbers=many(6)) | {"_send": "1"}
+    commit = connection.commit
+
+    def lose_it():
+        if is_committed:
+            commit()
+        raise error("server closed the connection")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "commit", lose_it)
+        response = boss.post(PAGE, carried)
+    [text] = errors(response)["__all__"]
+    assert "may be in the queue" in text and "nothing is sent twice" in text
+    assert SmsMessage.objects.count() == (6 if is_committed else 0)
+    checked = boss.post(PAGE, carried_by(response) | {"numbers": many(6), "body": "Hello"})
+    assert "within the last hour" not in checked.content.decode()
+    [text] = shown(boss.post(PAGE, carried_by(checked) | {"_send": "1"}, follow=True))
+    assert text.startswith("6 messages were already" if is_committed else "Queued for sending: 6")
+    assert SmsMessage.objects.count() == 6
+
+
+def test_where_the_database_refuses_them_nothing_was_sent(boss, monkeypatch):
+    carried = check(boss, numbers=many(6)) | {"_send": "1"}
+
+    def refuse(messages):
+        raise DataError("a value")
+
+    monkeypatch.setattr("django_smska.admin.compose.send_mass_sms", refuse)
+    [text] = errors(boss.post(PAGE, carried))["__all__"]
+    assert text == "It could not be stored (DataError), so nothing was sent."
 
 
 def test_one_with_a_time_waits_for_it_in_the_queue(boss):

@@ -17,7 +17,7 @@ from django.contrib import messages
 from django.contrib.admin.helpers import AdminForm
 from django.contrib.admin.widgets import AdminSplitDateTime, AdminTextareaWidget
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import Error, IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -184,6 +184,10 @@ class ComposeForm(SmsMessageForm):
             for number in self.recipients.numbers
         ]
 
+    def keys(self, numbers: list[str]) -> list[str]:
+        """Return the idempotency keys of the messages to these numbers."""
+        return [self._key(number) for number in numbers]
+
     def _key(self, number: str) -> str:
         names = ("nonce", "body", "sender", "using", "send_at")
         parts = [number, *(str(self.cleaned_data[name]) for name in names)]
@@ -292,13 +296,16 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
 
 
 def _just_sent(form: ComposeForm) -> bool:
-    """Return whether this text has just been written to one of the numbers, by any form."""
+    """Return whether this text has just been written to one of the numbers, by any other form:
+    what this form has stored it does not store again."""
+    numbers = form.recipients.numbers[:MAX_NUMBERS_LOOKED_UP]
     same = rows().filter(
-        to__in=form.recipients.numbers[:MAX_NUMBERS_LOOKED_UP],
+        to__in=numbers,
         body=form.instance.body,
         created_at__gte=timezone.now() - timedelta(hours=1),
     )
-    return same.exclude(status__in=(Status.FAILED, Status.CANCELLED)).order_by().exists()
+    same = same.exclude(status__in=(Status.FAILED, Status.CANCELLED))
+    return same.exclude(idempotency_key__in=form.keys(numbers)).order_by().exists()
 
 
 def _page(
@@ -330,8 +337,8 @@ def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> 
         outcome = _queued(form)
         try:
             new = _store_queued(form, request.user, outcome)
-        except (ValidationError, DatabaseError) as error:  # nothing is stored
-            form.add_error(None, _why_not(error))
+        except (ValidationError, Error) as error:
+            form.add_error(None, _why_not_queued(error))
             return _write_page(request, model_admin, form)
         if new:
             model_admin.message_user(request, model_admin.summary(outcome, new), outcome.level)
@@ -414,6 +421,20 @@ def _store_queued(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
         return _store_in_bulk(form, user, outcome)
     except IntegrityError:  # the same form was submitted at the same moment
         return _store_in_bulk(form, user, outcome)
+
+
+def _why_not_queued(error: Exception) -> ValidationError:
+    """Return why they are not in the queue, or what to do where they may be there: the answer to
+    the COMMIT may be what was lost. The form that is shown again gives the same keys."""
+    if not isinstance(error, sending.UNAVAILABLE):
+        return _why_not(error)
+    logger.error("the database failed for messages of the admin: %s", type(error).__name__)
+    return ValidationError(
+        gettext(
+            "The database did not answer. The messages may be in the queue. Send this form again "
+            "without changes: nothing is sent twice."
+        )
+    )
 
 
 def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
