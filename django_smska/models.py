@@ -197,6 +197,9 @@ class SmsMessage(models.Model):
     next_status_at = models.DateTimeField(_("next status query"), null=True, editable=False)
     status_queries = models.PositiveSmallIntegerField(default=0, editable=False)
 
+    #: Whether this very object was inserted: only then may a lost row mean a rollback.
+    _inserted_here = False
+
     objects = SmsMessageQuerySet.as_manager()
 
     #: The monotonic time after which this process may not begin to send it. No column.
@@ -256,9 +259,13 @@ class SmsMessage(models.Model):
     ) -> None:
         """Store a new message, or the edited fields of a draft.
 
+        A new message whose transaction was rolled back is stored as new again.
+
         Raises ``WrongStatus`` for a message that is no longer a draft, and ``ValueError`` for
         ``update_fields`` that may not be edited; then nothing is stored.
         """
+        if self._inserted_here and rolled_back([self]):
+            self.make_new()
         if self._state.adding:
             self._start_new()
             super().save(
@@ -267,6 +274,7 @@ class SmsMessage(models.Model):
                 using=using,
                 update_fields=update_fields,
             )
+            self._inserted_here = True
             return
         fields = self._editable(update_fields)
         if not fields:
@@ -283,6 +291,10 @@ class SmsMessage(models.Model):
                 using=using,
                 update_fields=sorted(fields),
             )
+
+    def make_new(self) -> None:
+        """Let the next ``save()`` insert this object, whatever row it had."""
+        self.pk, self._state.adding, self._state.db = None, True, None
 
     @classmethod
     def _editable(cls, names: Iterable[str] | None) -> set[str]:
@@ -540,6 +552,20 @@ def rows(pks: Iterable[Any] | None = None) -> SmsMessageQuerySet:
     """Return messages in the database that is written to: a replica may lag behind a claim."""
     every = SmsMessage.objects.using(write_db())
     return every if pks is None else every.filter(pk__in=list(pks))
+
+
+def rolled_back(messages: Iterable[SmsMessage]) -> list[SmsMessage]:
+    """Return those of these saved objects whose row is not there, since its transaction was rolled
+    back. It is one query, and none without an object.
+
+    A row with the key of an object and another time of creation is another message's: SQLite gives
+    a key out again after a rollback.
+    """
+    unsent = [one for one in messages if one.status in (Status.DRAFT, Status.QUEUED)]
+    if not unsent:
+        return []
+    created = dict(rows(one.pk for one in unsent).values_list("pk", "created_at"))
+    return [one for one in unsent if created.get(one.pk) != one.created_at]
 
 
 _CONTROL = re.compile("[\x00-\x1f]")

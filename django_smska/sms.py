@@ -20,7 +20,7 @@ from . import checked_backend, circuit_breaker, clock, conf, notify, sending
 from .backends.locmem import outbox
 from .checked_backend import CheckedBackend
 from .exceptions import SmsNotSent
-from .models import SmsMessage, rows, write_db
+from .models import SmsMessage, rolled_back, rows, write_db
 from .providers import DEFAULT_ALIAS, providers
 from .states import Status
 
@@ -193,8 +193,9 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     are stored. Of messages with an idempotency key that is stored already, nothing is stored
     again; one with another number or text is not valid. Everything is stored in one transaction: if
     the iterable or the database fails on the way, nothing is stored, and the call can be repeated
-    without a duplicate. Only where the connection is lost during the commit all of it may be
-    stored; then repeating is safe for messages with a key.
+    without a duplicate, also with the same objects, and after a rollback of the caller. Only where
+    the connection is lost during the commit all of it may be stored; then repeating is safe for
+    messages with a key.
 
     :param messages: ``(number, text)`` pairs or unsaved ``SmsMessage`` objects, from any iterable;
         no more than a batch of it is held in memory
@@ -210,9 +211,9 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     stored = 0
     handover = _handover()
     with transaction.atomic(using=write_db()):
-        good = _good_rows(messages, using, bad)
+        good = _of_right_kind(messages, bad)
         while batch := list(islice(good, BATCH_ROWS)):
-            new = _store_batch(batch, bad)
+            new = _store_batch(_valid(_without_stored(batch, bad), using, bad), bad)
             stored += len(new)
             if handover is not None:
                 handover.add(new)
@@ -266,22 +267,58 @@ class _WrongKind(ValidationError):
         super().__init__(words, code="invalid_row", params={"kind": self.kind})
 
 
-def _good_rows(messages: Iterable[Any], using: str | None, bad: _BadRows) -> Iterator[Row]:
+def _of_right_kind(messages: Iterable[Any], bad: _BadRows) -> Iterator[Row]:
+    """Iterate over the rows as messages that are not checked yet."""
     for index, row in enumerate(messages):
         bad.rows += 1
         try:
-            message = _queued(row, using)
+            message = _message(row)
         except _WrongKind as error:
             bad.wrong_kind += 1
             bad.first_kind = bad.first_kind or error.kind
             bad.add(index, error)
             continue
-        except ValidationError as error:
-            bad.add(index, error)
-            continue
         finally:
             del row
         yield index, message
+
+
+def _message(row: Any) -> SmsMessage:
+    if isinstance(row, SmsMessage):
+        return row
+    if isinstance(row, (tuple, list)) and len(row) == 2:
+        return SmsMessage(to=row[0], body=row[1], send_after=clock.now())
+    raise _WrongKind(row)
+
+
+def _without_stored(batch: list[Row], bad: _BadRows) -> list[Row]:
+    """Leave out objects that are stored. One whose transaction was rolled back is new again."""
+    seem_stored = [message for _, message in batch if not message._state.adding]
+    for message in rolled_back(seem_stored):
+        message.make_new()
+    for index, message in batch:
+        if not message._state.adding:
+            bad.add(index, _stored_already())
+    return [(index, message) for index, message in batch if message._state.adding]
+
+
+def _valid(batch: list[Row], using: str | None, bad: _BadRows) -> list[Row]:
+    """Make the messages of a batch ready to be queued; leave out those that are not valid.
+
+    :raises InvalidProvider: for an unknown alias
+    """
+    valid: list[Row] = []
+    for index, message in batch:
+        message.using = using or message.using
+        message.status = Status.QUEUED
+        providers.require(message.using)
+        try:
+            _check(message)
+        except ValidationError as error:
+            bad.add(index, error)
+        else:
+            valid.append((index, message))
+    return valid
 
 
 def _store_batch(batch: list[Row], bad: _BadRows) -> list[SmsMessage]:
@@ -332,7 +369,7 @@ def _with_new_keys(batch: list[Row]) -> tuple[list[Row], list[int]]:
 
 def _store_each(batch: list[Row], bad: _BadRows) -> Iterator[SmsMessage]:
     for index, message in batch:
-        message.pk, message._state.adding = None, True  # the INSERT that failed may have set them
+        message.make_new()  # the INSERT that failed may have set its key
         try:
             stored, is_new = _store(message)
         except ValidationError as error:
@@ -340,25 +377,6 @@ def _store_each(batch: list[Row], bad: _BadRows) -> Iterator[SmsMessage]:
             continue
         if is_new:
             yield stored
-
-
-def _queued(row: Any, using: str | None) -> SmsMessage:
-    """Make a row of ``send_mass_sms`` a valid, queued, unsaved message."""
-    if isinstance(row, SmsMessage):
-        if not row._state.adding:
-            raise _stored_already()
-        message = row
-        message.using = using or message.using
-    elif isinstance(row, (tuple, list)) and len(row) == 2:
-        message = SmsMessage(
-            to=row[0], body=row[1], using=using or DEFAULT_ALIAS, send_after=clock.now()
-        )
-    else:
-        raise _WrongKind(row)
-    providers.require(message.using)
-    message.status = Status.QUEUED
-    _check(message)
-    return message
 
 
 def _check(message: SmsMessage) -> None:

@@ -1440,6 +1440,37 @@ class TestMassSms:
             send_mass_sms(rows())
         assert not SmsMessage.objects.exists()
 
+    def test_the_same_objects_can_be_given_again_after_a_failure(self, provider, monkeypatch):
+        monkeypatch.setattr(sms, "BATCH_ROWS", 3)
+        messages = [SmsMessage(to=NUMBER, body=f"text {n}") for n in range(8)]
+
+        def broken():
+            yield from messages[:7]
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            send_mass_sms(broken())
+        queue_sms(NUMBER, "On SQLite it gets the key that the first of them had.")
+        result = send_mass_sms(messages)
+        assert (result, result.bad) == (8, 0)
+        assert SmsMessage.objects.filter(body__startswith="text").count() == 8
+        assert {stored(one.pk).body for one in messages} == {f"text {n}" for n in range(8)}
+        assert send_mass_sms(messages).bad == 8
+
+    def test_and_after_a_rollback_of_the_callers_transaction(self, provider, transactional_db):
+        messages = [SmsMessage(to=NUMBER, body=f"text {n}") for n in range(3)]
+        with suppress(ZeroDivisionError), transaction.atomic():
+            assert send_mass_sms(messages) == 3
+            raise ZeroDivisionError
+        with CaptureQueriesContext(connection) as queries:
+            assert send_mass_sms(messages) == 3
+        assert sum("SELECT" in query["sql"] for query in queries) == 1
+
+    def test_a_refused_object_is_left_as_it_was(self, provider):
+        message = send_sms(NUMBER, "text")
+        assert send_mass_sms([message], using="default").bad == 1
+        assert (message.status, message.pk) == ("sent", stored(message.pk).pk)
+
     def test_the_same_object_twice_is_one_message(self, provider):
         message = SmsMessage(to=NUMBER, body="text")
         result = send_mass_sms([message, message])
@@ -1476,6 +1507,21 @@ class TestMassSms:
 
 
 class TestModel:
+    def test_a_draft_can_be_saved_again_after_a_rollback(self, provider, transactional_db):
+        draft = SmsMessage(to=NUMBER, body="text")
+        with suppress(ZeroDivisionError), transaction.atomic():
+            draft.save()
+            raise ZeroDivisionError
+        other = SmsMessage.objects.create(to=NUMBER, body="On SQLite it has the draft's key.")
+        draft.save()
+        assert (stored(draft.pk).body, stored(other.pk).body) == ("text", other.body)
+
+    def test_a_draft_that_was_deleted_is_not_stored_again(self, provider):
+        draft = stored(SmsMessage.objects.create(to=NUMBER, body="text").pk)
+        SmsMessage.objects.all().delete()
+        with pytest.raises(WrongStatus, match="Only a draft"):
+            draft.save()
+
     @pytest.mark.parametrize("end", ["\r\n", "\r", "\n"])
     def test_the_ends_of_lines_are_one_character(self, provider, end):
         """A CR is in the GSM alphabet and would be sent: here the 161st character."""
