@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from django_smska import circuit_breaker
 from django_smska.backends import console, dummy, failover, filebased, locmem, smska
+from django_smska.checked_backend import provider
 from django_smska.exceptions import (
     AuthenticationFailed,
     GatewayUnreachable,
@@ -277,6 +278,23 @@ class TestFailover(Contract):
         self.first.script_all(Fault(name))
         assert backend.send_message(sms()).alias == "second"
         assert len(self.second.accepted) == 1
+
+    @pytest.mark.parametrize(
+        ("rates", "rate", "warns_of"),
+        [
+            (["100/m", "5/s"], 100 / 60, ["'second'"]),
+            ([None, "5/s"], 5, ["'first'"]),
+            (["5/s", "300/m"], 5, []),
+            ([None, None], None, []),
+        ],
+    )
+    def test_its_rate_is_the_lowest_of_its_members(self, settings, rates, rate, warns_of):
+        for alias, one in zip(["first", "second"], rates, strict=True):
+            settings.SMS_PROVIDERS[alias]["OPTIONS"]["rate"] = one
+        checked = provider("both")
+        assert checked.rate == rate
+        warnings = [one for one in checked.check() if one.id == "smska.W021"]
+        assert [one.msg.split()[-1].rstrip(".") for one in warnings] == warns_of
 
     def test_a_wrong_login_is_not_repeated(self, backend):
         self.first.script_all(Fault("wrong_login"))

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from django.core.checks import CheckMessage, Warning
+
 from ..exceptions import (
     ErrorKind,
     GatewayUnreachable,
@@ -39,6 +41,8 @@ class SmsBackend(BaseSmsBackend):
     or a temporary one (-3), never after an unknown outcome. The message's ``using`` becomes the
     alias that accepted it, and that one is queried for its report.
 
+    Its ``rate`` is the lowest of its members', since any of them may get every message.
+
     ``skipped`` holds the aliases that are not tried until :meth:`close`: those that the engine
     knows as paused, and those that refused for a reason that concerns the provider.
     """
@@ -57,6 +61,7 @@ class SmsBackend(BaseSmsBackend):
         _refuse_unknown(alias, providers)
         self.members = [_member(name) for name in providers]
         self.deadline = sum(member.deadline for member in self.members)
+        self.rate = min(self._rates(), default=None)
         self.skipped: set[str] = set()
         self._is_open = False
 
@@ -94,6 +99,24 @@ class SmsBackend(BaseSmsBackend):
             refused.append(error)
         error.refused = tuple(one for one in refused if one is not error)
         raise error.with_traceback(None)
+
+    def check(self) -> list[CheckMessage]:
+        """Warn where a member is slower than another one, so that it slows down all."""
+        if self.rate is None or {member.rate for member in self.members} == {self.rate}:
+            return []
+        faster = [member.alias for member in self.members if member.rate != self.rate]
+        return [
+            Warning(
+                f"SMS_PROVIDERS[{self.alias!r}] sends at most {self.rate:.3g} messages a second, "
+                f"the lowest 'rate' of its members. It could send more through "
+                f"{', '.join(map(repr, faster))}.",
+                hint="Give its members the same 'rate', or leave the slow ones out of 'providers'.",
+                id="smska.W021",
+            )
+        ]
+
+    def _rates(self) -> list[float]:
+        return [member.rate for member in self.members if member.rate is not None]
 
     def _open_members(self) -> list[CheckedBackend]:
         return [member for member in self.members if member.alias not in self.skipped]
