@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
+from django.utils.timezone import get_default_timezone
 
 from . import conf, fields
 from .checked_backend import CheckedBackend
@@ -423,6 +425,28 @@ def _problem_of_tasks() -> str | None:
     except Exception as error:  # another party's backend may raise anything, with anything in it
         return f"its backend raised {type(error).__name__}."
     return None
+
+
+@register(TAG)
+def check_time_zone(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that stored times mean one moment each, in the order of their moments."""
+    if conf.uses_time_zones() or not _clock_changes():
+        return []
+    return [
+        Warning(
+            f"USE_TZ is off, and the clock of {settings.TIME_ZONE} is changed: in that night, "
+            "requests in flight can become unknown, and queued messages can wait an hour.",
+            hint="Set USE_TZ to True, or TIME_ZONE to a zone whose clock is never changed (UTC).",
+            id="smska.W022",
+        )
+    ]
+
+
+def _clock_changes() -> bool:
+    """Return whether the site's clock is set forward or back in the next two years."""
+    now, zone = datetime.now(timezone.utc), get_default_timezone()
+    moments = (now + timedelta(weeks=week) for week in range(105))
+    return len({moment.astimezone(zone).utcoffset() for moment in moments}) > 1
 
 
 @register(TAG, deploy=True)

@@ -58,8 +58,11 @@ readings: dict[str, Reading] = {}
 def now() -> datetime:
     """Return the database's time, in the form that ``USE_TZ`` requires.
 
-    In a test run it is the process's own time, so that tests can travel in time. Raises
-    ``django.db.Error`` if the database has never answered.
+    In a test run it is the process's own time, so that tests can travel in time. Without ``USE_TZ``
+    it is the clock of the site's zone. Where that is set forward or back, no sum with it is exact:
+    ``smska.W022`` warns of that.
+
+    :raises django.db.Error: if the database has never answered
     """
     if keeps_in_memory():
         return django_timezone.now()

@@ -408,6 +408,22 @@ def test_an_unknown_name_is_warned_about(settings, name, hint):
 
 
 @pytest.mark.parametrize(
+    ("use_tz", "zone", "warns"),
+    [
+        (False, "Europe/Berlin", True),
+        (False, "Europe/Moscow", False),
+        (False, "UTC", False),
+        (True, "Europe/Berlin", False),
+    ],
+)
+def test_times_by_a_clock_that_is_set_forward_and_back(settings, use_tz, zone, warns):
+    settings.SMS_PROVIDERS = {"default": {"OPTIONS": GOOD}}
+    settings.USE_TZ, settings.TIME_ZONE = use_tz, zone
+    found = run_checks(tags=["sms"], databases=[])
+    assert [one.id for one in found] == (["smska.W022"] if warns else [])
+
+
+@pytest.mark.parametrize(
     ("url", "backend", "options"),
     [
         (
