@@ -16,14 +16,13 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import Error
 
 from . import circuit_breaker, clock, rate_limit, sending
-from .batch_update import Claim
 from .checked_backend import CheckedBackend
 from .exceptions import SmsError
 from .models import SmsMessage, SmsMessageQuerySet
@@ -33,6 +32,8 @@ from .states import Status
 
 logger = logging.getLogger(__name__)
 
+HELD = (Status.CLAIMED, Status.SENDING)  # the outcome is not recorded yet
+
 TIME_SLICE_SECONDS = 10.0  # the turn of one provider, while others have messages due
 LONGEST_SLICE_SECONDS = 60.0  # the turn of a provider, while no other has messages due
 REPORT_SUCCESS_SECONDS = 1.0  # the time between two reports of success to the circuit breaker
@@ -40,6 +41,7 @@ BATCH_DELAY_SECONDS = 0.001  # the wait of an event for others, so that one quer
 MAX_EVENT_WAIT_SECONDS = (
     1.0  # the longest wait for an event: a signal right before it does not end it
 )
+JOIN_SECONDS = 0.05  # the wait for a thread to end, between two looks at what the others want
 CLAIM_USED_UP_SECONDS = 1.0  # the time of use below which the next claim has twice the size
 MAX_CLAIM = 256  # the largest claim, in messages
 
@@ -125,6 +127,11 @@ class Event:
     outcome: Outcome | None = None
     answer: queue.SimpleQueue[bool] | None = None
 
+    def reply(self, permitted: bool) -> None:
+        """Give the answer. Only the first one counts, because each event has a queue of its own."""
+        assert self.answer is not None
+        self.answer.put(permitted)
+
 
 class Inbox:
     """Hand over the threads' events in batches, because one query serves a batch."""
@@ -142,12 +149,20 @@ class Inbox:
     def is_empty(self) -> bool:
         return not self._events
 
-    def get(self, *, timeout: float, most: int) -> list[Event]:
+    def get(self, *, timeout: float, most: int) -> Iterator[Event]:
         """Wait for an event, at most ``timeout`` seconds, and then ``BATCH_DELAY_SECONDS`` for the
-        others, of which there may be ``most`` in all; return them."""
+        others; iterate over them.
+
+        An event is removed after the caller is done with it. So an exception, whenever it comes,
+        loses none, but the event may be given again.
+
+        :param most: how many events may come in all
+        """
         if self._wait(1, timeout):
             self._wait(most, BATCH_DELAY_SECONDS)
-        return [self._events.popleft() for _ in range(len(self._events))]
+        for _ in range(len(self._events)):
+            yield self._events[0]
+            self._events.popleft()
 
     def _wait(self, number: int, seconds: float) -> bool:
         self._wanted = number
@@ -198,21 +213,47 @@ class Dispatcher:
         self.claimed: deque[SmsMessage] = deque()
         self.out: set[Any] = set()  # keys of the messages that the threads have
         self.waiting: deque[Event] = deque()  # for permission
-        self.ended: list[Result] = []
+        self.ended: list[Result] = []  # to be recorded
+        self.draining = False
         self.refused: list[SmsMessage] = []  # marked, perhaps, and got no permission
+        self.unrecorded: list[Result] = []  # the database did not store them
         self.done: Counter[str] = Counter()
         self.report_success_at = 0.0  # monotonic: when the circuit breaker is next informed
 
     def run(self) -> None:
-        """Send until the queue is empty or this must end; raise what the database raised."""
+        """Send until the queue is empty or this must end; raise what the database raised.
+
+        Whatever ends it, also an exception that a signal raises at any moment, the threads end and
+        the outcomes are recorded. Afterwards ``refused`` and ``unrecorded`` hold what is left to
+        do once the database answers.
+        """
+        failure: BaseException | None = None
+        over = False
+        while not over:
+            try:
+                if failure is None:
+                    self._work()
+                self._end_threads()
+                over = True
+            except BaseException as error:  # no thread may be left waiting
+                failure = failure or error
+                if self.draining or isinstance(error, Error):  # it was tried, or tried again
+                    self._put_aside()
         try:
-            going = self._may_go_on()
-            self._claim(going)
-            self._hand_out(going)
-            while self.out:
-                self._step()
-        finally:
-            self._drain()
+            with contextlib.suppress(Error):
+                self.rate_slots.give_back()
+            sending.release([*self.claimed, *self.refused])
+        except Exception as error:  # the database is away, perhaps; the leases will end
+            failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _work(self) -> None:
+        going = self._may_go_on()
+        self._claim(going)
+        self._hand_out(going)
+        while self.out:
+            self._step()
 
     @property
     def out_of_time(self) -> bool:
@@ -230,8 +271,7 @@ class Dispatcher:
         """Process events: record outcomes before requests begin in their slots, because an
         unrecorded one would be left unknown."""
         silent = len(self.out) - len(self.waiting)  # threads from which an event may come
-        for event in self.inbox.get(timeout=self._longest_wait(), most=silent):
-            self._sort(event)
+        self._receive(timeout=self._longest_wait(), most=silent)
         self._record_errors()
         going = self._may_go_on()
         self._record_and_mark(going)
@@ -249,13 +289,21 @@ class Dispatcher:
             return MAX_EVENT_WAIT_SECONDS
         return min(MAX_EVENT_WAIT_SECONDS, self.rate_slots.until_next())
 
+    def _receive(self, *, timeout: float, most: int) -> None:
+        for event in self.inbox.get(timeout=timeout, most=most):
+            self._sort(event)
+
     def _sort(self, event: Event) -> None:
+        """Take over an event. The one that was the last may come again."""
         if event.answer is not None:
             self.waiting.append(event)
             return
         self.out.discard(event.message.pk)
         self.slots.in_use.discard(event.message.pk)
-        if event.outcome is not None:
+        if event.outcome is None:
+            if self.draining:
+                self.refused.append(event.message)
+        elif not self.ended or self.ended[-1].message is not event.message:
             self.ended.append(Result(event.message, event.outcome))
             self.slots.prove(event.outcome)
 
@@ -263,39 +311,32 @@ class Dispatcher:
         """Record errors before permission is given, because they may pause the provider."""
         errors = [result for result in self.ended if isinstance(result.outcome, SmsError)]
         if errors:
-            self.ended = [result for result in self.ended if isinstance(result.outcome, Receipt)]
             sending.record(errors)
+            self.ended = [result for result in self.ended if isinstance(result.outcome, Receipt)]
             self._note(errors)
 
     def _record_and_mark(self, going: bool) -> None:
         """Record what was accepted, and let as many requests begin as there are slots; refuse all
         when stopping."""
-        granted = self._pop(self._places() if going else 0)
+        places = self._places() if going else 0
+        asking = list(self.waiting)
+        granted, others = asking[:places], asking[places:]
         # Under a rate, one that would wait for long also gives its place in the queue back.
-        denied = self._pop(0 if going and self.rate_slots.near() else len(self.waiting))
-        messages = [event.message for event in granted]
-        accepted, self.ended = self.ended, []
-        marked: set[Claim] = set()
-        try:
-            marked = sending.record_and_mark(accepted, messages)
-            sending.release(event.message for event in denied)
-        except Exception:
-            self.refused += [one for one in messages if sending.claim_of(one) not in marked]
-            raise
-        finally:
-            self.slots.in_use.update(pk for pk, _ in marked)
-            self.time_slice.begun = self.time_slice.begun or bool(marked)
-            for event in (*granted, *denied):
-                assert event.answer is not None
-                event.answer.put(sending.claim_of(event.message) in marked)
+        denied = [] if going and self.rate_slots.near() else others
+        accepted = self.ended
+        marked = sending.record_and_mark(accepted, [event.message for event in granted])
+        self.ended = []
+        sending.release(event.message for event in denied)
+        self.slots.in_use.update(pk for pk, _ in marked)
+        self.time_slice.begun = self.time_slice.begun or bool(marked)
+        for event in (*granted, *denied):
+            event.reply(sending.claim_of(event.message) in marked)
+        self.waiting = deque([] if denied else others)
         if accepted:
             self._note(accepted)
 
     def _places(self) -> int:
         return self.rate_slots.take(min(self.slots.free(), len(self.waiting)))
-
-    def _pop(self, number: int) -> list[Event]:
-        return [self.waiting.popleft() for _ in range(min(number, len(self.waiting)))]
 
     def _ready(self) -> int:
         """Return how many messages the threads should have beside those in flight."""
@@ -319,9 +360,10 @@ class Dispatcher:
         while self.claimed and len(self.out) < room:
             if len(self.threads) <= len(self.out) and not self._hire():
                 break
-            message = self.claimed.popleft()
+            message = self.claimed[0]
             self.out.add(message.pk)
             self.jobs.put(message)
+            self.claimed.popleft()
 
     def _claim(self, going: bool) -> None:
         """Claim ahead, so that a free thread finds a claimed message: when no event waits, or when
@@ -357,51 +399,59 @@ class Dispatcher:
                 sending.report_to_breaker(self.alias, newest)
             self.report_success_at = time.monotonic() + REPORT_SUCCESS_SECONDS
 
-    def _drain(self) -> None:
-        """Clean up after the end or any error: unblock waiting threads, record every outcome
-        received, and give back what is only claimed."""
-        self.time_slice.ended = True
-        with contextlib.suppress(Error):
-            self.rate_slots.give_back()
-        failure: Exception | None = None
-        while self.out or self.ended or self.claimed:
-            try:
-                if self.out:
-                    self._step()
-                else:
-                    self._record_errors()
-                    self._record_and_mark(going=False)
-                    self._claim(going=False)
-            except Exception as error:  # the database is away, perhaps; the leases will end
-                failure = failure or error
-                if not self.out:
-                    break
+    # --- the end, in the caller's thread
+
+    def _end_threads(self) -> None:
+        """Serve the threads without permission for anything, until all have ended. It may be called
+        again after an exception."""
+        self.draining = self.time_slice.ended = True
         for _ in self.threads:
             self.jobs.put(None)
-        for thread in self.threads:
-            thread.join()
-        if failure is not None:
-            raise failure
+        while True:
+            alive = [thread for thread in self.threads if thread.is_alive()]
+            self._receive(timeout=0, most=0)
+            while self.waiting:
+                self.waiting[0].reply(False)
+                self.waiting.popleft()
+            self._record_ended()
+            if not alive:
+                return
+            alive[0].join(JOIN_SECONDS)
+
+    def _record_ended(self) -> None:
+        """Record what has ended, but for what was recorded before the exception came."""
+        self.ended = [one for one in self.ended if one.message.status in HELD]
+        if ended := self.ended:
+            sending.record(ended)
+            self.ended = []
+            self._note(ended)
+
+    def _put_aside(self) -> None:
+        """Leave the outcomes of requests to the worker's next pass. A message that was not begun
+        needs none: its claim is given back."""
+        begun = [one for one in self.ended if one.message.status == Status.SENDING]
+        self.unrecorded, self.ended = self.unrecorded + begun, []
 
     # --- in the threads: no query here
 
     def _hire(self) -> bool:
         """Start a thread; return False where the machine allows no more of them."""
-        thread = threading.Thread(target=self._send_all, name=f"smska-{len(self.threads)}")
+        name = f"smska-{len(self.threads)}"
+        thread = threading.Thread(target=self._send_all, name=name, daemon=True)
+        self.threads.append(thread)  # before it starts, so that none is ever left behind
         try:
             thread.start()
         except RuntimeError:
+            self.threads.remove(thread)
             logger.error(
                 "provider %s: only %s threads could be started", self.alias, len(self.threads)
             )
             return False
-        self.threads.append(thread)
         return True
 
     def _send_all(self) -> None:
-        answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
-
         def ask_permission(message: SmsMessage) -> bool:
+            answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
             self.inbox.put(Event(message, answer=answer))
             return answer.get()
 

@@ -22,6 +22,8 @@ from .dispatcher import Dispatcher
 from .exceptions import InvalidProvider, SmsError
 from .models import SmsMessage, SmsMessageQuerySet, rows
 from .providers import providers
+from .sending import Result
+from .states import Status
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Worker:
         self.proven: set[str] = set()  # providers that answered as they should in this pass
         self._tokens: set[str] = set()  # the claims of a pass that is not ended, or failed
         self._refused: list[SmsMessage] = []  # marked in a failure, and not written
+        self._unrecorded: list[Result] = []  # of a failed pass: no more than its width
 
     def stop(self) -> None:
         """Finish what is in flight, give back what is only claimed, and end."""
@@ -169,12 +172,28 @@ class Worker:
         return token
 
     def _give_back(self) -> None:
-        """Queue again what a failed pass had claimed and not begun. Its threads have ended."""
+        """Finish a failed pass: queue again what it had claimed and not begun, and record what it
+        knows. Its threads have ended."""
         if self._tokens:
             sending.take_back(self._refused)
             sending.release([], tokens=self._tokens)
             self._tokens.clear()
             self._refused.clear()
+        if self._unrecorded:
+            self._record_late()
+
+    def _record_late(self) -> None:
+        """Record outcomes that the database did not store. Those that it refuses are in the log;
+        the others are kept until it answers."""
+        try:
+            sending.record(self._unrecorded)
+        except sending.UNAVAILABLE:
+            begun = (one for one in self._unrecorded if one.message.status == Status.SENDING)
+            self._unrecorded = list(begun)
+            raise
+        except Exception as error:
+            logger.error("an outcome was not stored: %s", type(error).__name__)
+        self._unrecorded = []
 
     def _send_through(
         self, alias: str, messages: SmsMessageQuerySet, others: SmsMessageQuerySet
@@ -208,8 +227,9 @@ class Worker:
         self.proven.discard(backend.alias)
         try:
             dispatcher.run()
-        except Exception:
+        except BaseException:  # also the time-out of a task engine, by a signal
             self._refused += dispatcher.refused
+            self._unrecorded += dispatcher.unrecorded
             sending.reconnect()
             with contextlib.suppress(Error):
                 self._give_back()

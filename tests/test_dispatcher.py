@@ -138,9 +138,9 @@ class TestInbox:
         for event in events:
             inbox.put(event)
         assert not inbox.is_empty()
-        assert inbox.get(timeout=0, most=3) == events
+        assert list(inbox.get(timeout=0, most=3)) == events
         assert inbox.is_empty()
-        assert inbox.get(timeout=0, most=3) == []
+        assert list(inbox.get(timeout=0, most=3)) == []
 
     def test_it_does_not_wait_for_more_than_may_come(self, monkeypatch):
         """With one request at once, nothing else can come: each would wait for nothing."""
@@ -148,4 +148,4 @@ class TestInbox:
         inbox = Inbox()
         for event in self.events(2):
             inbox.put(event)
-        assert len(inbox.get(timeout=3600, most=2)) == 2
+        assert len(list(inbox.get(timeout=3600, most=2))) == 2

@@ -1,0 +1,124 @@
+"""Exceptions that come at any moment of a pass, as a task engine's time-out does by a signal."""
+
+import contextlib
+import logging
+import sys
+import threading
+from collections import Counter
+
+import pytest
+
+from django_smska import dispatcher, sending
+from django_smska.models import SmsMessage
+from django_smska.sms import queue_sms
+from django_smska.testing.gateway import Fault
+from django_smska.worker import Worker
+
+NUMBER = "+79041764995"
+
+
+class Timeout(BaseException):
+    """As gevent's."""
+
+
+class Interruption:
+    """Raise ``Timeout`` at this line, counted from 1, of those that this thread runs in the files.
+
+    :ivar left: how many lines were missing to it
+    """
+
+    FILES = (dispatcher.__file__, sending.__file__)
+
+    def __init__(self, line):
+        self.left = line
+
+    def __enter__(self):
+        self.before = sys.gettrace()
+        sys.settrace(self.trace)
+
+    def __exit__(self, *exc_info):
+        sys.settrace(self.before)
+
+    def trace(self, frame, event, arg):
+        if frame.f_code.co_filename not in self.FILES or self.left <= 0:
+            return None
+        if event == "line":
+            self.left -= 1
+            if not self.left:
+                raise Timeout
+        return self.trace
+
+
+def threads():
+    return [one for one in threading.enumerate() if one.name.startswith("smska-")]
+
+
+def statuses():
+    return Counter(SmsMessage.objects.values_list("status", flat=True))
+
+
+def interrupted_at(line, provider):
+    """Send three messages with an interruption; return whether it came. All must have been sent
+    once at the end of the next pass, before any lease has ended."""
+    keys = {queue_sms(NUMBER, f"text {n}").pk for n in range(3)}
+    before = len(provider.accepted)
+    worker, interruption = Worker(concurrency=2), Interruption(line)
+    with contextlib.suppress(Timeout), interruption:
+        worker.run_once()
+    assert threads() == [], line
+    states = dict(SmsMessage.objects.filter(pk__in=keys).values_list("pk", "status"))
+    accepted = len(provider.accepted) - before
+    assert sum(state == "sent" for state in states.values()) == accepted, (line, states)
+    worker.run_once()
+    assert set(statuses()) == {"sent"}, (line, statuses())
+    assert len(provider.accepted) - before == 3, line
+    return interruption.left <= 0
+
+
+@pytest.mark.parametrize("every", [29, pytest.param(3, marks=pytest.mark.slow)])
+def test_at_no_line_does_it_hang_or_lose_an_outcome(provider, every, caplog):
+    caplog.set_level(logging.CRITICAL + 1)
+    provider.balance = 10**6
+    line = 1
+    while interrupted_at(line, provider):
+        line += every
+    assert line > 300
+
+
+@pytest.mark.parametrize("name", ["record", "record_and_mark", "release", "claim"])
+@pytest.mark.parametrize("after", [False, True])
+def test_at_a_call_of_the_engine(provider, monkeypatch, name, after):
+    provider.script(2, Fault("bad_number"))
+    for n in range(6):
+        queue_sms(NUMBER, f"text {n}")
+    real, calls = getattr(sending, name), []
+
+    def strikes(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == 2 and not after:
+            raise Timeout
+        result = real(*args, **kwargs)
+        if len(calls) == 2:
+            raise Timeout
+        return result
+
+    monkeypatch.setattr(sending, name, strikes)
+    worker = Worker(concurrency=3)
+    with contextlib.suppress(Timeout):
+        worker.run_once()
+    assert threads() == []
+    worker.run_once()
+    assert statuses() == {"sent": 5, "failed": 1} and provider.sends == 6
+
+
+def test_a_callback_that_raises_each_time_ends_all_the_same(provider):
+    def leave(done):
+        raise SystemExit
+
+    for n in range(6):
+        queue_sms(NUMBER, f"text {n}")
+    with pytest.raises(SystemExit):
+        Worker(concurrency=3, progress=leave).run_once()
+    assert threads() == []
+    assert statuses()["sent"] == len(provider.accepted) > 0
+    assert statuses()["claimed"] == 0
