@@ -2,17 +2,21 @@
 
 import contextlib
 import logging
+import signal
 import sys
 import threading
 from collections import Counter
 
 import pytest
+from django.db import OperationalError, connection
 
 from django_smska import dispatcher, sending
 from django_smska.models import SmsMessage
 from django_smska.sms import queue_sms
 from django_smska.testing.gateway import Fault
 from django_smska.worker import Worker
+
+from .outages import Outage
 
 NUMBER = "+79041764995"
 
@@ -122,3 +126,41 @@ def test_a_callback_that_raises_each_time_ends_all_the_same(provider):
     assert threads() == []
     assert statuses()["sent"] == len(provider.accepted) > 0
     assert statuses()["claimed"] == 0
+
+
+def test_by_a_real_signal(provider, caplog):
+    def strike(*args):
+        raise Timeout
+
+    caplog.set_level(logging.CRITICAL + 1)
+    provider.latency = 0.01
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        for moment in range(1, 9):
+            for n in range(12):
+                queue_sms(NUMBER, f"text {n}")
+            with contextlib.suppress(Timeout):
+                signal.setitimer(signal.ITIMER_REAL, 0.008 * moment)
+                Worker(concurrency=4).run_once()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            assert threads() == []
+            assert set(statuses()) <= {"sent", "queued"}
+            assert statuses()["sent"] == len(provider.accepted)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_outcomes_outlast_an_outage_that_is_longer_than_a_lease(provider, settings, monkeypatch):
+    """The worker knows them: they are no unknown ones, and nothing is sent again."""
+    monkeypatch.setattr(sending, "MAX_PAUSE_SECONDS", 0.01)
+    queue_sms(NUMBER, "text")
+    worker, settings.SMSKA_LEASE = Worker(concurrency=2), 0.5
+    outage = Outage(10**6, begins=lambda: len(provider.accepted) == 1)
+    with connection.execute_wrapper(outage), pytest.raises(OperationalError):
+        worker.run_once()
+    assert statuses() == {"sending": 1} and threads() == []
+    worker.run_once()
+    message = SmsMessage.objects.get()
+    assert (message.status, message.gateway_id != "") == ("sent", True)
+    assert provider.sends == 1
