@@ -74,7 +74,7 @@ def make(status):
     message = SmsMessage(to="89041764995", body="The text")
     message.save()
     SmsMessage.objects.filter(pk=message.pk).update(
-        status=status, expires_at=message.created_at, gateway_id="g1"
+        status=status, expires_at=message.created_at, gateway_id="g1" if status == "sent" else ""
     )
     return message
 

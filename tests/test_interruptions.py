@@ -79,7 +79,7 @@ def interrupted_at(line, provider):
     return interruption.left <= 0
 
 
-@pytest.mark.parametrize("every", [29, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [61, pytest.param(7, marks=pytest.mark.slow)])
 def test_at_no_line_does_it_hang_or_lose_an_outcome(provider, every, caplog):
     caplog.set_level(logging.CRITICAL + 1)
     provider.balance = 10**6
