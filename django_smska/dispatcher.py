@@ -229,6 +229,7 @@ class Dispatcher:
         """
         failure: BaseException | None = None
         over = False
+        in_transaction = sending.in_atomic_block()
         while not over:
             try:
                 if failure is None:
@@ -237,6 +238,8 @@ class Dispatcher:
                 over = True
             except BaseException as error:  # no thread may be left waiting
                 failure = failure or error
+                with contextlib.suppress(Error):
+                    sending.reconnect(in_transaction=in_transaction)
                 if self.draining or isinstance(error, Error):  # it was tried, or tried again
                     self._put_aside()
         try:

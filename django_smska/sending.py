@@ -770,10 +770,31 @@ def _persist(operation: Callable[[], _T], results: list[Result]) -> _T:
         pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
 
-def reconnect() -> None:
-    """Make the next query use a new connection: this one may be cut."""
-    if not in_atomic_block():
-        connections[write_db()].close()
+def reconnect(*, in_transaction: bool = False) -> None:
+    """Make the next query use a new connection: this one may be cut, or have a transaction open
+    whose block an exception has left without its end, as one that a signal raises can.
+
+    :param in_transaction: the caller's own transaction is open: then nothing is done
+    """
+    if in_transaction:
+        return
+    connection = connections[write_db()]
+    left_open = connection.in_atomic_block
+    connection.close()
+    if left_open:
+        connection.connect()  # close() alone would keep the state of the block
+
+
+@contextmanager
+def whole_connection() -> Iterator[None]:
+    """Leave a connection that works, also where a signal's exception comes in a query."""
+    in_transaction = in_atomic_block()
+    try:
+        yield
+    except BaseException:
+        with suppress(Error):
+            reconnect(in_transaction=in_transaction)
+        raise
 
 
 def in_atomic_block() -> bool:

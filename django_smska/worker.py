@@ -66,6 +66,7 @@ class Worker:
         """Finish what is in flight, give back what is only claimed, and end."""
         self.stopping.set()
 
+    @sending.whole_connection()
     def run_once(self) -> Counter[str]:
         """Do one pass; return how many messages it left in which status, and the number of
         ``reports`` that were due."""
@@ -117,6 +118,7 @@ class Worker:
             stopping=self.stopping.is_set,
         )
 
+    @sending.whole_connection()
     def send_these(self, pks: Iterable[Any]) -> Counter[str]:
         """Send those of these messages that are due, and nothing else; count them by status."""
         chosen = rows(pks)
@@ -230,7 +232,6 @@ class Worker:
         except BaseException:  # also the time-out of a task engine, by a signal
             self._refused += dispatcher.refused
             self._unrecorded += dispatcher.unrecorded
-            sending.reconnect()
             with contextlib.suppress(Error):
                 self._give_back()
             raise
