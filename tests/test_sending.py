@@ -1464,7 +1464,8 @@ class TestMassSms:
             raise ZeroDivisionError
         with CaptureQueriesContext(connection) as queries:
             assert send_mass_sms(messages) == 3
-        assert sum("SELECT" in query["sql"] for query in queries) == 1
+        looks = [query["sql"] for query in queries if query["sql"].startswith("SELECT")]
+        assert sum("smsmessage" in sql for sql in looks) == 1
 
     def test_a_refused_object_is_left_as_it_was(self, provider):
         message = send_sms(NUMBER, "text")
