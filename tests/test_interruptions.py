@@ -19,6 +19,7 @@ from django_smska.worker import Worker
 from .outages import Outage
 
 NUMBER = "+79041764995"
+SENT = {"sent", "delivered"}  # after ten seconds reports are requested
 
 
 class Timeout(BaseException):
@@ -72,9 +73,9 @@ def interrupted_at(line, provider):
     assert threads() == [], line
     states = dict(SmsMessage.objects.filter(pk__in=keys).values_list("pk", "status"))
     accepted = len(provider.accepted) - before
-    assert sum(state == "sent" for state in states.values()) == accepted, (line, states)
+    assert sum(state in SENT for state in states.values()) == accepted, (line, states)
     worker.run_once()
-    assert set(statuses()) == {"sent"}, (line, statuses())
+    assert set(statuses()) <= SENT, (line, statuses())
     assert len(provider.accepted) - before == 3, line
     return interruption.left <= 0
 
@@ -129,6 +130,7 @@ def test_a_callback_that_raises_each_time_ends_all_the_same(provider):
 
 
 # A signal may also come in a destructor, which drops the exception. Then the pass just goes on.
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="no driver of a server bears it")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_by_a_real_signal(provider, caplog):
     def strike(*args):
