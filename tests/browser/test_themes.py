@@ -51,7 +51,7 @@ def test_all_is_there_and_the_buttons_send(themed, gateway):
 
     open_page(page, f"{keys['failed']}/change/")
     assert page.get_by_role("link", name="Send again", exact=True).is_visible()
-    assert page.get_by_text("Top it up").is_visible()
+    assert page.get_by_text("Check it, and write a new message.").is_visible()
 
     open_page(page, f"{keys['queued']}/change/")
     assert page.get_by_role("link", name="Cancel sending").is_visible()
