@@ -24,7 +24,7 @@ from django.db import Error
 
 from . import circuit_breaker, clock, rate_limit, sending
 from .checked_backend import CheckedBackend
-from .exceptions import SmsError
+from .exceptions import SmsError, SmsOutcomeUnknown
 from .models import SmsMessage, SmsMessageQuerySet
 from .receipts import Receipt
 from .sending import Outcome, Result
@@ -459,7 +459,8 @@ class Dispatcher:
             return answer.get()
 
         while (message := self.jobs.get()) is not None:
-            outcome: Outcome | None = None
+            # None says that nothing was written: only attempt() may say so.
+            outcome: Outcome | None = SmsOutcomeUnknown(alias=self.alias, code="crash")
             try:
                 outcome = sending.attempt(self.backend, message, ask_permission)
             except BaseException as error:  # such as SystemExit

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from django.db import OperationalError, connection
 
-from django_smska import dispatcher, sending
+from django_smska import checked_backend, dispatcher, sending
 from django_smska.models import SmsMessage
 from django_smska.sms import queue_sms
 from django_smska.testing.gateway import Fault
@@ -153,6 +153,35 @@ def test_by_a_real_signal(provider, caplog):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_after_its_request_queues_nothing(provider, monkeypatch):
+    """Its outcome is not known, while the pass ends and takes back what was not begun."""
+    real, struck = sending.attempt, threading.Event()
+
+    def dies(*args):
+        real(*args)
+        assert struck.wait(30)
+        raise SystemExit
+
+    def strike():
+        if provider.accepted and not struck.is_set():
+            struck.set()
+            raise Timeout
+        return False
+
+    def fails(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(sending, "attempt", dies)
+    monkeypatch.setattr(checked_backend.CheckedBackend, "crashed", fails)
+    worker = Worker(concurrency=2)
+    monkeypatch.setattr(worker.stopping, "is_set", strike)
+    queue_sms(NUMBER, "text")
+    with contextlib.suppress(Timeout):
+        worker.run_once()
+    assert statuses() == {"unknown": 1} and provider.sends == 1
 
 
 def test_outcomes_outlast_an_outage_that_is_longer_than_a_lease(provider, settings, monkeypatch):
