@@ -190,6 +190,7 @@ def copy_rows(number: int, chosen: str = "1 = 1") -> None:
         while have < number:
             more = min(models, number - have)
             source["to"] = _text("'+'", f"79000000000 + id + {have}")
+            source["reference"] = f"CAST(id * 100000000 + {have} AS CHAR(22))"
             source["gateway_id"] = (
                 f"CASE gateway_id WHEN '' THEN '' ELSE {_text(repr('g'), f'id + {have}')} END"
             )

@@ -111,7 +111,7 @@ def measure(number: int, runs: int) -> dict[str, tuple[float, int]]:
 
     def claim() -> list[SmsMessage]:
         now = timezone.now()
-        claimed = sending.claim(rows().due(now).filter(using="default")[:32], now)
+        claimed = sending.claim(rows().due(now, "default").filter(using="default")[:32], now)
         assert len(claimed) == 32
         return claimed
 

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from django.core.checks import CheckMessage, Warning
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
+from . import log_fields
 from .backends.base import BaseSmsBackend, parse_rate
 from .exceptions import (
     ErrorKind,
     InvalidProvider,
+    InvalidRequest,
+    InvalidSender,
     ProviderFailed,
     QueryCrashed,
     QueryFailed,
@@ -29,17 +34,25 @@ from .exceptions import (
     SmsNotSent,
     SmsOutcomeUnknown,
     gettext_noop,
+    one_line,
 )
+from .fields import UNSENDABLE
 from .providers import providers
-from .receipts import Receipt, Report
+from .receipts import Evidence, Inbound, Receipt, Report
+from .redact import WITHHELD, withhold
+from .shapes import is_mapping, is_sequence
 from .states import MOVES, STOPPING_KINDS, Status
+from .webhook_urls import REPORT, webhook_url
 
 logger = logging.getLogger(__name__)
 
 REPORTED = (MOVES[Status.SENT] | {Status.SENT}) - {Status.UNCONFIRMED}
 KINDS = frozenset(ErrorKind) - {ErrorKind.ERROR, ErrorKind.STATUS}  # that a backend may raise
 MAX_ERROR_CHARACTERS = 1000
+MAX_RETRY_IN_SECONDS = 24 * 3600.0
 MIN_RATE_PER_SECOND = 1e-6  # one message in eleven days
+PRICE_LIMIT = 10**6  # of one message, in any currency; more does not fit into the column
+MOST_BILLED_SEGMENTS = 32767
 CREDITS_LIMIT = 10**12  # no account has so many, and the column cannot hold them
 
 FAILED = gettext_noop(
@@ -49,6 +62,10 @@ NO_ANSWER = gettext_noop(
     "The provider's backend on this site gave no usable answer; the log says more."
 )
 BAD_RATE = gettext_noop("Its 'rate' cannot be read: write it like 20/s, 100/m or 1000/h.")
+BAD_SENDER = gettext_noop("The provider carries no such sender. Nothing was sent.")
+TOO_LONG = gettext_noop(
+    "The text has more segments than the provider accepts. Shorten it. Nothing was sent."
+)
 NO_RECEIPT = gettext_noop(
     "The provider's backend on this site did not say whether the message was accepted."
 )
@@ -68,28 +85,89 @@ def unusable(alias: str, error: InvalidProvider) -> CheckedBackend:
     return checked
 
 
-#: Providers that give reports. Every outcome needs this, and making a backend costs a quarter of
-#: storing one. Others are not kept: a property that fails counts as a no, this time.
-_reporting: set[str] = set()
+class Traits(NamedTuple):
+    """What follows for a provider's messages after they were sent.
+
+    :param polled: it can be queried for reports
+    :param pushed: it sends them to this site
+    :param asked: it can be asked for a message of which it is unknown whether it was accepted
+    :param proving: it cannot be asked, but what it sends proves that such a message was accepted
+    """
+
+    polled: bool
+    pushed: bool
+    asked: bool
+    proving: bool
 
 
-def gives_reports(alias: str) -> bool:
-    """Return whether this provider can be queried for reports; True where that is not known."""
-    if alias in _reporting:
-        return True
+#: Those of providers with reports. Every outcome needs them, and making a backend costs a quarter
+#: of storing one. Others are not kept: a property that fails counts as a no, this time.
+_traits: dict[str, Traits] = {}
+
+
+def traits(alias: str) -> Traits:
+    """Return those of this provider; it counts as polled where nothing is known of it."""
+    if alias in _traits:
+        return _traits[alias]
     try:
-        reports = provider(alias).gives_reports
+        backend = provider(alias)
     except InvalidProvider as error:
-        logger.error("%s", error)
-        return True
-    if reports:
-        _reporting.add(alias)
-    return reports
+        logger.error("%s", error, extra=log_fields.of_provider(alias, error.check))
+        return Traits(polled=True, pushed=False, asked=False, proving=False)
+    pushed = backend.takes_reports and _has_address(alias)
+    found = Traits(
+        polled=backend.gives_reports,
+        pushed=pushed,
+        asked=backend.can_be_asked,
+        proving=pushed and backend.evidence is Evidence.REPORTED,
+    )
+    if found.polled or found.pushed:
+        _traits[alias] = found
+    return found
+
+
+def _has_address(alias: str) -> bool:
+    """Return whether the site has an address for reports. Finding that out runs the project's URLs,
+    and what was accepted must be recorded whatever they raise."""
+    try:
+        return bool(webhook_url(alias, REPORT))
+    except Exception as error:
+        words, name = "provider %s: no address for reports (%s)", type(error).__name__
+        logger.error(words, alias, name, extra=log_fields.of_provider(alias, name))
+        return False
 
 
 @receiver(setting_changed)  # in tests
-def _forget_reporting(**kwargs: Any) -> None:
-    _reporting.clear()
+def _forget_traits(**kwargs: Any) -> None:
+    _traits.clear()
+
+
+def configured(alias: str) -> CheckedBackend:
+    """Make the backend that the settings name, also in a test run: it is for requests that come in.
+
+    Raises ``InvalidProvider`` where it cannot be made.
+    """
+    return CheckedBackend(alias, providers.configured(alias))
+
+
+def has_balance(alias: str) -> bool:
+    """Return whether a stored balance can be this provider's: the alias may have been that of
+    another one, before the settings were changed."""
+    try:
+        return configured(alias).has_balance
+    except InvalidProvider:
+        return True
+
+
+def may_have_sent(alias: str, using: str) -> bool:
+    """Return whether the provider ``alias`` may have sent a message of ``using``: it is that one,
+    or a member of that failover."""
+    if alias == using:
+        return True
+    try:
+        return alias in {member.alias for member in provider(using).members}
+    except InvalidProvider:
+        return False
 
 
 class CheckedBackend:
@@ -104,10 +182,21 @@ class CheckedBackend:
         # Where the value makes no sense, the careful one is used.
         self.uses_network = self._attribute("uses_network", True) is not False
         self.announces_first_byte = self._attribute("announces_first_byte", False) is True
-        reports, balance = (hasattr(type(backend), one) for one in ("get_status", "get_balance"))
+        cls = cast(Any, type(backend))
+        reports, balance = (hasattr(cls, one) for one in ("get_status", "get_balance"))
         self.gives_reports = self._attribute("gives_reports", reports) is True
         self.has_balance = self._attribute("has_balance", balance) is True
         self.members = self._members()
+        self.senders = self._senders()
+        self.prefixes = self._prefixes()
+        self.evidence = self._evidence()
+        self.takes_reports = self._attribute("takes_reports", False) is True
+        self.takes_inbound = self._attribute("takes_inbound", False) is True
+        self.one_webhook = self._attribute("one_webhook", False) is True
+        self.webhook_answer = str(self._attribute("webhook_answer", ""))
+        self.most_at_once = self._at_least_one("most_at_once")
+        self.most_segments = self._at_least_one("most_segments")
+        self.sender_rule = self._sender_rule()
         self.deadline = self._deadline()
         self.rate = self._rate()
 
@@ -121,6 +210,11 @@ class CheckedBackend:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def at_once(self, most: int) -> int:
+        """Return how many requests may be in flight: ``most``, or less where the provider allows
+        an account only that."""
+        return min(most, self.most_at_once or most)
 
     # --- calls
 
@@ -155,7 +249,8 @@ class CheckedBackend:
         try:
             outcome = self._outcome(message, first_byte)
             if not isinstance(outcome, SmsNotSent):
-                first_byte()  # also where the backend promised to announce it, and did not
+                with suppress(SmsError):  # a refusal of what may have been sent is no outcome
+                    first_byte()  # also where the backend promised to announce it, and did not
         finally:
             message.before_first_byte = first_byte.announce
         if isinstance(outcome, SmsError):
@@ -164,7 +259,33 @@ class CheckedBackend:
 
     def get_status(self, message: Any) -> Report:
         """Query a report. Raises ``SmsError``."""
-        return self._answer("get_status", _report, message)
+        return self._answer("get_status", self._report, message)
+
+    def find(self, message: Any) -> Report | None:
+        """Ask for a message by its reference: ``None`` where the provider does not know it.
+
+        Raises ``SmsError``.
+        """
+        return self._answer("find", lambda found: found and self._report(found), message)
+
+    def authenticate(self, request: Any) -> bool:
+        """Return whether a webhook request is the provider's; one that cannot be read is not."""
+        answers: list[bool] = []
+        error = _caught(lambda: answers.append(self._optional("authenticate", True, request)))
+        if error is not None:
+            self._log("authenticate", error)
+        return answers == [True]
+
+    def parse_reports(self, request: Any) -> list[Report]:
+        """Return the reports of a webhook request. Raises ``QueryFailed`` for an unreadable one."""
+        return self._parsed("parse_reports", self._report, request)
+
+    def parse_inbound(self, request: Any) -> list[Inbound]:
+        """Return the messages of phones in a webhook request. Raises ``QueryFailed`` likewise."""
+        return self._parsed("parse_inbound", _inbound, request)
+
+    def _parsed(self, name: str, read: Callable[[Any], _T], request: Any) -> list[_T]:
+        return self._answer(name, lambda found: [read(one) for one in found], request)
 
     def get_balance(self) -> Decimal:
         """Query the credits left: a finite number. Raises ``SmsError``."""
@@ -197,6 +318,8 @@ class CheckedBackend:
     def _outcome(self, message: Any, first_byte: _FirstByte) -> Receipt | SmsError:
         if self.unusable:
             return self._is_unusable()
+        if (refusal := self._refusal(message)) is not None:
+            return refusal
         if not self.announces_first_byte:
             first_byte()
         returned: list[Any] = []
@@ -204,11 +327,20 @@ class CheckedBackend:
         if first_byte.error is not None:
             raise first_byte.error  # whatever the backend raised after it
         if error is not None:
-            return self._fit(self._judged(error, begun=first_byte.begun))
+            return self._fit(self._judged(error, begun=first_byte.begun), message)
         (receipt,) = returned
         if not isinstance(receipt, Receipt):
             return SmsOutcomeUnknown(NO_RECEIPT, alias=self.alias, code="no-receipt")
         return self._cleaned(receipt)
+
+    def _refusal(self, message: Any) -> SmsNotSent | None:
+        """Return why the provider's own rules let this message not pass, before any request."""
+        sender = getattr(message, "sender", "")
+        if sender and self.sender_rule is not None and not self.sender_rule.fullmatch(sender):
+            return InvalidSender(BAD_SENDER, alias=self.alias, code="sender")
+        if self.most_segments and getattr(message, "segments", 0) > self.most_segments:
+            return InvalidRequest(TOO_LONG, alias=self.alias, code="segments")
+        return None
 
     def _judged(self, error: Exception, *, begun: bool) -> Exception:
         """Return the two classes about a send as they are; any other error means a doubt."""
@@ -232,7 +364,7 @@ class CheckedBackend:
         if error is None:
             return answers[0]
         if isinstance(error, SmsError) and not self.unusable:
-            raise self._fit(error)
+            raise self._fit(error, *args)
         raise self.no_answer(error, name)
 
     def _cleaned(self, receipt: Receipt) -> Receipt:
@@ -241,14 +373,34 @@ class CheckedBackend:
             "gateway_id": _id,
             "balance": _balance_if_any,
             "alias": _alias,
+            **PRICE_READERS,
         }
+        good = self._storable(receipt, readers, "a receipt")
+        return Receipt(**good, refused=receipt.refused if self.members else ())
+
+    def _storable(self, said: Any, readers: dict[str, Callable[[Any], Any]], what: str) -> Any:
+        """Return by name what can be stored of the provider's word; the log names the rest."""
         good: dict[str, Any] = {}
         for name, read in readers.items():
             try:
-                good[name] = read(getattr(receipt, name))
+                good[name] = read(getattr(said, name))
             except Exception as error:
-                self._log(f"{name} of a receipt", error)
-        return Receipt(**good, refused=receipt.refused if self.members else ())
+                self._log(f"{name} of {what}", error)
+        return good
+
+    def _report(self, report: Any) -> Report:
+        if not isinstance(report, Report):
+            raise TypeError("a report is a Report")
+        raw = storable(report.raw, 64) if isinstance(report.raw, str) else ""
+        status = report.status if isinstance(report.status, str) else ""
+        known = status in REPORTED
+        readers = {"gateway_id": _id, "reference": _id, **PRICE_READERS}
+        return Report(
+            Status(status).value if known else "",
+            raw if known else raw or storable(status, 64),
+            alias=report.alias if self.members else "",
+            **self._storable(report, readers, "a report"),
+        )
 
     def _is_unusable(self) -> ProviderFailed:
         return ProviderFailed(self.unusable, alias=self.alias, code="provider")
@@ -264,17 +416,34 @@ class CheckedBackend:
         self._log(name, error)
         return QueryCrashed(self.unusable or NO_ANSWER, alias=self.alias, code=_crash(error))
 
-    def _fit(self, error: Exception) -> SmsError:
-        """Make an error fit to be stored and shown, without its frames, which may hold the request.
+    def _fit(self, error: Exception, message: Any = None) -> SmsError:
+        """Make an error fit to be stored and shown, without its frames, which may hold the request,
+        and without what it quotes of the request.
 
         An error of a third party's class may lack attributes that all of ours have.
         """
-        flaw = _caught(lambda: _tidy(error, self))
+        flaw = _caught(lambda: _tidy(error, self)) or _caught(
+            lambda: self._withhold(error, message)
+        )
         if flaw is not None or not isinstance(error, SmsError):
             self._log("an error that it raised", error)
             ours = (one for one in (SmsOutcomeUnknown, SmsNotSent) if isinstance(error, one))
             return next(ours, QueryFailed)(alias=self.alias, code=_crash(error))
         return error
+
+    def _withhold(self, error: Any, message: Any) -> None:
+        """Take the number, the text and the login out of an error that quotes them."""
+        if self.module.startswith(OURS):  # they do it themselves, and know what is secret
+            return
+        number, body = getattr(message, "to", ""), getattr(message, "body", "")
+        secrets = [one for one in (str(body), *_secrets(self.alias)) if one]
+        summary: str = error.summary
+        error.gateway_text = withhold(error.gateway_text, secrets, str(number))
+        if error.args[0] != summary:
+            text = withhold(error.args[0], secrets, str(number))
+            error.args = (summary if text == WITHHELD else text,)
+        if withhold(error.code, secrets, str(number)) != error.code:
+            error.code = ""
 
     # --- the backend itself
 
@@ -292,12 +461,54 @@ class CheckedBackend:
             self._log(name, error)
             return None
 
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether it can find a message whose outcome is unknown; of a failover, one member can."""
+        if self.members:
+            return any(member.can_be_asked for member in self.members)
+        return self.evidence in (Evidence.CERTAIN, Evidence.ASKED, Evidence.SEARCHED)
+
     def _members(self) -> list[CheckedBackend]:
         """Return the providers that a failover tries in turn, each as a CheckedBackend."""
         members = self._attribute("members", None)
-        if not isinstance(members, list):
+        if not is_sequence(members):
             return []
         return [member for member in members if isinstance(member, CheckedBackend)]
+
+    def _senders(self) -> frozenset[str]:
+        """Return the senders that a message may have that names none: of a failover, those of all
+        members."""
+        if self.members:
+            return frozenset[str]().union(*(member.senders for member in self.members))
+        value = self._attribute("sender_id", "")
+        return frozenset([value] if isinstance(value, str) and value else [])
+
+    def _prefixes(self) -> tuple[str, ...]:
+        value = self._attribute("prefixes", ())
+        every = value if is_sequence(value) else ()
+        return tuple(one for one in every if isinstance(one, str))
+
+    def _evidence(self) -> Evidence:
+        """Return what the provider can prove; of a failover, what each of its members can."""
+        if self.members:
+            return max((member.evidence for member in self.members), key=list(Evidence).index)
+        try:
+            return Evidence(self._attribute("evidence", Evidence.MUTE))
+        except ValueError as error:
+            self._log("evidence", error)
+            return Evidence.MUTE
+
+    def _sender_rule(self) -> re.Pattern[str] | None:
+        rule = self._attribute("sender_rule", None)
+        return cast("re.Pattern[str]", rule) if isinstance(rule, re.Pattern) else None
+
+    def _at_least_one(self, name: str) -> int | None:
+        """Return a number that limits something, or ``None`` for no limit."""
+        value = self._attribute(name, None)
+        if value is None or (isinstance(value, int) and value >= 1):
+            return value
+        self._log(name, ValueError(name))
+        return None
 
     def _deadline(self) -> float:
         value = self._attribute("deadline", BaseSmsBackend.deadline)
@@ -322,7 +533,8 @@ class CheckedBackend:
 
     def _log(self, name: str, error: BaseException) -> None:
         words = f"{type(error).__name__}{_where(error)}"
-        logger.error("provider %s: %s failed (%s)", self.alias, name, words)
+        extra = log_fields.of_provider(self.alias, type(error).__name__)
+        logger.error("provider %s: %s failed (%s)", self.alias, name, words, extra=extra)
 
 
 def _where(error: BaseException) -> str:
@@ -335,11 +547,18 @@ def _where(error: BaseException) -> str:
 
 
 def _caught(call: Callable[[], Any]) -> Exception | None:
-    """Call, and return what was raised, so that later errors have no context."""
+    """Call, and return what was raised, so that later errors have no context.
+
+    An abort, such as a web server's, goes on without the frames that it left: they hold the
+    request, and the backend's login.
+    """
     try:
         call()
     except Exception as error:
         return error
+    except BaseException as abort:
+        abort.__traceback__ = abort.__context__ = abort.__cause__ = None
+        raise abort
     return None
 
 
@@ -367,13 +586,25 @@ class _FirstByte:
 # --- what a backend may return --------------------------------------------------------------------
 
 
+OURS = "django_smska."
+#: Names of OPTIONS whose values are secret.
+_SECRET = re.compile("key|pass|secret|token|auth|login|user|account|sign", re.IGNORECASE)
+
+
+def _secrets(alias: str) -> list[str]:
+    """Return the values of a provider's OPTIONS that no error may quote."""
+    entry = providers.settings.get(alias)
+    options = entry.get("OPTIONS") if is_mapping(entry) else None
+    items = options.items() if is_mapping(options) else ()
+    return [str(value) for name, value in items if _SECRET.search(str(name))]
+
+
 def storable(text: str, most: int) -> str:
     """Return one line of at most ``most`` characters, without NUL and halves of surrogate pairs.
 
     What the database's character set lacks, its field replaces.
     """
-    kept = (one for one in " ".join(text.split()) if one.isprintable())
-    return "".join(kept)[:most]
+    return one_line(text)[:most]
 
 
 def _tidy(error: Any, raised_by: CheckedBackend) -> None:
@@ -384,6 +615,7 @@ def _tidy(error: Any, raised_by: CheckedBackend) -> None:
     error.code = storable(str(error.code), 32)
     error.gateway_text = storable(str(error.gateway_text), MAX_ERROR_CHARACTERS)
     error.answered = error.answered is True
+    error.retry_in = min(max(0.0, float(error.retry_in)), MAX_RETRY_IN_SECONDS)  # no NaN
     error.sms = None
     if not raised_by.members:  # the members of a failover name themselves
         error.alias, error.refused = raised_by.alias, ()
@@ -427,20 +659,54 @@ def _balance_if_any(value: Any) -> Decimal | None:
     return None if value is None else _balance(value)
 
 
+def _price(value: Any) -> Decimal | None:
+    if value is None:
+        return None
+    price = Decimal(str(value))
+    if not (price.is_finite() and abs(price) < PRICE_LIMIT):
+        raise ValueError("a price that no message has")
+    return price.quantize(Decimal("0.000001"))
+
+
+def _currency(value: Any) -> str:
+    if value and not (isinstance(value, str) and _CURRENCY.fullmatch(value)):
+        raise ValueError("no three letters of ISO 4217")
+    return str(value or "").upper()
+
+
+def _segments(value: Any) -> int | None:
+    if value is None:
+        return None
+    if not 0 <= int(value) <= MOST_BILLED_SEGMENTS:
+        raise ValueError("more segments than a message has")
+    return int(value)
+
+
+_CURRENCY = re.compile("[A-Za-z]{3}")
+PRICE_READERS: dict[str, Callable[[Any], Any]] = {
+    "price": _price,
+    "currency": _currency,
+    "segments": _segments,
+}
+
+
 def _alias(value: Any) -> str:
     if value and value not in providers:
         raise ValueError("no alias of SMS_PROVIDERS")
     return str(value or "")
 
 
-def _report(report: Any) -> Report:
-    if not isinstance(report, Report):
-        raise TypeError("a report is a Report")
-    raw = storable(report.raw, 64) if isinstance(report.raw, str) else ""
-    status = report.status if isinstance(report.status, str) else ""
-    if status in REPORTED:
-        return Report(Status(status).value, raw)
-    return Report("", raw or storable(status, 64))
+def _inbound(found: Any) -> Inbound:
+    """Return a phone's message as it can be stored: its text is anybody's."""
+    if not isinstance(found, Inbound):
+        raise TypeError("a message of a phone is an Inbound")
+    body, the_id = UNSENDABLE.sub("", str(found.body)), found.gateway_id
+    return Inbound(
+        storable(str(found.sender), 32),
+        storable(str(found.to), 32),
+        body,
+        "" if the_id is None else str(the_id),
+    )
 
 
 def _check_messages(found: Any) -> list[CheckMessage]:

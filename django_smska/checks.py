@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from difflib import get_close_matches
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.conf import settings
@@ -17,9 +18,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 from django.utils.timezone import get_default_timezone
 
-from . import conf, fields
+from . import conf, fields, handover, webhook_urls
 from .checked_backend import CheckedBackend
 from .exceptions import InvalidProvider
+from .exchange import LOOPBACK
 from .models import SmsMessage
 from .providers import DEFAULT_ALIAS, providers
 
@@ -109,9 +111,13 @@ def check_charsets(app_configs: Any, databases: Any = None, **kwargs: Any) -> li
     return messages
 
 
+def _aliases(databases: Any) -> list[str]:
+    return list(databases or ())
+
+
 def _of_messages(databases: Any) -> Iterator[Any]:
     """Iterate over the connections to databases that hold messages and can be reached."""
-    for alias in databases or []:
+    for alias in _aliases(databases):
         if router.allow_migrate_model(alias, SmsMessage) and _why_unreachable(alias) is None:
             yield connections[alias]
 
@@ -127,7 +133,7 @@ def _why_unreachable(alias: str) -> Exception | None:
 @register(TAG, Tags.database)
 def check_databases(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that each database can be reached at all."""
-    asked = [alias for alias in databases or [] if router.allow_migrate_model(alias, SmsMessage)]
+    asked = [one for one in _aliases(databases) if router.allow_migrate_model(one, SmsMessage)]
     failures = {alias: _why_unreachable(alias) for alias in asked}
     return [_unreachable(alias, error) for alias, error in failures.items() if error is not None]
 
@@ -346,7 +352,7 @@ def _conversion(connection: Any, table: str) -> str:
 
 
 def _exact_key(connection: Any) -> str:
-    field = SmsMessage._meta.get_field("idempotency_key")
+    field: Any = SmsMessage._meta.get_field("idempotency_key")
     collation = fields.exact_collation(connection)
     return (
         f"ALTER TABLE {SmsMessage._meta.db_table} MODIFY {field.column} "
@@ -416,15 +422,48 @@ def _problem_of_tasks() -> str | None:
         return None  # E011 says it
     try:
         if alias is not None:
-            from .tasks import queue_of, require_workers
+            from .tasks import way_to
 
-            queue_of(alias)
-            require_workers(alias)
+            way_to(alias)
     except (ImportError, ImproperlyConfigured) as error:
         return str(error)
     except Exception as error:  # another party's backend may raise anything, with anything in it
         return f"its backend raised {type(error).__name__}."
     return None
+
+
+@register(TAG)
+def check_enqueue(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that ``SMSKA_ENQUEUE`` names a function that takes two arguments, and one engine is
+    set."""
+    try:
+        path, alias = conf.enqueue(), conf.tasks()
+    except ImproperlyConfigured:
+        return []  # E011 says it
+    if path is None:
+        return []
+    if alias is not None:
+        return [
+            Error(
+                "SMSKA_TASKS and SMSKA_ENQUEUE are both set.",
+                hint="Remove one of them: SMSKA_TASKS is for Django's Tasks, SMSKA_ENQUEUE for "
+                "any other engine.",
+                id="smska.E013",
+            )
+        ]
+    try:
+        handover.function_at(path)
+    except ImproperlyConfigured as error:
+        return [
+            Error(
+                f"SMSKA_ENQUEUE cannot be used: {error}",
+                hint="Name a function of the project's that takes a list of primary keys and a "
+                "time or None, and gives both to the task engine; or remove SMSKA_ENQUEUE: "
+                "sms_worker sends without it.",
+                id="smska.E013",
+            )
+        ]
+    return []
 
 
 @register(TAG)
@@ -477,6 +516,51 @@ def check_no_development_backend(app_configs: Any, **kwargs: Any) -> list[CheckM
         )
         for backend in backends
         if backend.alias == DEFAULT_ALIAS and not backend.uses_network
+    ]
+
+
+@register(TAG)
+def check_webhooks(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that providers can push their reports, where they are not to be had otherwise, and
+    where ``SMSKA_PUBLIC_URL`` says that they are wanted."""
+    try:
+        hint, wanted = webhook_urls.missing(), bool(conf.public_url())
+    except ImproperlyConfigured:
+        return []  # E011 says it
+    if not hint:
+        return []
+    if wanted:
+        words = "SMSKA_PUBLIC_URL is set, but the site has no addresses for what providers push."
+        return [Warning(words, hint=hint, id="smska.W024")]
+    backends, _ = _configured()
+    return [
+        Warning(
+            f"SMS_PROVIDERS[{backend.alias!r}] reports deliveries by calling the site, which has "
+            "given it no address: its messages end as unconfirmed.",
+            hint=f"{hint} docs/howto/webhooks.rst says more.",
+            id="smska.W023",
+        )
+        for backend in backends
+        if backend.takes_reports and not backend.gives_reports
+    ]
+
+
+@register(TAG, deploy=True)
+def check_public_url(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that what providers push, and the secret of its address, cannot be read on the way."""
+    try:
+        public = conf.public_url()
+    except ImproperlyConfigured:
+        return []  # E011 says it
+    if not public.startswith("http://") or urlsplit(public).hostname in LOOPBACK:
+        return []
+    return [
+        Warning(
+            "SMSKA_PUBLIC_URL is http://: every host on the way can read the numbers, and the "
+            "secret in the addresses that providers call.",
+            hint="Give the site a certificate, and set SMSKA_PUBLIC_URL to its https:// address.",
+            id="smska.W025",
+        )
     ]
 
 

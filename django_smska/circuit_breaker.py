@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from django.db.models import F, Q, QuerySet
 
-from . import clock, conf, states
+from . import clock, conf, database_slots, kill_switch, log_fields, states
 from .backends.failover import NONE_OPEN
 from .checked_backend import CheckedBackend
 from .exceptions import (
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 HEARTBEAT_INTERVAL = timedelta(minutes=1)
+NOT_COUNTED = ("paused", "stopped")  # the codes of our own refusals
 #: Pauses after failures that a balance query does not have: only a message shows that they end.
 PROBED_BY_A_SEND = (states.HANGING, ErrorKind.BROKEN)
 
@@ -48,17 +49,13 @@ def states_of(aliases: Iterable[str]) -> QuerySet[ProviderState]:
     return provider_states().filter(alias__in=list(aliases))
 
 
-def paused() -> list[str]:
-    """Return the aliases of the providers that are paused."""
-    return list(provider_states().exclude(paused_at=None).values_list("alias", flat=True))
+def paused(*, but_for: str = "") -> list[str]:
+    """Return the aliases of the providers that are paused.
 
-
-def heartbeat(aliases: Iterable[str]) -> None:
-    """Note that a worker is running for these providers."""
-    now = clock.now()
-    for alias in aliases:
-        if not provider_states().filter(alias=alias).update(worker_seen_at=now):
-            provider_states().get_or_create(alias=alias, defaults={"worker_seen_at": now})
+    :param but_for: a reason whose pauses do not matter
+    """
+    found = provider_states().exclude(paused_at=None).exclude(reason=but_for)
+    return list(found.values_list("alias", flat=True))
 
 
 def has_no_worker(state: ProviderState) -> bool:
@@ -88,11 +85,11 @@ def note(alias: str, outcome: Receipt | SmsError) -> None:
 def note_error(alias: str, error: SmsError) -> None:
     """Count an error against the provider, and pause it where its kind says so.
 
-    An error of code "paused" is our own refusal, and does not count.
+    Our own refusals, of code "paused" or "stopped", do not count.
 
     :param alias: of the provider that it concerns
     """
-    if error.code == "paused":
+    if error.code in NOT_COUNTED:
         return
     reason = states.HANGING if error.kind == ErrorKind.UNKNOWN else str(error.kind)
     if reason not in states.PAUSE_SECONDS:
@@ -114,9 +111,21 @@ def note_success(alias: str, balance: Decimal | None = None) -> None:
     if balance is not None and _keep_balance(provider_states().filter(reason=""), alias, balance):
         return  # one query, in the usual case: there was nothing to forget
     if _forget(alias):
-        logger.warning("provider %s answers again", alias)
+        logger.warning("provider %s answers again", alias, extra=log_fields.of_provider(alias))
     if balance is not None:
         note_balance(alias, balance)
+
+
+def take_back(alias: str) -> None:
+    """Count one unknown outcome less, because it has become known; end a pause that too few are
+    left for."""
+    hanging = provider_states().filter(alias=alias, reason=states.HANGING)
+    if not hanging.filter(failures__gt=0).update(failures=F("failures") - 1):
+        return
+    few = hanging.filter(failures__lt=states.FAILURES_BEFORE_PAUSE).exclude(paused_at=None)
+    if few.update(paused_at=None, probe_at=None, probes=0):
+        words = "provider %s is open again: its answers were lost, not its messages"
+        logger.warning(words, alias, extra=log_fields.of_provider(alias))
 
 
 def note_balance(alias: str, balance: Decimal) -> None:
@@ -130,12 +139,19 @@ def resume(alias: str) -> None:
     """End a pause, because a person says so."""
     if provider_states().filter(alias=alias).exclude(paused_at=None).exists():
         _forget(alias)
-        logger.warning("provider %s is open again", alias)
+        logger.warning("provider %s is open again", alias, extra=log_fields.of_provider(alias))
 
 
-def _forget(alias: str) -> int:
+def _forget(alias: str) -> bool:
+    """Forget the failures; return whether that ended a pause."""
     failing = provider_states().filter(alias=alias).exclude(reason="")
-    return failing.update(reason="", detail="", failures=0, probes=0, paused_at=None, probe_at=None)
+    found = failing.values_list("paused_at").first()
+    if found is None:  # as a rule
+        return False
+    (paused_at,) = found
+    same = failing.filter(paused_at=paused_at)  # a pause that begins now stays
+    forgot = same.update(reason="", detail="", failures=0, probes=0, paused_at=None, probe_at=None)
+    return bool(forgot and paused_at)
 
 
 def _keep_balance(states: QuerySet[ProviderState], alias: str, balance: Decimal) -> bool:
@@ -143,28 +159,36 @@ def _keep_balance(states: QuerySet[ProviderState], alias: str, balance: Decimal)
 
 
 def may_send(backend: CheckedBackend) -> bool:
-    """Return whether messages may leave; probe a paused provider when it is time to.
+    """Return whether messages may leave; probe a paused provider when it is time to, and never one
+    that is stopped.
 
     Queries the balance, so it must not be called inside a transaction. Of a failover each member
-    is probed, and those that are paused are not tried. A backend without a network is never held.
+    is probed, and those that are paused are not tried. A backend without a network is never paused.
     """
+    if not backend.members and _is_open(backend.alias):
+        return True
+    if kill_switch.is_stopped(backend):
+        return False
     if backend.members:
         closed = [member.alias for member in backend.members if not may_send(member)]
         backend.skip(closed)
         return len(closed) < len(backend.members)
     if not backend.uses_network:  # the pause is of another backend, which had this alias before
         return True
-    # This query for each message is half as long as one for the whole row.
-    if not provider_states().filter(alias=backend.alias).exclude(paused_at=None).exists():
-        return True
     state = state_of(backend.alias)
     return not state.is_paused or (_may_probe(state) and probe(backend))
 
 
+def _is_open(alias: str) -> bool:
+    """Return whether a provider is neither paused nor stopped; it is one short query."""
+    rows = provider_states().filter(alias__in=(alias, kill_switch.EVERY))
+    closed = rows.exclude(paused_at=None, stopped_at=None)
+    return alias not in conf.stopped() and not closed.exists()
+
+
 def may_go_on(backend: CheckedBackend) -> bool:
     """Return whether more messages may leave after an error was noted. Queries no provider."""
-    held = states_of(_held_by_a_pause(backend)).exclude(paused_at=None)
-    closed = set(held.values_list("alias", flat=True))
+    closed = _closed(backend, _paused(backend))
     backend.skip(closed)
     return closed < _aliases(backend)
 
@@ -180,11 +204,13 @@ def probe(backend: CheckedBackend) -> bool:
     if not backend.has_balance:
         return True
     try:
-        balance = backend.get_balance()
+        with database_slots.released():
+            balance = backend.get_balance()
     except SmsError as error:
         if error.kind == ErrorKind.BROKEN:
             return True  # its backend cannot query, which says nothing of the gateway
-        logger.warning("provider %s stays paused: %s", alias, error)
+        extra = log_fields.of_provider(alias, error.code)
+        logger.warning("provider %s stays paused: %s", alias, error, extra=extra)
         if error.kind in states.STOPPING_KINDS:
             note_error(alias, error)
         return False
@@ -197,12 +223,13 @@ def probe(backend: CheckedBackend) -> bool:
 
 def _open(alias: str) -> bool:
     provider_states().filter(alias=alias).update(paused_at=None, probe_at=None)
-    logger.warning("provider %s is open again", alias)
+    logger.warning("provider %s is open again", alias, extra=log_fields.of_provider(alias))
     return True
 
 
 def admit(backend: CheckedBackend, *, may_ask: bool = True) -> None:
-    """Raise ``SmsNotSent`` at once, for a caller who waits, while the provider is paused.
+    """Raise ``SmsNotSent`` at once, for a caller who waits, while the provider is paused or
+    stopped.
 
     When the next probe is due, one caller probes and goes on, and the others are still refused, so
     that a provider also opens again where no worker runs.
@@ -217,14 +244,19 @@ def admit(backend: CheckedBackend, *, may_ask: bool = True) -> None:
 
 
 def _is_probe_due(backend: CheckedBackend) -> bool:
-    held = states_of(_held_by_a_pause(backend)).exclude(paused_at=None)
-    return held.filter(probe_at__gt=clock.now()).count() < len(_aliases(backend))
+    if kill_switch.is_stopped(backend):
+        return False
+    not_due = _paused(backend).filter(probe_at__gt=clock.now())
+    return _closed(backend, not_due) < _aliases(backend)
 
 
 def _refusal(backend: CheckedBackend) -> SmsNotSent | None:
-    """Return why and until when it is paused; None if it was opened in the meantime."""
-    paused = [state for state in states_of(_held_by_a_pause(backend)) if state.is_paused]
-    if len(paused) < len(_aliases(backend)):
+    """Return why it is stopped, or why and until when it is paused; None if it was opened in the
+    meantime."""
+    if (stop := kill_switch.refusal(backend)) is not None:
+        return stop
+    paused = _paused(backend)
+    if not paused or _closed(backend, paused) < _aliases(backend):
         return None
     pause = None if backend.members else PAUSES.get(paused[0].reason)
     cls, why = (pause.error, pause.refusal) if pause else (GatewayUnreachable, NONE_OPEN)
@@ -238,9 +270,15 @@ def _aliases(backend: CheckedBackend) -> set[str]:
     return {member.alias for member in backend.members} or {backend.alias}
 
 
-def _held_by_a_pause(backend: CheckedBackend) -> set[str]:
-    """Of these aliases, those whose backends use a network."""
-    return {one.alias for one in backend.members or [backend] if one.uses_network}
+def _paused(backend: CheckedBackend) -> QuerySet[ProviderState]:
+    """Return the states of those that are paused and whose backends use a network."""
+    pausable = {one.alias for one in backend.members or [backend] if one.uses_network}
+    return states_of(pausable).exclude(paused_at=None)
+
+
+def _closed(backend: CheckedBackend, paused: Iterable[ProviderState]) -> set[str]:
+    """Return the aliases of these, and of those that are stopped."""
+    return {state.alias for state in paused} | kill_switch.stopped(_aliases(backend))
 
 
 class Pause(NamedTuple):
@@ -330,7 +368,8 @@ def _pause(alias: str, reason: str, error: SmsError) -> None:
     # Only for the reason just noted: another worker's success may have cleared it.
     new = Q(paused_at=None) | Q(probes=0)  # also where the reason of a pause has just changed
     if provider_states().filter(new, alias=alias, reason=reason).update(**pause):
-        logger.error("provider %s is paused (%s): %s", alias, reason, error)
+        extra = log_fields.of_provider(alias, error.code or reason)
+        logger.error("provider %s is paused (%s): %s", alias, reason, error, extra=extra)
 
 
 def _may_probe(state: ProviderState) -> bool:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from django.db import Error, connections
 from django.utils import timezone as django_timezone
 
-from . import conf
+from . import conf, monotonic
 from .models import write_db
 from .providers import keeps_in_memory
 
@@ -36,18 +36,18 @@ class Reading:
     """The database's time, and the host's at that moment.
 
     :param moment: the database's time, in UTC
-    :param monotonic: what this clock of the host said then, in seconds
-    :param wall: what this one said
+    :param steady: what the host's monotonic clock said then, in seconds
+    :param wall: what its other clock said
     """
 
-    monotonic: float
+    steady: float
     wall: float
     moment: datetime
 
     def holds(self) -> bool:
         """Return False where it is old, or the host slept or had its clock set since: not all
         systems count sleep in their monotonic clock."""
-        gone = time.monotonic() - self.monotonic
+        gone = monotonic.now() - self.steady
         return gone < READ_EVERY_SECONDS and abs(time.time() - self.wall - gone) < MAX_DRIFT_SECONDS
 
 
@@ -67,7 +67,7 @@ def now() -> datetime:
     if keeps_in_memory():
         return django_timezone.now()
     last = _reading(write_db())
-    moment = last.moment + timedelta(seconds=time.monotonic() - last.monotonic)
+    moment = last.moment + timedelta(seconds=monotonic.now() - last.steady)
     if conf.uses_time_zones():
         return moment
     return django_timezone.make_naive(moment, django_timezone.get_default_timezone())
@@ -89,12 +89,12 @@ def _read(alias: str) -> Reading:
     connection = connections[alias]
     query = _QUERIES.get(connection.vendor)
     if query is None:  # a database that this app is not tested on
-        return Reading(time.monotonic(), time.time(), datetime.now(timezone.utc))
+        return Reading(monotonic.now(), time.time(), datetime.now(timezone.utc))
     with connection.cursor() as cursor:  # connects, if need be: that is not to be counted
-        monotonic, wall = time.monotonic(), time.time()
+        steady, wall = monotonic.now(), time.time()
         cursor.execute(query)
         (answer,) = cursor.fetchone()
     if isinstance(answer, str):
         # SQLite cuts to milliseconds: round up, so that what was just stored is already due.
         answer = datetime.fromisoformat(answer) + timedelta(milliseconds=1)
-    return Reading(monotonic, wall, answer.replace(tzinfo=timezone.utc))
+    return Reading(steady, wall, answer.replace(tzinfo=timezone.utc))

@@ -8,17 +8,24 @@ from collections.abc import Callable
 from datetime import timedelta
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from . import limit_rules, replies
 from .exceptions import InvalidProvider
+from .limit_rules import Limits
 from .redact import Hidden, contained
+from .shapes import is_collection
 
 T = TypeVar("T")
 MAX_DURATION = timedelta(days=36525)  # a date that far ahead is still in the calendar
+
+
+class WrongPart(Exception):
+    """A part of a setting cannot be used; the text says which, and how it is written."""
 
 
 class Setting(Generic[T]):
@@ -37,6 +44,8 @@ class Setting(Generic[T]):
         value = getattr(settings, self.name, self.default)
         try:
             return self.read(value)
+        except WrongPart as error:
+            raise ImproperlyConfigured(f"{self.name}: {error}.") from None
         except (TypeError, ValueError, OverflowError):
             words = f"{self.name} must be {self.wanted}, not {repr(value)[:50]}."
             raise ImproperlyConfigured(words) from None
@@ -80,10 +89,75 @@ def _flag(value: Any) -> bool:
     return value
 
 
+def _seconds_or_never(value: Any) -> timedelta | None:
+    if value is None or (not isinstance(value, (bool, timedelta)) and value == 0):
+        return None
+    return _seconds(value)
+
+
+def _stopped(value: Any) -> frozenset[str]:
+    """Return the aliases that are stopped."""
+    known = getattr(settings, "SMS_PROVIDERS", {})
+    if isinstance(value, bool):
+        return frozenset(known if value else ())
+    if not is_collection(value):
+        raise TypeError
+    if unknown := [alias for alias in value if not (isinstance(alias, str) and alias in known)]:
+        raise WrongPart(f"{unknown[0]!r} is not in SMS_PROVIDERS")
+    return frozenset(value)
+
+
+def _limits(value: Any) -> Limits:
+    try:
+        return limit_rules.parse(value)
+    except ValueError as error:
+        raise WrongPart(str(error)) from None
+
+
+def _public_url(value: Any) -> str:
+    """Return the address of the site without a slash at its end."""
+    if value in (None, ""):
+        return ""
+    if not isinstance(value, str):
+        raise TypeError
+    parts = urlsplit(value)
+    wrong = parts.query or parts.fragment or parts.username or not parts.hostname
+    if parts.scheme not in ("http", "https") or wrong or any(map(str.isspace, value)):
+        raise ValueError
+    return value.rstrip("/")
+
+
+def _stop_words(value: Any) -> frozenset[str]:
+    if value is None:
+        return frozenset()
+    if not (is_collection(value) and all(isinstance(one, str) for one in value)):
+        raise TypeError
+    return replies.parse(value)
+
+
+def _choice(name: str, *choices: str) -> Setting[str]:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ValueError
+        return str(value)
+
+    return Setting(name, choices[0], read, " or ".join(map(repr, choices)))
+
+
 def _alias(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError
     return value or None
+
+
+def _dotted_path(value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    if not isinstance(value, str):
+        raise TypeError
+    if not all(map(str.isidentifier, value.split("."))) or "." not in value:
+        raise ValueError
+    return value
 
 
 #: Seconds that a worker's claim holds. It must outlast one send.
@@ -96,6 +170,8 @@ max_ahead = _duration("SMSKA_MAX_AHEAD", 366 * 24 * 3600)
 status_window = _duration("SMSKA_STATUS_WINDOW", 72 * 3600)
 #: Seconds that ``sms_prune`` keeps finished messages.
 keep_for = _duration("SMSKA_KEEP", 180 * 24 * 3600)
+#: What ``sms_prune`` does with older ones: delete them, or blank numbers and texts.
+prune = _choice("SMSKA_PRUNE", "delete", "blank")
 #: Attempts when the gateway says "not now" (-3).
 max_attempts = _whole("SMSKA_MAX_ATTEMPTS", 5, 1000)
 #: The longest text, in segments; TS 23.040 can number 255.
@@ -106,14 +182,57 @@ send_at_once = _whole("SMSKA_SEND_AT_ONCE", 5, 1000)
 low_balance = Setting("SMSKA_LOW_BALANCE", 100, _credits, "a number of credits, 0 or above")
 #: The alias in ``TASKS`` of the task engine that sends what is queued.
 tasks = Setting("SMSKA_TASKS", None, _alias, "an alias of TASKS or None")
+#: The dotted path of a function that gives queued messages to any other task engine, see
+#: :doc:`/howto/task-engines`.
+enqueue = Setting(
+    "SMSKA_ENQUEUE",
+    None,
+    _dotted_path,
+    'the dotted path of a function, such as "shop.tasks.enqueue_sms", or None',
+)
+#: What may be sent at most, see :doc:`/howto/limits`. What the dict leaves out has its default;
+#: None turns off one limit, or all.
+limits = Setting("SMSKA_LIMITS", limit_rules.DEFAULTS, _limits, "a dict, or None")
+#: Whether nothing is sent: True for all providers, or a list of aliases; see
+#: :doc:`/howto/stopping`.
+stopped = Setting("SMSKA_STOPPED", False, _stopped, "True, False or a list of aliases")
+#: Seconds without any worker after which what is due then is held until a person decides; 0 or
+#: None for never. See :doc:`/howto/restoring`.
+hold_after = Setting(
+    "SMSKA_HOLD_AFTER",
+    6 * 3600,
+    _seconds_or_never,
+    "a number of seconds up to a hundred years, 0 or None",
+)
+#: The address of the site as providers reach it, without a path below its root; see
+#: :doc:`/howto/webhooks`.
+public_url = Setting(
+    "SMSKA_PUBLIC_URL", "", _public_url, 'an address such as "https://shop.example"'
+)
+#: What a person answers who wants no more messages; an empty list for none. See
+#: :doc:`/howto/inbound`.
+stop_words = Setting(
+    "SMSKA_STOP_WORDS",
+    replies.STOP_WORDS,
+    _stop_words,
+    "a list of words, each with a letter or a digit",
+)
 #: Whether a test run keeps all messages in memory; False lets it use the configured providers.
 locmem_in_tests = Setting("SMSKA_LOCMEM_IN_TESTS", True, _flag, "True or False")
+#: Whether a test run, with ``SMSKA_LOCMEM_IN_TESTS`` off, may send beyond this machine; see
+#: :doc:`/howto/mocking`.
+network_in_tests = Setting("SMSKA_NETWORK_IN_TESTS", False, _flag, "True or False")
 
 
 def unknown_settings() -> list[str]:
     """Return names in the settings that look like this app's, and are not known."""
     ours = [name for name in dir(settings) if name.startswith(("SMSKA_", "SMS_PROVIDER"))]
     return [name for name in ours if name not in (*Setting.known, "SMS_PROVIDERS")]
+
+
+def secret_keys() -> list[str | bytes]:
+    """Return the project's ``SECRET_KEY``, and the older ones of ``SECRET_KEY_FALLBACKS``."""
+    return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
 
 
 def uses_time_zones() -> bool:
@@ -161,7 +280,7 @@ def sends_nothing() -> bool:
 
 # --- SMS_URL --------------------------------------------------------------------------------------
 
-_GATEWAY_OPTIONS: dict[str, Callable[[str], Any]] = {
+_OPTIONS: dict[str, Callable[[str], Any]] = {
     "sender_id": str,
     "connect_timeout": float,
     "deadline": float,
@@ -172,13 +291,69 @@ _GATEWAY_OPTIONS: dict[str, Callable[[str], Any]] = {
 }
 
 
+class _Gateway(NamedTuple):
+    """How the URL of a provider becomes the OPTIONS of its backend.
+
+    :param backend: the name of the backend's module
+    :param written: what comes behind the scheme, for the error where it does not
+    :param login: the options for the URL's user and, where there are two, password
+    :param tls: whether ``url`` becomes an https:// address
+    :param path: of ``url``, where the URL has none
+    :param options: those of the backend alone, which may follow the ``?``
+    """
+
+    backend: str
+    written: str
+    login: tuple[str, ...]
+    tls: bool = True
+    path: str = ""
+    options: tuple[str, ...] = ()
+
+
+_KANNEL = _Gateway(
+    "kannel",
+    "username:password@host:port/path",
+    ("username", "password"),
+    path="/cgi-bin/sendsms",
+    options=("smsc",),
+)
+_SMSKA = _Gateway(
+    "smska", "login:password@host/path", ("api_key", "api_password"), path="/api/httppost.php"
+)
+#: What reaches a provider over HTTP, by the scheme of its URL.
+_GATEWAYS = {
+    "smska": _SMSKA._replace(tls=False),
+    "smskas": _SMSKA,
+    "twilio": _Gateway(
+        "twilio",
+        "account_sid:auth_token@api.twilio.com",
+        ("account_sid", "auth_token"),
+        options=("messaging_service_sid", "signing_key"),
+    ),
+    "infobip": _Gateway("infobip", "api_key@host", ("api_key",)),
+    "kannel": _KANNEL._replace(tls=False),
+    "kannels": _KANNEL,
+    "smsc": _Gateway(
+        "smsc",
+        "login:password@smsc.ru",
+        ("login", "password"),
+        path="/sys/",
+        options=("secret",),
+    ),
+}
+
+
 def sms_url(url: str) -> dict[str, Any]:
     """Turn a URL into an entry of ``SMS_PROVIDERS``.
 
-    ``smska://login:password@host/path?sender_id=Name`` (``smskas://`` for TLS; the other options
-    of the backend may follow), ``consolesms://``, ``filesms:///folder``, ``memorysms://``,
-    ``dummysms://``. Login and password are percent-encoded where they hold ``:/?#[]@%``. Raises
-    ``InvalidProvider`` without repeating the URL, which may hold a password.
+    ``smska://login:password@host/path?sender_id=Name`` (``smskas://`` for TLS),
+    ``twilio://account_sid:auth_token@api.twilio.com?sender_id=Name``,
+    ``infobip://api_key@host?sender_id=Name``, ``smsc://login:password@smsc.ru?sender_id=Name``,
+    ``kannel://username:password@host:port?sender_id=Name`` (``kannels://`` for TLS); the other
+    options of the backend may follow.
+    ``consolesms://``, ``filesms:///folder``, ``memorysms://``, ``dummysms://``. What logs in is
+    percent-encoded where it holds ``:/?#[]@%``. Raises ``InvalidProvider`` without repeating the
+    URL, which may hold a password.
     """
     given = Hidden(url=url)
     del url
@@ -202,39 +377,46 @@ def _entry_of(url: Any) -> dict[str, Any]:
 
 
 def _gateway_entry(parts: SplitResult) -> dict[str, Any]:
-    if parts.fragment or not (parts.username and parts.password and parts.hostname):
+    gateway = _GATEWAYS[parts.scheme]
+    login = [parts.username, parts.password][: len(gateway.login)]
+    more = parts.password and len(gateway.login) == 1
+    if parts.fragment or more or not (all(login) and parts.hostname):
         raise _refused(
-            "it must be smska://login:password@host/path, with :/?#[]@% percent-encoded in login "
-            "and password"
+            f"it must be {parts.scheme}://{gateway.written}, with :/?#[]@% percent-encoded in "
+            f"{' and '.join(gateway.written.partition('@')[0].split(':'))}"
         )
+    return _entry(
+        gateway.backend,
+        **dict(zip(gateway.login, (unquote(part or "") for part in login), strict=True)),
+        url=_address(parts, gateway),
+        **_query_options(parts.query, gateway),
+    )
+
+
+def _address(parts: SplitResult, gateway: _Gateway) -> str:
+    """Return the address without the login."""
     try:
         port = parts.port
     except ValueError:
         port = -1
     if port == -1:
         raise _refused("the port after the host must be a number")
-    scheme = "https" if parts.scheme == "smskas" else "http"
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    address = f"{scheme}://{host}{f':{port}' if port else ''}{parts.path or '/api/httppost.php'}"
-    return _entry(
-        "smska",
-        api_key=unquote(parts.username),
-        api_password=unquote(parts.password),
-        url=address,
-        **_query_options(parts.query),
-    )
+    scheme = "https" if gateway.tls else "http"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{scheme}://{host}{f':{port}' if port else ''}{parts.path or gateway.path}"
 
 
-def _query_options(query: str) -> dict[str, Any]:
-    options = {}
+def _query_options(query: str, gateway: _Gateway) -> dict[str, Any]:
+    known: dict[str, Callable[[str], Any]] = {**_OPTIONS, **dict.fromkeys(gateway.options, str)}
+    options: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in _GATEWAY_OPTIONS:
+        if name not in known:
             # Another name may be a piece of a password with a bare "?" or "&".
-            misspelt = get_close_matches(name, _GATEWAY_OPTIONS, n=1)
+            misspelt = get_close_matches(name, known, n=1)
             unknown = f"unknown option {name!r}" if misspelt else "an unknown option"
-            raise _refused(f"{unknown}; known: {', '.join(_GATEWAY_OPTIONS)}")
+            raise _refused(f"{unknown}; known: {', '.join(known)}")
         try:
-            options[name] = _GATEWAY_OPTIONS[name](value)
+            options[name] = known[name](value)
         except ValueError:
             raise _refused(f"{name!r} must be a number of seconds") from None
     return options
@@ -259,8 +441,7 @@ def _refused(why: str) -> InvalidProvider:
 
 
 _SCHEMES: dict[str, Callable[[SplitResult], dict[str, Any]]] = {
-    "smska": _gateway_entry,
-    "smskas": _gateway_entry,
+    **dict.fromkeys(_GATEWAYS, _gateway_entry),
     "consolesms": _plain_entry("console"),
     "filesms": _file_entry,
     "memorysms": _plain_entry("locmem"),

@@ -6,9 +6,9 @@ Messages that are pruned are noted in the counts of their day before they are de
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from math import inf
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from django.db import models, transaction
 from django.db.models import Count, F, Sum
 from django.utils import timezone
 
-from . import conf
+from . import conf, monotonic
 from .models import SmsDay, SmsDayCount, SmsMessageQuerySet, rows, write_db
 from .states import FINAL, Status
 from .times import FIRST, Readable, as_stored
@@ -32,6 +32,7 @@ BOUNDS_SECONDS = (
     *(5400, 7200, 10800, 14400, 21600, 32400, 43200, 64800, 86400),
 )
 DAY_SECONDS = 86400
+PRICE_UNIT = Decimal("0.000001")  # the smallest part of a price that is stored
 
 #: The gateway accepted these messages and charges for them.
 ACCEPTED = frozenset(
@@ -50,7 +51,7 @@ FAILURES = frozenset(
 
 
 #: The columns of messages, and an annotation, that decide to which group of a day they belong.
-ALIKE = ("using", "sender", "status", "error_code", "seconds")
+ALIKE = ("using", "sender", "status", "error_code", "seconds", "currency")
 
 
 class Group(NamedTuple):
@@ -62,20 +63,38 @@ class Group(NamedTuple):
     status: str
     error_code: str
     delivered_within_seconds: int
+    currency: str
 
 
 class Size(NamedTuple):
-    """A number of messages and of their segments."""
+    """A number of messages, of their segments, and the sum of their known prices; None where none
+    is known."""
 
     messages: int = 0
     segments: int = 0
+    price: Decimal | None = None
 
-    def plus(self, messages: int, segments: int) -> Size:
-        return Size(self.messages + messages, self.segments + segments)
+    def plus(self, messages: int, segments: int, price: Decimal | None) -> Size:
+        return Size(
+            self.messages + messages, self.segments + segments, sum_of_prices(self.price, price)
+        )
+
+
+def sum_of_prices(*prices: Decimal | None) -> Decimal | None:
+    """Return the sum of those prices that are known, as it is stored."""
+    known = [price for price in prices if price is not None]
+    # SQLite adds in binary.
+    return sum(known, Decimal(0)).quantize(PRICE_UNIT) if known else None
 
 
 def group_of(
-    day: date, using: str, sender: str, status: str, error_code: str, seconds: int | None
+    day: date,
+    using: str,
+    sender: str,
+    status: str,
+    error_code: str,
+    seconds: int | None,
+    currency: str,
 ) -> Group:
     """Return the group of messages.
 
@@ -85,7 +104,7 @@ def group_of(
     within = 0
     if status == Status.DELIVERED and seconds is not None:
         within = upper_bound(seconds)
-    return Group(day, using, sender, status, error_code, within)
+    return Group(day, using, sender, status, error_code, within, currency)
 
 
 def total(parts: Iterable[tuple[Group, Size]]) -> dict[Group, Size]:
@@ -150,11 +169,15 @@ def counts() -> models.QuerySet[SmsDayCount]:
 def totals(first: date, last: date, *columns: str) -> models.QuerySet[Any, Any]:
     """Return the numbers of the messages of these days, in groups by the named columns.
 
-    Each row has these columns, ``number`` and ``size``, which is the number of segments.
+    Each row has these columns, ``number``, ``size``, which is the number of segments, and ``cost``,
+    which is the sum of the known prices, or None. Ask for ``currency``, too, where you read it.
     """
     found = counts().filter(day__gte=first, day__lte=last, messages__gt=0).order_by()
-    summed = found.values(*columns).annotate(number=Sum("messages"), size=Sum("segments"))
-    named: models.QuerySet[Any, Any] = summed.values_list(*columns, "number", "size", named=True)
+    summed = found.values(*columns).annotate(
+        number=Sum("messages"), size=Sum("segments"), cost=Sum("price")
+    )
+    read = (*columns, "number", "size", "cost")
+    named: models.QuerySet[Any, Any] = summed.values_list(*read, named=True)
     return named
 
 
@@ -164,7 +187,7 @@ def catch_up(first: date = date.min, *, budget: float = inf) -> int:
     The newest day goes first. At least one is counted, and no other begins after ``budget``
     seconds.
     """
-    end, now = time.monotonic() + budget, timezone.now()
+    end, now = monotonic.now() + budget, timezone.now()
     _make(_missing(first, now))
     kept = days().filter(day__range=(first, day_of(now)), settled=False).order_by("-day")
     due = [
@@ -174,9 +197,19 @@ def catch_up(first: date = date.min, *, budget: float = inf) -> int:
     ]
     for done, (day, seen) in enumerate(due, 1):
         count(day, seen)
-        if time.monotonic() >= end:
-            return sum(seen is None for day, seen in due[done:])
+        if monotonic.now() >= end:
+            return sum(seen is None for _, seen in due[done:])
     return 0
+
+
+def reopen(created: Iterable[datetime]) -> None:
+    """Let days be counted again whose messages have changed after their final status: prices may
+    come late.
+
+    :param created: the times at which these messages were written
+    """
+    changed = {day_of(moment) for moment in created}
+    days().filter(day__in=changed, settled=True).update(settled=False)
 
 
 def _missing(first: date, now: datetime) -> set[date]:
@@ -233,13 +266,14 @@ def _update(present: dict[Group, Size], stored: models.QuerySet[SmsDayCount]) ->
     A row whose group has no message is kept with zero. Where such a row is deleted and inserted
     again, MariaDB also locks its neighbours in the index, which may be rows of another day.
     """
-    changed = []
+    changed: list[SmsDayCount] = []
     for group, row in _rows(present, stored).items():
-        size = present.get(group, Size()).plus(row.pruned_messages, row.pruned_segments)
-        if size != (row.messages, row.segments):
-            row.messages, row.segments = size
+        pruned = (row.pruned_messages, row.pruned_segments, row.pruned_price)
+        size = present.get(group, Size()).plus(*pruned)
+        if size != (row.messages, row.segments, row.price):
+            row.messages, row.segments, row.price = size
             changed.append(row)
-    _save(changed, "messages", "segments")
+    _save(changed, *Size._fields)
 
 
 def _rows(
@@ -260,10 +294,13 @@ def _save(changed: list[SmsDayCount], *fields: str) -> None:
     counts().bulk_update(old, fields, batch_size=100)
 
 
+IntegerField: Any = models.IntegerField
+
+
 class _Seconds(models.Func):
     """Whole seconds from the second time to the first, in the functions of each database."""
 
-    output_field = models.IntegerField()
+    output_field = IntegerField()
     arity = 2
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
@@ -284,8 +321,10 @@ class _Seconds(models.Func):
 def _present(day: date) -> dict[Group, Size]:
     """Return the sizes of a day's groups by one GROUP BY over its messages."""
     found = _with_seconds(_of(day)).values_list(*ALIKE)
-    sized: Any = found.annotate(number=Count("pk"), size=Sum("segments"))
-    return total((group_of(day, *common), Size(number, size)) for *common, number, size in sized)
+    sized: Any = found.annotate(number=Count("pk"), size=Sum("segments"), cost=Sum("price"))
+    return total(
+        (group_of(day, *common), Size(number, size, cost)) for *common, number, size, cost in sized
+    )
 
 
 def _with_seconds(messages: SmsMessageQuerySet) -> models.QuerySet[Any]:
@@ -305,10 +344,10 @@ def keep(pks: Iterable[Any]) -> None:
 
     Call it in the transaction that deletes the messages.
     """
-    gone: Any = _with_seconds(rows(pks)).values_list("created_at", "segments", *ALIKE)
+    gone: Any = _with_seconds(rows(pks)).values_list("created_at", "segments", "price", *ALIKE)
     found = total(
-        (group_of(day_of(created_at), *common), Size(1, segments))
-        for created_at, segments, *common in gone
+        (group_of(day_of(created_at), *common), Size(1, segments, price))
+        for created_at, segments, price, *common in gone
     )
     dates = sorted({group.day_id for group in found})
     _make(dates)
@@ -320,5 +359,7 @@ def keep(pks: Iterable[Any]) -> None:
         row = stored[group]
         row.pruned_messages += size.messages
         row.pruned_segments += size.segments
-    _save([stored[group] for group in found], "pruned_messages", "pruned_segments")
+        row.pruned_price = sum_of_prices(row.pruned_price, size.price)
+    pruned = (f"pruned_{name}" for name in Size._fields)
+    _save([stored[group] for group in found], *pruned)
     mine.update(counted_at=None, settled=False)

@@ -14,21 +14,22 @@ import contextlib
 import logging
 import queue
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import Error
 
-from . import circuit_breaker, clock, rate_limit, sending
+from . import circuit_breaker, clock, limits, log_fields, monotonic, rate_limit, sending
 from .checked_backend import CheckedBackend
+from .conflicts import in_atomic_block
 from .exceptions import SmsError, SmsOutcomeUnknown
 from .models import SmsMessage, SmsMessageQuerySet
 from .receipts import Receipt
 from .sending import Outcome, Result
-from .states import Status
+from .states import FINAL, Status
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,13 @@ HELD = (Status.CLAIMED, Status.SENDING)  # the outcome is not recorded yet
 
 TIME_SLICE_SECONDS = 10.0  # the turn of one provider, while others have messages due
 LONGEST_SLICE_SECONDS = 60.0  # the turn of a provider, while no other has messages due
+STOP_SECONDS = 0.2  # the time after which a pass looks again whether its provider is stopped
 REPORT_SUCCESS_SECONDS = 1.0  # the time between two reports of success to the circuit breaker
 BATCH_DELAY_SECONDS = 0.001  # the wait of an event for others, so that one query serves them all
 MAX_EVENT_WAIT_SECONDS = (
     1.0  # the longest wait for an event: a signal right before it does not end it
 )
+LOCKED_SECONDS = 0.2  # the wait for rows that other processes have locked
 JOIN_SECONDS = 0.05  # the wait for a thread to end, between two looks at what the others want
 CLAIM_USED_UP_SECONDS = 1.0  # the time of use below which the next claim has twice the size
 MAX_CLAIM = 256  # the largest claim, in messages
@@ -84,21 +87,21 @@ class TimeSlice:
 
     def __init__(self, seconds: float, longest: float, others_wait: Callable[[], bool]) -> None:
         self.seconds, self.others_wait = seconds, others_wait
-        self.until = time.monotonic() + seconds
+        self.until = monotonic.now() + seconds
         self.latest = self.until - seconds + longest
         self.begun = False  # a request has begun
         self.open = True  # the circuit breaker lets requests through
         self.ended = False
 
     def is_over(self) -> bool:
-        return self.begun and time.monotonic() >= self.until
+        return self.begun and monotonic.now() >= self.until
 
     def may_go_on(self) -> bool:
         if self.is_over() and not self.ended:
             if self.until >= self.latest or self.others_wait():
                 self.ended = True
             else:
-                self.until = min(time.monotonic() + self.seconds, self.latest)
+                self.until = min(monotonic.now() + self.seconds, self.latest)
         return self.open and not self.ended
 
 
@@ -112,7 +115,7 @@ class ClaimSize:
         self._claimed_at = float("-inf")
 
     def next(self) -> int:
-        now = time.monotonic()
+        now = monotonic.now()
         fast = now - self._claimed_at < CLAIM_USED_UP_SECONDS
         self.size = max(self.least, min(2 * self.size, MAX_CLAIM)) if fast else self.least
         self._claimed_at = now
@@ -214,10 +217,12 @@ class Dispatcher:
         self.out: set[Any] = set()  # keys of the messages that the threads have
         self.waiting: deque[Event] = deque()  # for permission
         self.ended: list[Result] = []  # to be recorded
+        self.day_is_full: bool | None = None  # not known yet
         self.draining = False
         self.refused: list[SmsMessage] = []  # marked, perhaps, and got no permission
         self.unrecorded: list[Result] = []  # the database did not store them
         self.done: Counter[str] = Counter()
+        self.look_for_stop_at = 0.0  # monotonic
         self.report_success_at = 0.0  # monotonic: when the circuit breaker is next informed
 
     def run(self) -> None:
@@ -229,7 +234,7 @@ class Dispatcher:
         """
         failure: BaseException | None = None
         over = False
-        in_transaction = sending.in_atomic_block()
+        in_transaction = in_atomic_block()
         while not over:
             try:
                 if failure is None:
@@ -264,9 +269,13 @@ class Dispatcher:
         return self.time_slice.open and self.time_slice.is_over()
 
     def held_back(self) -> list[float]:
-        """Return the seconds until the next message may leave, where the rate ended this."""
-        held = self.time_slice.open and not self.rate_slots.near()
-        return [self.rate_slots.until_next()] if held and self.messages.due(clock.now()) else []
+        """Return the seconds until the next message may leave, where the rate ended this, or where
+        other processes have locked what is due: MariaDB locks the rows that it looks at, too."""
+        if not self.time_slice.open or self.stopping():
+            return []
+        if not self._allowed(self._due(clock.now())).exists():
+            return []
+        return [self.rate_slots.until_next() if not self.rate_slots.near() else LOCKED_SECONDS]
 
     # --- one step, in the caller's thread
 
@@ -283,7 +292,14 @@ class Dispatcher:
         self._hand_out(going)
 
     def _may_go_on(self) -> bool:
-        return self.time_slice.may_go_on() and not self.stopping()
+        if self.stopping() or not self.time_slice.may_go_on():
+            return False
+        # A stop of this very provider ends all permission at once; the query ends the pass. A
+        # failover is queried for each group of requests, because of its members.
+        if self.backend.members or monotonic.now() >= self.look_for_stop_at:
+            self.time_slice.open = sending.may_begin(self.backend, self.ended)
+            self.look_for_stop_at = monotonic.now() + STOP_SECONDS
+        return self.time_slice.open
 
     def _longest_wait(self) -> float:
         """Return the seconds to wait for an event: until one that asks for permission has its
@@ -329,7 +345,12 @@ class Dispatcher:
         accepted = self.ended
         marked = sending.record_and_mark(accepted, [event.message for event in granted])
         self.ended = []
-        sending.release(event.message for event in denied)
+        left = [one.message for one in granted if sending.claim_of(one.message) not in marked]
+        if left:  # perhaps it is stopped
+            self.look_for_stop_at = 0.0
+        # Their numbers are on the do-not-send list, or they have expired in our hands.
+        self.done.update(str(one.status) for one in left if one.status in FINAL)
+        sending.release([*left, *(event.message for event in denied)])
         self.slots.in_use.update(pk for pk, _ in marked)
         self.time_slice.begun = self.time_slice.begun or bool(marked)
         for event in (*granted, *denied):
@@ -377,30 +398,73 @@ class Dispatcher:
             return
         least = self.claim_size.least
         if len(self.claimed) < (least if self.inbox.is_empty() else least // 4 + 1):
-            now = clock.now()
-            in_hand = self.out.union(message.pk for message in self.claimed)
-            due = self.messages.due(now).exclude(pk__in=in_hand)[: self.claim_size.next()]
-            self.claimed += sending.claim(due, now, self.new_token())
+            some_remain = self._claim_more()
+            # Without a message in hand this would end, and no outcome waits to be recorded.
+            while some_remain and not (self.claimed or self.out) and self._may_go_on():
+                some_remain = self._claim_more()
+
+    def _claim_more(self) -> bool:
+        """Claim a batch; return whether it had messages that may not be sent, so that behind them
+        there may be others."""
+        claimed = self._claim_batch()
+        fit = self._within_day(claimed)
+        self.claimed += fit
+        return bool(claimed.cancelled) or len(fit) < len(claimed)
+
+    def _claim_batch(self) -> sending.Claimed:
+        now = clock.now()
+        in_hand = self.out.union(message.pk for message in self.claimed)
+        due = self._allowed(self._due(now)).exclude(pk__in=in_hand)
+        claimed = sending.claim(due[: self.claim_size.next()], now, self.new_token())
+        if claimed.cancelled:
+            self.done[str(Status.CANCELLED)] += claimed.cancelled
+            self.progress(self.done)
+        return claimed
+
+    def _due(self, now: datetime) -> SmsMessageQuerySet:
+        return self.messages.due(now, self.alias)
+
+    def _allowed(self, due: SmsMessageQuerySet) -> SmsMessageQuerySet:
+        """Return, once the provider's segments of the day are used up, those that count already."""
+        if self.day_is_full is None:
+            self.day_is_full = limits.segments_left(self.alias) == 0
+        return due.filter(counted_on=limits.today()) if self.day_is_full else due
+
+    def _within_day(self, claimed: list[SmsMessage]) -> list[SmsMessage]:
+        """Return those that the provider's segments of the day allow; put the others back."""
+        fit = sending.count_for_today(claimed)
+        if len(fit) < len(claimed):
+            self.day_is_full = True
+            sending.release(one for one in claimed if one not in fit)
+        return fit
 
     def _note(self, results: list[Result]) -> None:
         self.done.update(str(result.message.status) for result in results)
-        self._report_to_breaker([result.outcome for result in results])
+        self._report_to_breaker(
+            [result for result in results if not sending.is_reported(result.message)]
+        )
         self.progress(self.done)
 
-    def _report_to_breaker(self, outcomes: Iterable[Outcome]) -> None:
+    def _report_to_breaker(self, results: Iterable[Result]) -> None:
         """Report every error at once, also one after which another provider accepted the message;
         of each provider's successes the newest, now and then."""
-        errors = [one for one in outcomes if isinstance(one, SmsError) or one.refused]
-        for error in errors:
-            sending.report_to_breaker(self.alias, error)
+        errors = [
+            one for one in results if isinstance(one.outcome, SmsError) or one.outcome.refused
+        ]
+        for one in errors:
+            self._report(one)
         if errors:
             self.time_slice.open &= circuit_breaker.may_go_on(self.backend)
             self.report_success_at = 0.0
-        accepted = {one.alias: one for one in outcomes if isinstance(one, Receipt)}
-        if accepted and time.monotonic() >= self.report_success_at:
+        accepted = {one.outcome.alias: one for one in results if isinstance(one.outcome, Receipt)}
+        if accepted and monotonic.now() >= self.report_success_at:
             for newest in accepted.values():
-                sending.report_to_breaker(self.alias, newest)
-            self.report_success_at = time.monotonic() + REPORT_SUCCESS_SECONDS
+                self._report(newest)
+            self.report_success_at = monotonic.now() + REPORT_SUCCESS_SECONDS
+
+    def _report(self, result: Result) -> None:
+        with log_fields.during(result.message):
+            sending.report_to_breaker(self.alias, result.outcome)
 
     # --- the end, in the caller's thread
 
@@ -446,9 +510,9 @@ class Dispatcher:
             thread.start()
         except RuntimeError:
             self.threads.remove(thread)
-            logger.error(
-                "provider %s: only %s threads could be started", self.alias, len(self.threads)
-            )
+            words = "provider %s: only %s threads could be started"
+            extra = log_fields.of_provider(self.alias, "threads")
+            logger.error(words, self.alias, len(self.threads), extra=extra)
             return False
         return True
 

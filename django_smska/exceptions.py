@@ -5,6 +5,7 @@
     SmsError
     ├── SmsNotSent                 the gateway definitely did not accept the message
     │   ├── InvalidRecipient       the number is wrong or cannot be reached
+    │   │   └── RecipientOptedOut  the number is on the do-not-send list
     │   ├── InvalidSender          the sender ID is not allowed
     │   ├── InvalidRequest         the gateway refuses the text or a parameter
     │   ├── AuthenticationFailed   wrong login, locked account
@@ -12,7 +13,10 @@
     │   ├── TemporaryFailure       the gateway says: not now
     │   │   └── GatewayBusy        the gateway asks for fewer requests
     │   ├── GatewayUnreachable     no connection, or no SMS gateway at that address
-    │   └── ProviderFailed         the provider's backend on this site failed
+    │   ├── ProviderFailed         the provider's backend on this site failed
+    │   ├── SendingStopped         a person, or SMSKA_STOPPED, has stopped the provider
+    │   └── LimitExceeded          a limit of this site (SMSKA_LIMITS)
+    │       └── NumberNotAllowed   (InvalidRecipient) the first digits of the number
     ├── SmsOutcomeUnknown          it may have been accepted: a person decides
     ├── QueryFailed                a balance or status query without a usable answer
     │   └── QueryCrashed           the provider's backend on this site failed in a query
@@ -23,6 +27,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -39,6 +44,11 @@ AGAIN = " The next attempt is possible at "
 def gettext_noop(text: str) -> str:
     """Mark ``text`` for translation where it is shown. Django's own needs settings to do that."""
     return text
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with single blanks for line ends, and for control and format characters."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
 class ErrorKind(str, Enum):
@@ -72,6 +82,8 @@ class SmsError(Exception):
     :param gateway_text: the gateway's own text, cleaned of secrets
     :param sms: primary key of the stored message
     :param answered: the gateway answered this very request, so that login and connection work
+    :param retry_in: the least seconds before the same message may be tried again, where the
+        provider says so
     :ivar refused: the errors of the providers that were tried before this one (failover)
     """
 
@@ -80,6 +92,7 @@ class SmsError(Exception):
     address = ""
     summary = gettext_noop("The SMS could not be processed.")
     refused: tuple[SmsError, ...] = ()
+    retry_in: float = 0
 
     def __init__(
         self,
@@ -89,6 +102,7 @@ class SmsError(Exception):
         code: str = "",
         gateway_text: str = "",
         answered: bool = False,
+        retry_in: float = 0,
         sms: Any = None,
     ) -> None:
         super().__init__(message or self.summary)
@@ -96,6 +110,7 @@ class SmsError(Exception):
         self.code = code
         self.gateway_text = gateway_text
         self.answered = answered
+        self.retry_in = retry_in
         self.sms = sms
 
     def __str__(self) -> str:
@@ -103,10 +118,13 @@ class SmsError(Exception):
 
     @property
     def text(self) -> str:
-        """Return what went wrong and what to do, the address, and the gateway's own text."""
+        """Return what went wrong and what to do, the address, and the gateway's own text.
+
+        It is one line that a terminal only prints, whatever a third party's backend puts into it.
+        """
         at = f"{AT}{self.address}." if self.address else ""
         said = f"{SAID}{self.gateway_text}" if self.gateway_text else ""
-        return f"{self.args[0]}{at}{said}"
+        return one_line(f"{self.args[0]}{at}{said}")
 
 
 class SmsNotSent(SmsError):
@@ -120,6 +138,20 @@ class InvalidRecipient(SmsNotSent):
     """The number is not valid for this gateway (-6)."""
 
     summary = gettext_noop("The gateway does not send to this number. Correct the number.")
+
+
+class RecipientOptedOut(InvalidRecipient):
+    """The recipient asked for no messages: the number is on the do-not-send list.
+
+    Where the message was stored before that, it is *cancelled*. A backend raises it where the
+    provider has such a list and refused the message (Twilio: 21610): that message *failed*, and the
+    number is put on the list here, too.
+    """
+
+    summary = gettext_noop("This number is on the do-not-send list. Nothing was sent.")
+
+    def __str__(self) -> str:
+        return self.text  # the provider's settings are not to blame
 
 
 class InvalidSender(SmsNotSent):
@@ -143,8 +175,8 @@ class AuthenticationFailed(SmsNotSent):
 
     kind = ErrorKind.ACCOUNT
     summary = gettext_noop(
-        "The gateway refused the login. Correct login and password in the settings (api_key, "
-        "api_password), or ask the provider whether the account is locked."
+        "The gateway refused the login. Correct it in the provider's OPTIONS in the settings, or "
+        "ask the provider whether the account is locked."
     )
 
 
@@ -181,6 +213,42 @@ class ProviderFailed(SmsNotSent):
     kind = ErrorKind.BROKEN
     summary = gettext_noop(
         "The provider's backend on this site failed. Nothing was sent; the log says more."
+    )
+
+
+class SendingStopped(SmsNotSent):
+    """A person has stopped the provider, or ``SMSKA_STOPPED`` has. Its queue waits."""
+
+    kind = ErrorKind.BUSY
+    summary = gettext_noop(
+        "Sending is stopped. Nothing was sent. To resume it, use the admin or “manage.py sms_stop "
+        "--resume”, or correct SMSKA_STOPPED."
+    )
+
+
+class LimitExceeded(SmsNotSent):
+    """A limit of this site was reached (``SMSKA_LIMITS``). Nothing was stored or sent.
+
+    :param retry_at: when the same message would pass, if nothing else is sent in the meantime;
+        ``None`` where it never would
+    """
+
+    summary = gettext_noop("A limit of this site was reached. Nothing was sent.")
+
+    def __init__(self, message: str = "", *, retry_at: datetime | None = None, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.retry_at = retry_at
+
+    def __str__(self) -> str:
+        return self.text  # the provider's settings are not to blame
+
+
+class NumberNotAllowed(LimitExceeded, InvalidRecipient):
+    """The provider, or ``SMSKA_LIMITS``, sends only to numbers with other first digits."""
+
+    summary = gettext_noop(
+        "This provider sends only to numbers with other first digits (SMSKA_LIMITS, prefixes). "
+        "Nothing was sent."
     )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import Any
 
 from django.db import Error, connections
 
+from . import monotonic
 from .models import write_db
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,8 @@ class Listener:
             return
         if raw is not listened:  # connected again since the look
             seconds = min(seconds, LOOK_AGAIN_SECONDS)
-        end = time.monotonic() + seconds
-        while not stopping.is_set() and (left := end - time.monotonic()) > 0:
+        end = monotonic.now() + seconds
+        while not stopping.is_set() and (left := end - monotonic.now()) > 0:
             # In short turns: a signal that comes right before the wait does not end it.
             if list(raw.notifies(timeout=min(left, 1), stop_after=1)):
                 break

@@ -25,11 +25,10 @@ from .exceptions import (
     TemporaryFailure,
     gettext_noop,
 )
+from .exchange import Answer, clean, decode
 from .receipts import Receipt, Report
-from .redact import visible
 
 REDIRECTS = (301, 302, 303, 307, 308)
-TEXT_LIMIT_CHARACTERS = 500
 
 # -2 comes from a sister API with the same texts: the sender ID belongs to another account.
 REFUSALS: dict[int, type[SmsNotSent]] = {
@@ -41,8 +40,6 @@ REFUSALS: dict[int, type[SmsNotSent]] = {
     -6: InvalidRecipient,
     -7: InvalidSender,
 }
-
-CANNOT_BE_WRITTEN = gettext_noop("The text has characters that cannot be sent. Remove them.")
 
 # Not SMPP's numbers, where 3 is EXPIRED and 4 is DELETED.
 REPORTS: dict[str, tuple[str, str]] = {
@@ -58,19 +55,7 @@ REPORTS: dict[str, tuple[str, str]] = {
 # --- reading an answer --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP answer as it came.
-
-    :param framed: its length was announced and reached, so that no field can be cut
-    """
-
-    status: int
-    body: bytes
-    framed: bool = True
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # an answer may have twenty thousand
 class Line:
     """A line that starts with a code of the protocol."""
 
@@ -90,23 +75,12 @@ _BALANCE = re.compile(r"-?[0-9]+(?:[ \u00a0][0-9]{3})*(?:[.,][0-9]{1,4})?")
 _BLANK = " \t\r\n\0\ufeff\u00a0"
 
 
-def decode(body: bytes) -> str:
-    """Decode UTF-8 with or without a byte order mark, else windows-1251.
-
-    Requests would guess Latin-1.
-    """
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return body.decode("windows-1251", errors="replace")
-
-
 def read_lines(text: str) -> list[Line]:
     """Return the lines of the protocol in ``text``, without PHP warnings and HTML around them.
 
     ``str.splitlines()`` would also split on U+2028.
     """
-    found = []
+    found: list[Line] = []
     for raw in re.split(r"\r\n|\n|\r", text):
         fields = tuple(part.strip(_BLANK) for part in raw.strip(_BLANK).split("|"))
         match = _CODE.fullmatch(fields[0])
@@ -165,11 +139,6 @@ def read_status_answer(answer: Answer) -> Report | SmsError:
     raw = clean("|".join(part for part in (number, line.field(3)) if part))[:64]
     whole = ("", known_word) if answer.framed else (known_word,)  # "4" may be cut
     return Report(status if word in whole else "", raw)
-
-
-def clean(text: str) -> str:
-    """Make another party's text fit for any database and page: no control characters, bounded."""
-    return " ".join(visible(text[: 4 * TEXT_LIMIT_CHARACTERS]).split())[:TEXT_LIMIT_CHARACTERS]
 
 
 def _says(line: Line, kind: str) -> bool:

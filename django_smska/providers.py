@@ -15,6 +15,7 @@ from .backends import locmem
 from .backends.base import BaseSmsBackend
 from .exceptions import InvalidProvider, ProviderDoesNotExist
 from .redact import contained
+from .shapes import is_mapping
 
 DEFAULT_ALIAS = "default"
 KEYS = ("BACKEND", "OPTIONS")  # of an entry
@@ -120,8 +121,8 @@ def _about_key(name: Any) -> str:
 
 
 def _backend_class(alias: str, entry: Any) -> Any:
-    foreign = [one for one in entry if one not in KEYS] if isinstance(entry, Mapping) else []
-    if not isinstance(entry, Mapping) or foreign:
+    foreign = [one for one in entry if one not in KEYS] if is_mapping(entry) else []
+    if not is_mapping(entry) or foreign:
         about = "".join(f" {_about_key(name)}" for name in foreign)
         raise InvalidProvider(
             f"An entry is a dict of 'BACKEND' and 'OPTIONS'; sms_url() makes one of a URL.{about}",
@@ -129,7 +130,7 @@ def _backend_class(alias: str, entry: Any) -> Any:
             check="E001",
         )
     options = entry.get("OPTIONS", {})
-    if not isinstance(options, Mapping) or "alias" in options:
+    if not is_mapping(options) or "alias" in options:
         raise InvalidProvider(
             "OPTIONS must be a dict, and must not define 'alias'.", alias=alias, check="E001"
         )

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from datetime import datetime, timedelta
 
-from . import clock
+from . import clock, database_slots, monotonic
 from .exceptions import TemporaryFailure, gettext_noop
 from .models import ProviderState, provider_states
 
@@ -51,8 +51,9 @@ def wait(alias: str, rate: float | None) -> float:
             alias=alias,
             code="rate",
         )
-    time.sleep(times[0])
-    return time.monotonic() + LATE_SHARE * _window(rate)
+    with database_slots.released():
+        time.sleep(times[0])
+    return monotonic.now() + LATE_SHARE * _window(rate)
 
 
 class RateSlots:
@@ -80,9 +81,9 @@ class RateSlots:
         if not self._due() and 2 * len(self._reserved) < most and self.near():
             self._reserve(self.rate, most - len(self._reserved))
         used = 0
-        while used < most and self._reserved and self._usable_at(self.rate) <= time.monotonic():
+        while used < most and self._reserved and self._usable_at(self.rate) <= monotonic.now():
             self._reserved.popleft()
-            self._left.append(time.monotonic() + self._counts)
+            self._left.append(monotonic.now() + self._counts)
             used += 1
         return used
 
@@ -90,7 +91,7 @@ class RateSlots:
         """Return the seconds until :meth:`take` may find a slot; 0 where it may now."""
         if self.rate is None:
             return 0.0
-        return max(self._usable_at(self.rate) - time.monotonic(), 0.0)
+        return max(self._usable_at(self.rate) - monotonic.now(), 0.0)
 
     def _usable_at(self, rate: float) -> float:
         """Return when the next message may leave, or when a slot may be free to reserve."""
@@ -100,20 +101,20 @@ class RateSlots:
         return max(self._reserved[0], self._left[0]) if full else self._reserved[0]
 
     def _due(self) -> bool:
-        return bool(self._reserved) and self._reserved[0] <= time.monotonic()
+        return bool(self._reserved) and self._reserved[0] <= monotonic.now()
 
     def near(self) -> bool:
         """Return whether a worker should have a message ready: a slot is reserved, or can be."""
         if self.rate is None or self._reserved:
             return True
-        return time.monotonic() >= self._reservable_at(self.rate)
+        return monotonic.now() >= self._reservable_at(self.rate)
 
     def give_back(self) -> None:
         """Give back the reserved slots that have not begun, unless another worker has reserved
         slots after them."""
         if self.rate is None:
             return
-        now = time.monotonic()
+        now = monotonic.now()
         unused = min(sum(at > now for at in self._reserved), self._last)
         self._reserved.clear()
         if unused and self._end is not None:
@@ -121,7 +122,7 @@ class RateSlots:
             row.update(next_send_at=self._end - unused * step_of(self.rate))
 
     def _reserve(self, rate: float, number: int) -> None:
-        now = time.monotonic()
+        now = monotonic.now()
         times, free = _reserve(self.alias, rate, number, RESERVE_AHEAD_SECONDS)
         self._reserved.extend(now + after for after in times)
         if times:
@@ -137,12 +138,12 @@ class RateSlots:
 
     def _expect(self, free: datetime) -> None:
         self._reserve_from = (
-            time.monotonic() + (free - clock.now()).total_seconds() - RESERVE_AHEAD_SECONDS
+            monotonic.now() + (free - clock.now()).total_seconds() - RESERVE_AHEAD_SECONDS
         )
 
     def _drop_late(self) -> None:
         assert self.rate is not None
-        oldest = time.monotonic() - LATE_SHARE * _window(self.rate)
+        oldest = monotonic.now() - LATE_SHARE * _window(self.rate)
         while self._reserved and self._reserved[0] < oldest:
             self._reserved.popleft()
 

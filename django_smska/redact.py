@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from urllib.parse import unquote_plus
 
 from .exceptions import gettext_noop
@@ -21,13 +21,17 @@ _T = TypeVar("_T")
 
 
 class Hidden(SimpleNamespace):
-    """Values that no ``repr()`` shows: error trackers report the local variables of every frame.
+    """Values that no ``repr()`` or pickle shows: error trackers report the local variables of every
+    frame, and caches and task engines pickle what they are given.
 
     It has no ``__init__`` of its own, because that would be a frame with the values in it.
     """
 
     def __repr__(self) -> str:
         return "<Hidden •••>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("This object holds a login or a text, and cannot be pickled.")
 
 
 def contained(call: Callable[[], _T]) -> _T | BaseException:
@@ -51,6 +55,8 @@ _LONG_NUMBER = re.compile(r"\+?[0-9](?:[\s()+.\-]*[0-9]){6,}")
 _UNICODE = re.compile(r"\\u(?:\{([0-9a-fA-F]{1,6})\}|([0-9a-fA-F]{4}))")
 _BYTES = re.compile(r"(?:[\\=]x?[0-9a-fA-F]{2})+")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{4,}={0,2}")
+#: No character has so long a number, and ``html.unescape()`` raises for one of 4,300 digits.
+_NO_CHARACTER = re.compile("&#[0-9]{100,}")
 WITHHELD = gettext_noop("(withheld: it repeats what was sent)")
 
 
@@ -95,7 +101,7 @@ def _readings(text: str) -> Iterator[str]:
     plain = text
     for _ in range(3):  # escaped more than once
         yield plain
-        plain = html.unescape(unquote_plus(plain))
+        plain = html.unescape(_NO_CHARACTER.sub("", unquote_plus(plain)))
     yield plain
     yield unquote_plus(text, encoding="windows-1251")
     yield text.replace("\\", "")

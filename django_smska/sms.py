@@ -1,33 +1,61 @@
-"""Public functions: ``send_sms``, ``queue_sms``, ``send_mass_sms``, ``providers``, ``outbox``."""
+"""Public functions ``send_sms``, ``send_code``, ``queue_sms``, ``send_mass_sms``; ``asend_sms``,
+``asend_code``, ``aqueue_sms`` for asynchronous code; ``providers``, ``outbox``."""
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import nullcontext
+from datetime import datetime, timedelta
+from functools import partial, wraps
 from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, ParamSpec, cast
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from . import checked_backend, circuit_breaker, clock, conf, notify, sending
+from . import (
+    async_calls,
+    checked_backend,
+    circuit_breaker,
+    clock,
+    conf,
+    handover,
+    held_queue,
+    notify,
+    opt_out,
+    own_connection,
+    sending,
+    times,
+)
 from .backends.locmem import outbox
 from .checked_backend import CheckedBackend
-from .exceptions import SmsNotSent
+from .conflicts import in_atomic_block, repeat_conflicts
+from .exceptions import LimitExceeded, RecipientOptedOut, SmsNotSent, SmsOutcomeUnknown
+from .limits import Admission
 from .models import SmsMessage, rolled_back, rows, write_db
 from .providers import DEFAULT_ALIAS, providers
+from .query_errors import hides_values
+from .redact import Hidden
+from .shapes import is_sequence
 from .states import Status
 
-if TYPE_CHECKING:
-    from .tasks import Handover
-
-__all__ = ["outbox", "providers", "queue_sms", "send_mass_sms", "send_sms"]
+__all__ = [
+    "aqueue_sms",
+    "asend_code",
+    "asend_sms",
+    "outbox",
+    "providers",
+    "queue_sms",
+    "send_code",
+    "send_mass_sms",
+    "send_sms",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +63,15 @@ BATCH_ROWS = 1000  # the rows of one INSERT
 # Of texts in a query, so that MariaDB accepts them in one packet (16 MB)
 MAX_QUERY_CHARACTERS = 1_000_000
 MAX_BAD_ROWS_KEPT = 1000
+MAX_CODE_VALIDITY = timedelta(days=1)
 
 ROW = "(number, text) pairs or unsaved SmsMessage objects"
+Refusal = ValidationError | SmsNotSent
 Row = tuple[int, SmsMessage]  # number of the row from 0, and its message
+_P = ParamSpec("_P")
 
 
+@hides_values
 def send_sms(
     to: Any,
     body: str | Promise,
@@ -51,6 +83,12 @@ def send_sms(
     idempotency_key: str | None = None,
     created_by: Any = None,
     may_wait: bool = False,
+    sensitive: bool = False,
+    code: str = "",
+    despite_opt_out: bool = False,
+    caller: str = "",
+    repeat: bool = False,
+    exempt: bool = False,
     send_after: None = None,
 ) -> SmsMessage:
     """Store a message, send it, and return it.
@@ -74,27 +112,142 @@ def send_sms(
     :param created_by: a user, such as ``request.user``; one who is not logged in counts as ``None``
     :param may_wait: leave the message in the queue, and raise nothing, where it was definitely not
         accepted and may be accepted later
+    :param sensitive: the text is for the recipient alone: no user of the admin sees it, and it is
+        never stored. With ``may_wait`` it is wiped from the row once it is not needed for sending.
+        ``body`` of the returned message shows what is stored
+    :param code: the one-time code in the text. The message is sensitive, and of its text the code
+        alone is wiped, and replaced by dots. Between two codes to one number the wait grows
+        (``SMSKA_LIMITS``)
+    :param despite_opt_out: send the code also where the number is on the do-not-send list, because
+        the person has just asked for it. Refused without ``code``
+    :param caller: for whom it is sent, such as the address of a visitor: ``SMSKA_LIMITS`` counts
+        by it; by default whom :func:`~django_smska.decorators.limit_visitors` counts
+    :param repeat: the same text may go to the same number again. It may in any case where the first
+        message was definitely not sent
+    :param exempt: the limits of number, caller, text and code neither hold nor count it, as for
+        the shop's own manager; prefixes and segments always hold
     :param send_after: refused with ``TypeError``, because it belongs to :func:`queue_sms`
     :raises ValidationError: for a number, text, key or time that cannot be used, and for a key that
         has another number or text; nothing is stored
     :raises InvalidProvider: for an unknown alias or a wrong entry; nothing is stored
+    :raises RecipientOptedOut: where the number is on the do-not-send list; nothing is stored, or
+        the message is *cancelled*, if the number was added at this moment
+    :raises LimitExceeded: where ``SMSKA_LIMITS`` does not allow it; nothing is stored, and
+        ``retry_at`` says when it would pass
     :raises SmsNotSent: where it was definitely not sent. The stored message is *failed*, and
         sending again is safe. With the code "paused" nothing is stored, and the text says until
-        when the provider is paused.
+        when the provider is paused; with "stopped" nothing is stored either, and a person must
+        resume it.
     :raises SmsOutcomeUnknown: where it may have been sent: do not send again. Errors carry the
         message's primary key as ``sms``.
     """
     message = SmsMessage(
         to=to, body=cast(Any, body), sender=cast(Any, sender), using=using, expires_at=expires_at,
         priority=priority, idempotency_key=idempotency_key, status=Status.QUEUED,
-        immediate=not may_wait,
+        immediate=not may_wait, sensitive=sensitive, code=code, despite_opt_out=despite_opt_out,
     )  # fmt: skip
-    del to, body  # a debug page shows the local variables of every frame
+    del to, body, code  # a debug page shows the local variables of every frame
     if send_after is not None:
         raise TypeError("send_sms() sends now. Use queue_sms(…, send_after=…) to send later.")
     message.created_by = created_by
-    backend = checked_backend.provider(using)
+    admission = Admission(caller=caller, repeat=repeat, exempt=exempt)
+    return _store_and_send(message, admission, may_wait=may_wait)
 
+
+@hides_values
+def send_code(
+    to: Any,
+    text: str | Promise,
+    *,
+    code: str,
+    valid_for: float | timedelta = 300,
+    sender: str | Promise = "",
+    using: str = DEFAULT_ALIAS,
+    despite_opt_out: bool = False,
+    caller: str = "",
+    exempt: bool = False,
+) -> SmsMessage:
+    """Send a one-time code now or never, and return its message.
+
+    Inside a transaction, too, it is sent before this returns, so that the caller learns what became
+    of it. On PostgreSQL and MariaDB the message is then stored through a connection of its own, and
+    stays where the caller's transaction is rolled back. On SQLite, and in the transaction of a
+    test, it is stored in the caller's transaction, which stays open while the gateway is waited
+    for.
+
+    The code is in the row from the start as dots, and *Send again* is not offered. Between two
+    codes to one number the wait grows (``SMSKA_LIMITS``).
+
+    :param to: a number in any spelling of :func:`django_smska.numbers.normalize`
+    :param text: with the code in it
+    :param code: the one-time code, as it stands in the text
+    :param valid_for: seconds, or a ``timedelta``, after which it is not sent any more
+    :param sender: as with :func:`send_sms`, like the rest
+    :returns: the message, whose ``status`` is *sent*, or *unknown* where it may have been sent: the
+        code may be on the phone, so accept it
+    :raises ValidationError: for a number, text, code or time that cannot be used; nothing is stored
+    :raises InvalidProvider: for an unknown alias or a wrong entry; nothing is stored
+    :raises SmsNotSent: where it was definitely not sent, and never will be: among others
+        ``LimitExceeded`` with ``retry_at``, and ``RecipientOptedOut``
+    """
+    message = SmsMessage(
+        to=to, body=str(text) if isinstance(text, Promise) else text,
+        sender=str(sender) if isinstance(sender, Promise) else sender, using=using, code=code,
+        sensitive=True, despite_opt_out=despite_opt_out,
+    )  # fmt: skip
+    del to, text, code
+    if not message.code:
+        raise ValidationError({"code": _("Pass the code that stands in the text.")})
+    validity = _validity(valid_for)
+    with sending.nothing_sent_without_database(message):
+        message.expires_at = clock.now() + validity
+    return send_at_once(message, Admission(caller=caller, repeat=True, exempt=exempt))
+
+
+@hides_values
+def send_at_once(message: SmsMessage, admission: Admission) -> SmsMessage:
+    """Store a new message and send it before this returns, also inside a transaction; return it.
+
+    Of other apps, which report at once what became of a message: see :func:`send_code`.
+
+    :returns: the message, whose ``status`` is *sent*, or *unknown* where it may have been sent
+    :raises ValidationError: for a number, text or time that cannot be used; nothing is stored
+    :raises SmsNotSent: where it was definitely not sent, and never will be
+    """
+    message.status, message.immediate = Status.QUEUED, True
+    send = partial(_store_and_send, message, admission, at_once=True)
+    try:
+        return own_connection.run(send) if _needs_own_connection(message.using) else send()
+    except SmsOutcomeUnknown as error:
+        if message.status != Status.UNKNOWN:  # the database did not store it
+            message.status, message.error_text = Status.UNKNOWN, error.text
+        return message
+
+
+def _validity(seconds: float | timedelta) -> timedelta:
+    """:raises ValidationError: for what is no time, not positive, or longer than a day"""
+    try:
+        validity = seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
+    except (TypeError, ValueError, OverflowError):
+        validity = timedelta()
+    if not timedelta() < validity <= MAX_CODE_VALIDITY:
+        words = _("Pass the seconds for which the code is valid: more than 0, at most 86400.")
+        raise ValidationError({"valid_for": words})
+    return validity
+
+
+def _needs_own_connection(alias: str) -> bool:
+    return checked_backend.provider(alias).uses_network and own_connection.is_needed()
+
+
+def _store_and_send(
+    message: SmsMessage, admission: Admission, *, may_wait: bool = False, at_once: bool = False
+) -> SmsMessage:
+    """Store a message, send it now or after the commit of the open transaction, and return it.
+
+    :param at_once: send it now also where a transaction is open
+    """
+    backend = checked_backend.provider(message.using)
     waits = storing = False
 
     def claim() -> None:
@@ -104,9 +257,12 @@ def send_sms(
         storing = True
 
     with sending.nothing_sent_without_database(message, may_be_queued=lambda: may_wait and storing):
-        waits = backend.uses_network and sending.in_transaction()
+        # Asked also at once: without autocommit, a rollback would take back what was sent.
+        waits = backend.uses_network and sending.in_transaction() and not at_once
+        message.send_after = clock.now()
         _check(message)
-        stored, is_new = _store(message, claim)
+        held_queue.leave_out([message])
+        stored, is_new = _store(message, admission, claim)
     if is_new and waits and stored.status == Status.CLAIMED:
         sending.send_after_commit(stored, may_wait=may_wait)
     elif is_new and stored.status == Status.CLAIMED:
@@ -117,7 +273,7 @@ def send_sms(
 
 
 def _admitted(backend: CheckedBackend, *, waits: bool, may_wait: bool) -> bool:
-    """Return False where the provider is paused and the message may wait for its end."""
+    """Return False where the provider is paused or stopped and the message may wait."""
     try:
         circuit_breaker.admit(backend, may_ask=not waits)
     except SmsNotSent:
@@ -127,6 +283,7 @@ def _admitted(backend: CheckedBackend, *, waits: bool, may_wait: bool) -> bool:
     return True
 
 
+@hides_values
 def queue_sms(
     to: Any,
     body: str | Promise,
@@ -138,10 +295,17 @@ def queue_sms(
     priority: int = 0,
     idempotency_key: str | None = None,
     created_by: Any = None,
+    sensitive: bool = False,
+    code: str = "",
+    despite_opt_out: bool = False,
+    caller: str = "",
+    repeat: bool = False,
+    exempt: bool = False,
 ) -> SmsMessage:
     """Store a message for a worker to send, and return it. Never wait for the network.
 
-    Workers are ``manage.py sms_worker``, or those of the task engine that ``SMSKA_TASKS`` names.
+    Workers are ``manage.py sms_worker``, or those of the task engine that ``SMSKA_TASKS`` or
+    ``SMSKA_ENQUEUE`` names.
 
     Messages leave by priority and time, but the order to one number is not kept: two may be in
     flight at once, and one that is tried again comes later.
@@ -155,13 +319,16 @@ def queue_sms(
     message = SmsMessage(
         to=to, body=cast(Any, body), sender=cast(Any, sender), using=using,
         send_after=send_after or clock.now(), expires_at=expires_at, priority=priority,
-        idempotency_key=idempotency_key, status=Status.QUEUED,
+        idempotency_key=idempotency_key, status=Status.QUEUED, sensitive=sensitive, code=code,
+        despite_opt_out=despite_opt_out,
     )  # fmt: skip
-    del to, body
+    del to, body, code
     message.created_by = created_by
     providers.require(using)
     _check(message)
-    stored, is_new = _store(message)
+    held_queue.leave_out([message])
+    admission = Admission(caller=caller, repeat=repeat, exempt=exempt)
+    stored, is_new = _store(message, admission)
     if is_new:
         _hand_to_workers(stored)
     return stored
@@ -169,37 +336,78 @@ def queue_sms(
 
 def _hand_to_workers(message: SmsMessage) -> None:
     notify.notify_workers()
-    if (handover := _handover()) is not None:
-        handover.add([message])
-        handover.on_commit()
+    handover.hand_over([message])
+
+
+def _twin(function: Callable[_P, SmsMessage]) -> Callable[_P, Coroutine[Any, Any, SmsMessage]]:
+    """Return ``function`` for asynchronous code."""
+
+    @wraps(function)
+    async def twin(*args: _P.args, **kwargs: _P.kwargs) -> SmsMessage:
+        alias = cast(str, kwargs.get("using", DEFAULT_ALIAS))
+        given = Hidden(call=partial(function, *args, **kwargs))
+        del args, kwargs  # a debug page shows the local variables of every frame
+
+        def work() -> SmsMessage:
+            return given.call()  # type: ignore[no-any-return]
+
+        if function is queue_sms:
+            return await async_calls.run_here(work)
+        return await async_calls.run(alias, work)
+
+    twin.__name__ = twin.__qualname__ = f"a{function.__name__}"
+    return twin
+
+
+asend_sms = _twin(send_sms)
+asend_sms.__doc__ = """Like :func:`send_sms`, for asynchronous code.
+
+It is sent in a thread that holds no connection to the database while it waits for the network.
+Where the caller is cancelled, it is sent all the same, and recorded. Inside a transaction, which
+asynchronous code has open through ``sync_to_async`` only, it is sent right after the commit.
+"""
+
+asend_code = _twin(send_code)
+asend_code.__doc__ = """Like :func:`send_code`, for asynchronous code, in the manner of
+:func:`asend_sms`."""
+
+aqueue_sms = _twin(queue_sms)
+aqueue_sms.__doc__ = """Like :func:`queue_sms`, for asynchronous code, in the thread and the
+transaction of its synchronous code."""
 
 
 class Stored(int):
     """The number of messages that were stored.
 
-    :ivar errors: ``(row number from 0, ValidationError)`` of those that were not, the first
-        thousand
+    :ivar errors: ``(row number from 0, error)`` of those that were not, the first thousand; the
+        error is a ``ValidationError``, ``LimitExceeded`` or ``RecipientOptedOut``
     :ivar bad: how many were not
     """
 
-    errors: list[tuple[int, ValidationError]]
+    errors: list[tuple[int, Refusal]]
     bad: int
 
 
-def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Stored:
+@hides_values
+def send_mass_sms(
+    messages: Iterable[Any], *, using: str | None = None, repeat: bool = False, exempt: bool = False
+) -> Stored:
     """Store many messages for the workers; return how many, as a :class:`Stored`.
 
-    A row that is not valid is skipped, logged, and listed in ``errors`` of the result; the others
-    are stored. Of messages with an idempotency key that is stored already, nothing is stored
-    again; one with another number or text is not valid. Everything is stored in one transaction: if
-    the iterable or the database fails on the way, nothing is stored, and the call can be repeated
-    without a duplicate, also with the same objects, and after a rollback of the caller. Only where
-    the connection is lost during the commit all of it may be stored; then repeating is safe for
-    messages with a key.
+    A row that is not valid, that ``SMSKA_LIMITS`` does not allow, or whose number is on the
+    do-not-send list, is skipped, logged, and listed in ``errors`` of the result; the others are
+    stored. Of messages with an idempotency key that is
+    stored already, nothing is stored again; one with another number or text is not valid.
+    Everything is stored in one transaction: if the iterable or the database fails on the way,
+    nothing is stored, and the call can be repeated without a duplicate, also with the same objects,
+    and after a rollback of the caller. Only where the connection is lost during the commit all of
+    it may be stored; then repeating is safe for messages with a key.
 
     :param messages: ``(number, text)`` pairs or unsaved ``SmsMessage`` objects, from any iterable;
         no more than a batch of it is held in memory
     :param using: the provider for all of them
+    :param repeat: as with :func:`send_sms`
+    :param exempt: as with :func:`send_sms`
     :raises TypeError: where no row at all is of such a kind
     """
     if isinstance(messages, (str, bytes)):
@@ -208,49 +416,38 @@ def send_mass_sms(messages: Iterable[Any], *, using: str | None = None) -> Store
     if using is not None:
         providers.require(using)
     bad = _BadRows()
+    admission = Admission(repeat=repeat, exempt=exempt)
     stored = 0
-    handover = _handover()
+    to_engine = handover.begin()
     with transaction.atomic(using=write_db()):
         good = _of_right_kind(messages, bad)
         while batch := list(islice(good, BATCH_ROWS)):
-            new = _store_batch(_valid(_without_stored(batch, bad), using, bad), bad)
+            new = _store_batch(_valid(_without_stored(batch, bad), using, bad), admission, bad)
             stored += len(new)
-            if handover is not None:
-                handover.add(new)
-        if handover is not None:
-            handover.on_commit()
+            if to_engine is not None:
+                to_engine.add(new)
+        if to_engine is not None:
+            to_engine.on_commit()
         notify.notify_workers()
     if bad.wrong_kind and bad.wrong_kind == bad.rows:
         raise TypeError(f"send_mass_sms takes an iterable of {ROW}; this one has {bad.first_kind}.")
     result = Stored(stored)
     result.errors, result.bad = sorted(bad.errors, key=itemgetter(0)), bad.number
     if bad.number:
-        words = "%s of %s messages were not valid: see 'errors' of what send_mass_sms returned"
+        words = "%s of %s messages were not stored: see 'errors' of what send_mass_sms returned"
         logger.warning(words, bad.number, bad.number + stored)
     return result
 
 
-def _handover() -> Handover | None:
-    """Return the handover to the task engine, or None without one: the worker command sends."""
-    try:
-        if conf.tasks() is None:
-            return None
-        from .tasks import Handover
-    except Exception as error:  # of another party's backend: the messages are stored all the same
-        logger.error("SMSKA_TASKS cannot be used (%s); sms_worker sends.", type(error).__name__)
-        return None
-    return Handover()
-
-
 class _BadRows:
     def __init__(self) -> None:
-        self.errors: list[tuple[int, ValidationError]] = []
+        self.errors: list[tuple[int, Refusal]] = []
         self.number = 0
         self.rows = 0  # in all, good ones too
         self.wrong_kind = 0
         self.first_kind = ""
 
-    def add(self, index: int, error: ValidationError) -> None:
+    def add(self, index: int, error: Refusal) -> None:
         self.number += 1
         if len(self.errors) < MAX_BAD_ROWS_KEPT:
             self.errors.append((index, error))
@@ -261,7 +458,7 @@ class _WrongKind(ValidationError):
 
     def __init__(self, row: Any) -> None:
         self.kind = type(row).__name__
-        if isinstance(row, (tuple, list)):
+        if is_sequence(row):
             self.kind += f" of {len(row)}"
         words = _("A row is (number, text) or an SmsMessage, not %(kind)s.")
         super().__init__(words, code="invalid_row", params={"kind": self.kind})
@@ -286,7 +483,7 @@ def _of_right_kind(messages: Iterable[Any], bad: _BadRows) -> Iterator[Row]:
 def _message(row: Any) -> SmsMessage:
     if isinstance(row, SmsMessage):
         return row
-    if isinstance(row, (tuple, list)) and len(row) == 2:
+    if is_sequence(row) and len(row) == 2:
         return SmsMessage(to=row[0], body=row[1], send_after=clock.now())
     raise _WrongKind(row)
 
@@ -310,7 +507,7 @@ def _valid(batch: list[Row], using: str | None, bad: _BadRows) -> list[Row]:
     valid: list[Row] = []
     for index, message in batch:
         message.using = using or message.using
-        message.status = Status.QUEUED
+        message.status, message.counted_on = Status.QUEUED, None
         providers.require(message.using)
         try:
             _check(message)
@@ -318,25 +515,36 @@ def _valid(batch: list[Row], using: str | None, bad: _BadRows) -> list[Row]:
             bad.add(index, error)
         else:
             valid.append((index, message))
+    held_queue.leave_out(message for _, message in valid)
     return valid
 
 
-def _store_batch(batch: list[Row], bad: _BadRows) -> list[SmsMessage]:
-    """Insert the messages whose idempotency key is new; return them."""
+def _store_batch(batch: list[Row], admission: Admission, bad: _BadRows) -> list[SmsMessage]:
+    """Insert the messages whose idempotency key is new, and that the limits allow; return them."""
     batch = _without_repeats(batch, bad)
-    new, refused = _with_new_keys(batch)
-    longest = max([1, *(len(message.body) for _, message in new)])
+    new, reused = _with_new_keys(batch)
+    new, listed = _without_opted_out(new)
     try:
         with transaction.atomic(using=write_db()):
-            rows().bulk_create(
-                [message for _, message in new], batch_size=max(MAX_QUERY_CHARACTERS // longest, 1)
-            )
+            refusals = admission.refusals([message for _, message in new])
+            stored = [
+                one for (_index, one), refusal in zip(new, refusals, strict=True) if not refusal
+            ]
+            longest = max([1, *(len(message.body) for message in stored)])
+            rows().bulk_create(stored, batch_size=max(MAX_QUERY_CHARACTERS // longest, 1))
     except IntegrityError as error:
         _require_key_conflict(error)
-        return list(_store_each(batch, bad))  # another process has just stored one of the keys
-    for index in refused:
+        # another process has just stored one of the keys
+        admission.take_back()
+        return list(_store_each(batch, admission, bad))
+    for index, message in listed:
+        bad.add(index, opt_out.error_for(message))
+    for (index, _message), refusal in zip(new, refusals, strict=True):
+        if refusal is not None:
+            bad.add(index, refusal)
+    for index in reused:
         bad.add(index, _reused())
-    return [message for _, message in new]
+    return stored
 
 
 def _without_repeats(batch: list[Row], bad: _BadRows) -> list[Row]:
@@ -353,26 +561,33 @@ def _with_new_keys(batch: list[Row]) -> tuple[list[Row], list[int]]:
     """Leave out messages whose idempotency key is stored already, or stands twice in the batch;
     return the others, and the row numbers of those that have another number or text."""
     keys = [message.idempotency_key for _, message in batch if message.idempotency_key]
-    stored = rows().filter(idempotency_key__in=keys).values_list("idempotency_key", "to", "body")
-    known = {key: content for key, *content in stored} if keys else {}
-    new, refused = [], []
+    stored = rows().filter(idempotency_key__in=keys) if keys else ()
+    known = {first.idempotency_key: first for first in stored}
+    new: list[Row] = []
+    refused: list[int] = []
     for index, message in batch:
-        key, content = message.idempotency_key, [message.to, message.body]
+        key = message.idempotency_key
         if not key or key not in known:
             new.append((index, message))
-        elif known[key] != content:
+        elif not known[key].repeats(message):
             refused.append(index)
         if key:
-            known.setdefault(key, content)
+            known.setdefault(key, message)
     return new, refused
 
 
-def _store_each(batch: list[Row], bad: _BadRows) -> Iterator[SmsMessage]:
+def _without_opted_out(batch: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the rows that may be sent, and those whose numbers are on the do-not-send list."""
+    listed = opt_out.refused([message for _, message in batch])
+    good = [row for row, is_listed in zip(batch, listed, strict=True) if not is_listed]
+    return good, [row for row, is_listed in zip(batch, listed, strict=True) if is_listed]
+
+
+def _store_each(batch: list[Row], admission: Admission, bad: _BadRows) -> Iterator[SmsMessage]:
     for index, message in batch:
-        message.make_new()  # the INSERT that failed may have set its key
         try:
-            stored, is_new = _store(message)
-        except ValidationError as error:
+            stored, is_new = _store(message, admission)
+        except (ValidationError, LimitExceeded, RecipientOptedOut) as error:
             bad.add(index, error)
             continue
         if is_new:
@@ -381,9 +596,22 @@ def _store_each(batch: list[Row], bad: _BadRows) -> Iterator[SmsMessage]:
 
 def _check(message: SmsMessage) -> None:
     message.prepare()
-    if message.expires_at and message.expires_at <= timezone.now():
-        words = _("This time is in the past.")
-        raise ValidationError({"expires_at": words})
+    now = clock.now()
+    if message.expires_at and message.expires_at <= now:
+        raise _past(message, now)
+
+
+def _past(message: SmsMessage, now: datetime) -> ValidationError:
+    """Name the time that counts: it is the database's, and a test may have frozen the process's."""
+    params = {"now": date_format(times.local(now), "SHORT_DATETIME_FORMAT")}
+    if message.expires_at != message.send_after + conf.expires_after():
+        words = _("This time is in the past. By the workers’ clock it is %(now)s.")
+        return ValidationError({"expires_at": ValidationError(words, params=params)})
+    words = _(
+        "The message would have expired by now (SMSKA_EXPIRES_AFTER). By the workers’ clock it "
+        "is %(now)s."
+    )
+    return ValidationError({"send_after": ValidationError(words, params=params)})
 
 
 def _claim_unstored(message: SmsMessage) -> None:
@@ -394,41 +622,53 @@ def _claim_unstored(message: SmsMessage) -> None:
 
 
 def _store(
-    message: SmsMessage, before: Callable[[], None] = lambda: None
+    message: SmsMessage, admission: Admission, before: Callable[[], None] = lambda: None
 ) -> tuple[SmsMessage, bool]:
     """Insert the message, or find the one with its key; return it, and whether it is new.
 
     :param before: called right before a new one is inserted; it may raise
+    :raises RecipientOptedOut: where the number of a new one is on the do-not-send list
+    :raises LimitExceeded: where a limit does not allow a new one
     :raises ValidationError: where the one with the key has another number or text
     """
     key = message.idempotency_key
-    if key is None:
-        before()
-        message.save(using=write_db())
-        return message, True
-    first = _first_with(key)
+    first = _first_with(key) if key is not None else None
     if first is None:
+        opt_out.require(message)
         before()
-        if _insert(message):
+        if _insert(message, admission):
             return message, True
+        assert key is not None
         first = _first_with(key) or _latest_with(key)
     if first is None:  # a SERIALIZABLE transaction sees the rows as they were at its start
         words = _("Another transaction has just stored a message with this key. Run yours again.")
         raise ValidationError({"idempotency_key": ValidationError(words, code="conflict")})
-    if (first.idempotency_key, first.to, first.body) != (key, message.to, message.body):
+    if first.idempotency_key != key or not first.repeats(message):
         raise _reused()
     return first, False
 
 
-def _insert(message: SmsMessage) -> bool:
-    """Return False, with nothing stored, where the idempotency key is another message's."""
+def _insert(message: SmsMessage, admission: Admission) -> bool:
+    """Return False, with nothing stored or counted, where the idempotency key is another's."""
     try:
-        with transaction.atomic(using=write_db()):
-            message.save(using=write_db())
+        repeat_conflicts(lambda: _admit_and_insert(message, admission))
     except IntegrityError as error:
+        if message.idempotency_key is None:
+            raise
         _require_key_conflict(error)
+        admission.take_back()
         return False
     return True
+
+
+def _admit_and_insert(message: SmsMessage, admission: Admission) -> None:
+    alone = not in_atomic_block()
+    together = (alone and admission.writes) or message.idempotency_key is not None
+    message.make_new()  # an INSERT that failed, or a COMMIT, may have set its key
+    with transaction.atomic(using=write_db()) if together else nullcontext():
+        # In a transaction of the caller's, to count would keep all others waiting for its end.
+        admission.require(message, counts=alone)
+        message.save(using=write_db())
 
 
 def _require_key_conflict(error: IntegrityError) -> None:

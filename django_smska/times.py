@@ -27,6 +27,8 @@ from . import conf
 #: The ends of the times that are stored or looked for, in UTC.
 FIRST = datetime(1970, 1, 1, tzinfo=timezone.utc)
 LAST = datetime(9999, 12, 30, tzinfo=timezone.utc)
+#: When the process began. A test that freezes its clock in an earlier year does not move this.
+BEGUN = datetime.now(timezone.utc)
 
 
 def as_stored(moment: datetime) -> datetime:
@@ -44,9 +46,15 @@ def clock_time(moment: datetime) -> str:
     return f"{local(moment):%H:%M:%S}"
 
 
+def date_and_time(moment: datetime) -> str:
+    """Return a time by the clock of the current time zone, with its date if that is not today."""
+    at = local(moment)
+    return clock_time(at) if at.date() == local(now()).date() else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
 def latest() -> datetime:
     """Return the latest time to which a sending may be put off, by ``SMSKA_MAX_AHEAD``."""
-    return now() + conf.max_ahead()
+    return max(now(), as_stored(BEGUN)) + conf.max_ahead()
 
 
 def latest_expiry() -> datetime:

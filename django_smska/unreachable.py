@@ -60,6 +60,20 @@ CAUSES = {
         "The server at this address is not an SMS gateway: it sent data before the request. "
         "Nothing was sent. Correct the address in the settings (url)."
     ),
+    "test-run": gettext_noop(
+        "The gateway was not contacted, because this is a test run and its address is not on this "
+        "machine. Nothing was sent. Use the stand-in gateway, or mock requests with responses, "
+        "requests-mock or vcrpy. SMSKA_NETWORK_IN_TESTS = True allows real requests."
+    ),
+    "test-recording": gettext_noop(
+        "The gateway was not contacted, because this is a test run and vcrpy would record the "
+        "request. Nothing was sent. Use a recorded cassette with record_mode none. "
+        "SMSKA_NETWORK_IN_TESTS = True allows real requests."
+    ),
+    "test-no-answer": gettext_noop(
+        "The mock of this test has no answer for the request. Nothing was sent. Register its "
+        "method and address with the mock."
+    ),
     "deadline": gettext_noop(
         "The gateway could not be reached within the deadline. Nothing was sent."
     ),

@@ -6,17 +6,26 @@ import contextlib
 import logging
 import math
 import threading
-import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
 from django.db import Error
 from django.db.models import Exists, OuterRef, Subquery
 
-from . import checked_backend, circuit_breaker, clock, delivery, sending
+from . import (
+    checked_backend,
+    circuit_breaker,
+    clock,
+    delivery,
+    held_queue,
+    kill_switch,
+    log_fields,
+    monotonic,
+    sending,
+)
 from .checked_backend import CheckedBackend
 from .dispatcher import Dispatcher
 from .exceptions import InvalidProvider, SmsError
@@ -77,8 +86,10 @@ class Worker:
         if not self.has_work():
             return done
         while not self.stopping.is_set():
-            circuit_breaker.heartbeat(self._aliases())  # a long queue makes a long pass
-            sending.recover()
+            held_queue.heartbeat(self._aliases())  # a long queue makes a long pass
+            recovered = sending.recover()
+            recovered.pop("queued")  # these count by what becomes of them
+            done += Counter(recovered)
             sent, more = self._send(rows(), self._aliases())
             queried = self._query_reports()
             done += sent
@@ -87,36 +98,42 @@ class Worker:
                 break
         return done
 
+    def passes(self) -> Iterator[Counter[str]]:
+        """Do a pass, and more while a ``rate`` holds messages back for a short time; iterate over
+        what each has done."""
+        end = monotonic.now() + MAX_RATE_WAIT_SECONDS
+        yield self.run_once()
+        while self.wait_for_next(end):
+            yield self.run_once()
+
     def has_work(self) -> bool:
         """Return whether a pass is needed, by one query, which is all that a sleeping worker costs;
-        once a minute, write the heartbeat."""
+        once a minute, write the heartbeat, which may hold what is due."""
         now, aliases = clock.now(), list(self._aliases())
         every = rows().order_by()
-        mine = every.filter(using=OuterRef("alias")).next_time()
+        mine = every.filter(using=OuterRef("alias")).next_times(OuterRef(OuterRef("alias")))
         found = circuit_breaker.states_of(aliases).values_list(
             "worker_seen_at",
-            Subquery(mine.values("send_after")[:1]),
+            Subquery(mine[:1]),
             Exists(every.stale(now)),
             Exists(every.overdue(now)),
             Exists(every.awaiting_report(now)),
+            Exists(every.awaiting_proof(now)),
         )
         answers = list(found)
         fresh = [
             seen for seen, *_ in answers if seen and seen > now - circuit_breaker.HEARTBEAT_INTERVAL
         ]
         if len(fresh) < len(aliases):
-            circuit_breaker.heartbeat(aliases)
+            held_queue.heartbeat(aliases)
             return True
         soon = now + timedelta(seconds=NEARLY_DUE_SECONDS)
         return any((first and first <= soon) or any(flags) for _, first, *flags in answers)
 
     def _query_reports(self) -> int:
-        return delivery.query_due(
-            self.using,
-            limit=self.concurrency,
-            width=self.concurrency,
-            stopping=self.stopping.is_set,
-        )
+        width, stopping = self.concurrency, self.stopping.is_set
+        asked = delivery.ask_due(self.using, limit=width, width=width, stopping=stopping)
+        return asked + delivery.query_due(self.using, limit=width, width=width, stopping=stopping)
 
     @sending.whole_connection()
     def send_these(self, pks: Iterable[Any]) -> Counter[str]:
@@ -124,8 +141,9 @@ class Worker:
         chosen = rows(pks)
         aliases = chosen.order_by().values_list("using", flat=True).distinct()
         known = [alias for alias in aliases if alias in providers]
+        held_queue.hold_old(known)
         done, more = self._send(chosen, known)
-        end = time.monotonic() + MAX_RATE_WAIT_SECONDS
+        end = monotonic.now() + MAX_RATE_WAIT_SECONDS
         while not self.stopping.is_set() and (more or self.wait_for_next(end)):
             sent, more = self._send(chosen, known)
             done += sent
@@ -146,14 +164,14 @@ class Worker:
         aliases = list(aliases)
         for alias in aliases:
             mine = messages.filter(using=alias)
-            due_in = _due_in(mine)
+            due_in = _due_in(mine, alias)
             others = messages.filter(using__in=[other for other in aliases if other != alias])
             dispatcher = self._send_through(alias, mine, others) if due_in <= 0 else None
             if dispatcher is not None:
                 done += dispatcher.done
                 more = more or dispatcher.out_of_time
                 held_back += dispatcher.held_back()
-                due_in = _due_in(mine)
+                due_in = _due_in(mine, alias)
             if 0 < due_in <= NEARLY_DUE_SECONDS:
                 held_back.append(due_in)
         self.next_in = min(held_back, default=None)
@@ -162,7 +180,7 @@ class Worker:
     def wait_for_next(self, end: float) -> bool:
         """Wait until a message may leave that a ``rate`` held back, or that is nearly due; return
         False at once where there is none, or its time comes after ``end`` (monotonic)."""
-        if self.next_in is None or time.monotonic() + self.next_in > end:
+        if self.next_in is None or monotonic.now() + self.next_in > end:
             return False
         return not self.stopping.wait(self.next_in)
 
@@ -194,7 +212,10 @@ class Worker:
             self._unrecorded = list(begun)
             raise
         except Exception as error:
-            logger.error("an outcome was not stored: %s", type(error).__name__)
+            failed = log_fields.of_messages(
+                (one.message for one in self._unrecorded), Status.SENDING, "database"
+            )
+            logger.error("an outcome was not stored: %s", type(error).__name__, extra=failed)
         self._unrecorded = []
 
     def _send_through(
@@ -207,7 +228,7 @@ class Worker:
             backend.open()
             return self._dispatch(backend, messages, others)
         except SmsError as error:  # it could not be opened: its queue waits, others go on
-            logger.error("%s", error)
+            logger.error("%s", error, extra=log_fields.of_provider(alias, error.code))
             sending.report_to_breaker(alias, error)
             return None
         finally:
@@ -219,7 +240,7 @@ class Worker:
         dispatcher = Dispatcher(
             backend,
             messages,
-            width=self.concurrency,
+            width=backend.at_once(self.concurrency),
             proven=backend.alias in self.proven,
             stopping=self.stopping.is_set,
             others_wait=lambda: _can_be_sent(others),
@@ -241,15 +262,17 @@ class Worker:
         return dispatcher
 
 
-def _due_in(messages: SmsMessageQuerySet) -> float:
-    """Return the seconds until the next queued message is due, 0 or less where one is."""
-    first = messages.next_time().values_list("send_after", flat=True).first()
+def _due_in(messages: SmsMessageQuerySet, alias: str) -> float:
+    """Return the seconds until the next queued message of this provider is due, 0 or less where one
+    is."""
+    first = messages.next_times(alias).first()
     return math.inf if first is None else (first - clock.now()).total_seconds()
 
 
 def _can_be_sent(messages: SmsMessageQuerySet) -> bool:
-    """Return whether one of them is due, and its provider is not paused."""
-    return messages.due(clock.now()).exclude(using__in=circuit_breaker.paused()).exists()
+    """Return whether one of them is due, and its provider is neither paused nor stopped."""
+    closed = [*circuit_breaker.paused(), *kill_switch.stopped(providers)]
+    return messages.due(clock.now()).exclude(using__in=closed).exists()
 
 
 def _backend(alias: str) -> CheckedBackend:

@@ -1,5 +1,6 @@
 """Backends as a third party might write them."""
 
+import threading
 from collections import Counter
 from decimal import Decimal
 
@@ -26,6 +27,34 @@ class Talkative(BaseSmsBackend):
         if message.body == self.refuse:
             raise SmsNotSent("refused by its option")
         return Receipt()
+
+
+class Quoting(BaseSmsBackend):
+    """Refuses every message, and quotes its request in the error, as an HTTP library may."""
+
+    def __init__(self, *, token: str = "", error=SmsNotSent, **kwargs):
+        super().__init__(**kwargs)
+        self.token, self.error = token, error
+
+    def send_message(self, message):
+        request = f"to={message.to}&text={message.body}&token={self.token}"
+        raise self.error(f"POST {request}", code=message.to, gateway_text=f"bad: {request}")
+
+
+class Aborting(BaseSmsBackend):
+    """Is stopped by a web server while its request is in a local variable."""
+
+    def __init__(self, *, token: str = "", **kwargs):
+        super().__init__(**kwargs)
+        self.token = token
+
+    def send_message(self, message):
+        request = {"to": message.to, "text": message.body, "token": self.token}
+        raise SystemExit(len(request))
+
+    def get_balance(self):
+        request = {"token": self.token}
+        raise SystemExit(len(request))
 
 
 class Broken(BaseSmsBackend):
@@ -103,6 +132,53 @@ class Hostile(BaseSmsBackend):
     rate = property(lambda self: self.act("rate", None))
     gives_reports = property(lambda self: self.act("gives_reports", True))
     has_balance = property(lambda self: self.act("has_balance", True))
+
+
+class Limited(BaseSmsBackend):
+    """Allows three requests at once, and answers when three have come.
+
+    ``most``: how many were in flight together, of sends and of queries. The first of each kind is
+    alone, because the engine lets one go first.
+    """
+
+    most_at_once = 3
+
+    def __init__(self, *, shared, **kwargs):
+        super().__init__(**kwargs)
+        self.shared = shared
+
+    def send_message(self, message):
+        self.shared.pass_through("sends")
+        return Receipt(gateway_id=f"limited-{message.pk}")
+
+    def get_status(self, message):
+        self.shared.pass_through("queries")
+        return Report("delivered", "4|DELIVRD")
+
+
+class Passage:
+    """What the instances of ``Limited`` in several threads share."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.three, self.fourth = threading.Barrier(3, timeout=30), threading.Event()
+        self.inside, self.seen, self.most = 0, set(), Counter()
+
+    def pass_through(self, kind):
+        with self.lock:
+            first = kind not in self.seen
+            self.seen.add(kind)
+            self.inside += 1
+            self.most[kind] = max(self.most[kind], self.inside)
+            if self.inside > 3:
+                self.fourth.set()
+        try:
+            if not first:
+                self.three.wait()
+                self.fourth.wait(timeout=0.2)  # it must not come
+        finally:
+            with self.lock:
+                self.inside -= 1
 
 
 class Stranger:

@@ -204,6 +204,7 @@ class Plan:
     slow_faults: bool = False
     seed: int = 1
     plant: str = ""
+    cuts: bool = True  # connections are cut, too
 
     def faults(self):
         drawn = [name for name, kind in FAULTS.items() if kind.drawn and kind.on == "send"]
@@ -280,7 +281,7 @@ class Chaos:
             self._store(len(self.texts) // (plan.kills + 1))
             self._wait(self.log.sends)
             self._strike(number)
-            if self.dice.random() < 0.5:
+            if self.dice.random() < 0.5 and plan.cuts:
                 self.counts["connections cut"] += cut_connections(self.dice)
             if number % 10 == 9:
                 self.say(f"{number + 1} kills, {self.stored} stored, {self.gateway.sends} sends")
@@ -317,12 +318,15 @@ class Chaos:
         from django.utils import timezone
 
         from django_smska import circuit_breaker
+        from django_smska.conflicts import repeat_conflicts
         from django_smska.models import SmsMessage
 
         circuit_breaker.note_success("default")
-        now = timezone.now()
-        SmsMessage.objects.filter(status="queued", send_after__gt=now).update(send_after=now)
-        SmsMessage.objects.filter(status="sent", next_status_at__gt=now).update(next_status_at=now)
+        now, every = timezone.now(), SmsMessage.objects
+        waiting = every.filter(status="queued", send_after__gt=now)
+        unreported = every.filter(status="sent", next_status_at__gt=now)
+        repeat_conflicts(lambda: waiting.update(send_after=now))
+        repeat_conflicts(lambda: unreported.update(next_status_at=now))
         for child in [child for child in self.at_work if child.poll() is not None]:
             self.counts[f"{child.role}s that ended without a signal"] += 1
             self._replace(child)

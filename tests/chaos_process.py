@@ -268,7 +268,7 @@ def obey(command, *words):
 def main():
     configure()
     sign_claims()
-    from django_smska import client  # noqa: F401  once, for all children
+    from django_smska import wire  # noqa: F401  once, for all children
 
     if name := os.environ.get("SMSKA_PLANT"):
         plant(name)

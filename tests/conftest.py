@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import ssl
+from importlib import import_module
+from pathlib import Path
 
 import pytest
+import trustme
+from django.contrib import admin
 from django.db import connection
 
 from django_smska.testing.gateway import StandInGateway
 
+#: A site of its own, which test_adapters.py runs.
+collect_ignore = [] if "adapters" in os.environ["DJANGO_SETTINGS_MODULE"] else ["adapters"]
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "example_project"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -54,3 +64,45 @@ def provider(gateway, settings, transactional_db):
     settings.SMSKA_LOCMEM_IN_TESTS = False
     settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(gateway)}}
     return gateway
+
+
+@pytest.fixture
+def example(settings, monkeypatch):
+    """Serve the example project's pages, without the tables of its login."""
+    before = dict(admin.site._registry)  # allauth adds to it
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    own = import_module("shop.settings")
+    settings.MIDDLEWARE = ["tests.middleware.strict_csp", *own.MIDDLEWARE]
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "shop", "allauth", "allauth.account"]
+    settings.ROOT_URLCONF = "shop.urls"
+    for name in vars(own):
+        if name.startswith(("ACCOUNT_", "ALLAUTH_")) or name == "AUTHENTICATION_BACKENDS":
+            setattr(settings, name, getattr(own, name))
+    yield
+    admin.site._registry = before
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_bundle(authority, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tls(authority):
+    return server_context(authority, "127.0.0.1", "localhost")
+
+
+def server_context(authority, *names):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(context)
+    return context

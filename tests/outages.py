@@ -13,6 +13,8 @@ class Outage:
     that begin like this.
     """
 
+    error = OperationalError
+
     def __init__(self, queries, *, begins=lambda: True, after=False, only=""):
         self.left, self.begins, self.after, self.only = queries, begins, after, only
         self.begun = False
@@ -24,7 +26,7 @@ class Outage:
         self.left -= 1
         if self.after:
             execute(sql, *args)
-        raise OperationalError("server closed the connection")
+        raise self.error("server closed the connection")
 
 
 class Once:

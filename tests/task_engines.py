@@ -67,18 +67,19 @@ class Engine:
         for worker in self.workers:
             if worker.poll() is None:
                 self.kill(worker)
-        self.leave_the_admin()
-
-    def leave_the_admin(self):
-        """Unregister the models of the engine, which the admin keeps after the app is removed."""
-        for app in apps.get_app_configs():
-            for model in app.get_models() if app.name not in self.apps else ():
-                if admin.site.is_registered(model):
-                    admin.site.unregister(model)
+        leave_the_admin(self.apps)
 
     def kill(self, worker):
         worker.kill()
         worker.wait(30)
+
+
+def leave_the_admin(usual):
+    """Unregister the models of other apps, which the admin keeps after the app is removed."""
+    for app in apps.get_app_configs():
+        for model in app.get_models() if app.name not in usual else ():
+            if admin.site.is_registered(model):
+                admin.site.unregister(model)
 
 
 class Database(Engine):
@@ -189,14 +190,19 @@ class RedisQueue(Engine):
         super().close()
         self.settings.RQ_QUEUES = self.queues(REDIS_URL)
         queue, redis = self.queue, self.queue.connection
-        for name in ("scheduled", "started", "finished", "failed"):
-            registry = getattr(queue, f"{name}_job_registry")
-            for key in registry.get_job_ids(cleanup=False):
-                queue.fetch_job(key).delete()
-        queue.delete(delete_jobs=True)
+        delete_jobs(queue)
         for key in redis.scan_iter(f"*{self.name}*", count=1000):
             redis.delete(key)
             redis.srem("rq:workers", key)
+
+
+def delete_jobs(queue):
+    """Delete the queue of RQ with its jobs, wherever they are."""
+    for name in ("scheduled", "started", "finished", "failed"):
+        registry = getattr(queue, f"{name}_job_registry")
+        for key in registry.get_job_ids(cleanup=False):
+            queue.fetch_job(key).delete()
+    queue.delete(delete_jobs=True)
 
 
 def require_redis():

@@ -12,14 +12,16 @@ import threading
 import pytest
 import trustme
 
-from django_smska import client
+from django_smska import wire
 from django_smska.backends.smska import SmsBackend
-from django_smska.client import Gateway
 from django_smska.exceptions import SmsError
+from django_smska.exchange import Request
 from django_smska.models import SmsMessage
+from django_smska.protocol import read_send_answer
 from django_smska.sms import send_sms
 from django_smska.testing.faults import Fault
 from django_smska.testing.gateway import StandInGateway
+from django_smska.wire import Wire
 
 from .conftest import options
 
@@ -42,7 +44,7 @@ def _collected_here():
     deadline the watchdog holds what was cut off before it could be forgotten."""
     gc.freeze()  # what is older need not be looked at
     yield
-    client.watchdog.reset()
+    wire.watchdog.reset()
     gc.collect()
     gc.unfreeze()
 
@@ -102,9 +104,19 @@ def provider(gateway, **more):
     return options(gateway, **{"deadline": 60, "connect_timeout": 60, **more})
 
 
-def plain_client(gateway):
-    more = {"ca_bundle": gateway.ca_bundle, "deadline": 60, "connect_timeout": 60}
-    return Gateway(LOGIN, PASSWORD, url=gateway.url, **more)
+def exchange(gateway, hook):
+    """Send over the bare wire."""
+    form = {
+        "APIKey": LOGIN,
+        "APIPassword": PASSWORD,
+        "Message": TEXT,
+        "MSISDN": "7" + DIGITS,
+        "SenderID": "Shop",
+    }
+    request = Request(name="send", url=gateway.url, body=form, secrets=[LOGIN, PASSWORD, TEXT])
+    del form
+    bare = Wire(ca_bundle=gateway.ca_bundle, deadline=60, connect_timeout=60)
+    bare.exchange(request, read_send_answer, hook)
 
 
 def message():
@@ -176,7 +188,7 @@ def phases(gateway):
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("over", ["backend", "gateway"])
+@pytest.mark.parametrize("over", ["backend", "wire"])
 def test_an_abort_shows_no_secret_in_any_frame(account, error, over):
     for phase in phases(account):
         with StandInGateway(api_key=LOGIN, api_password=PASSWORD, tls=account.tls) as gateway:
@@ -190,7 +202,7 @@ def test_an_abort_shows_no_secret_in_any_frame(account, error, over):
                 if over == "backend":
                     backend.send_message(one)
                 else:
-                    plain_client(gateway).send("7" + DIGITS, TEXT, "Shop", hook)
+                    exchange(gateway, hook)
             assert raised.value is error
             assert leaks(error) == [], phase
             assert hook.passed == PHASES[phase]

@@ -255,7 +255,7 @@ def test_a_message_that_leaves_the_draft_while_it_is_saved_is_not_edited(boss, m
         rows([message.pk]).update(status="claimed", lease_until=timezone.now())
         return "+79041764990"
 
-    monkeypatch.setattr(SmsMessageForm, "clean_to", clean_to)
+    monkeypatch.setattr(SmsMessageForm, "clean_to", clean_to, raising=False)
     response = boss.post(f"{LIST}{message.pk}/change/", form("_send"), follow=True)
     assert shown(response) == ["This message is no longer a draft. Your changes were not saved."]
     assert SmsMessage.objects.get().to == "+79041764995" and not outbox
@@ -333,7 +333,8 @@ def test_a_draft_that_was_queued_in_the_meantime_is_not_deleted(boss, monkeypatc
         rows([message.pk]).update(status="queued", expires_at=timezone.now())
 
     monkeypatch.setattr(django_smska.admin.SmsMessageAdmin, "log_deletions", log_deletions)
-    assert boss.post(f"{LIST}{message.pk}/delete/", {"post": "yes"}).status_code == 403
+    response = boss.post(f"{LIST}{message.pk}/delete/", {"post": "yes"}, follow=True)
+    assert [text.partition(".")[0] for text in shown(response)] == ["This message was not deleted"]
     assert SmsMessage.objects.exists()
 
 
@@ -457,6 +458,14 @@ def test_post_needs_the_csrf_token(boss):
     for action in django_smska.admin.actions.ACTIONS:
         assert boss.post(f"{LIST}{action.name}/", {"pks": message.pk}).status_code == 403
     assert not outbox
+
+
+@pytest.mark.parametrize(
+    "path", ["smsmessage/", "smsmessage/held/", "smsoptout/", "smserasure/", "providerstate/stop/"]
+)
+def test_every_page_has_the_styles(boss, path):
+    page = boss.get(f"/admin/django_smska/{path}").content.decode()
+    assert page.count("django_smska/admin.css") == 1
 
 
 def test_the_templates_have_no_script_and_no_style_of_their_own():

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from django.utils.formats import date_format
 
-from django_smska import circuit_breaker, states
+from django_smska import circuit_breaker, held_queue, states
 from django_smska.admin import alerts, timeline, wording
 from django_smska.exceptions import AuthenticationFailed
 from django_smska.models import ProviderState, SmsMessage
@@ -59,7 +59,7 @@ class TestNeedsAPerson:
 
     def test_of_many_it_does_not_count_all(self, django_assert_max_num_queries):
         make("failed", 120)
-        with django_assert_max_num_queries(5):
+        with django_assert_max_num_queries(6):
             assert words() == ["more than 99 messages need attention"]
 
     def test_of_each_kind_the_newest_are_examined(self):
@@ -93,6 +93,12 @@ class TestProviders:
         [line] = alerts.alerts()
         assert line.warns is warns and ("top up the account" in line.words) is warns
 
+    def test_no_balance_of_the_provider_that_had_the_alias_before(self, settings):
+        settings.SMS_PROVIDERS = {"default": {"BACKEND": "tests.pushing.Mute"}}
+        state = {"balance": Decimal(1), "balance_at": timezone.now()}
+        state = ProviderState.objects.create(alias="default", **state)
+        assert words() == [] and wording.balance_words(state) == "not known"
+
     def test_a_pause_and_its_reason(self):
         circuit_breaker.note_error("default", AuthenticationFailed(alias="default"))
         [line] = alerts.alerts()
@@ -123,7 +129,7 @@ class TestProviders:
         SmsMessage.objects.update(send_after=timezone.now() - timedelta(minutes=3))
         [line] = alerts.alerts()
         assert "no worker is sending them" in line.words and line.query == "status__exact=queued"
-        circuit_breaker.heartbeat(["default"])
+        held_queue.heartbeat(["default"])
         assert words() == []
 
     def test_a_provider_that_is_no_longer_in_the_settings_is_not_spoken_of(self):

@@ -248,11 +248,14 @@ def test_it_shows_the_balance_and_warns(boss, settings):
     assert "may not be enough" in page(body="я" * 71)
     assert "1 number is not a Russian mobile number" in page()
     assert "No worker has been seen" in page() and "is paused" not in page()
+    settings.SMSKA_ENQUEUE = "tests.backends.Minimal"
+    assert "No worker has been seen" not in page()
+    settings.SMSKA_ENQUEUE = None
     ProviderState.objects.update(worker_seen_at=now(), paused_at=now(), reason="funds")
     assert "No worker has been seen" not in page()
     assert "“default” is paused. The account has too few credits. Top it up." in page()
     one = boss.post(PAGE, filled()).content.decode()
-    assert "The provider is paused: what cannot be sent now stays a draft." in one
+    assert "The provider is paused or stopped: what cannot be sent now stays a draft." in one
     assert "Sending starts" not in one
     state.delete()
     assert "not known" in page() and "may not be enough" not in page(body="я" * 71)
@@ -272,6 +275,23 @@ def test_it_warns_of_a_text_that_went_to_the_same_number_a_moment_ago(boss):
     assert not warns()
     SmsMessage.objects.update(status=Status.SENT, created_at=now() - timedelta(hours=2))
     assert not warns()
+
+
+@pytest.mark.parametrize("by", ["oneself", "another", "oneself, again"])
+def test_who_may_not_see_all_is_warned_of_their_own_messages_alone(client, by):
+    """Or they could find out, number by number, who got which text."""
+    user = User.objects.create_user("clerk", is_staff=True)
+    needed = ["view_smsmessage", "add_smsmessage", "send_smsmessage", "see_text_smsmessage"]
+    user.user_permissions.set(Permission.objects.filter(codename__in=needed))
+    client.force_login(user)
+    first = SmsMessage(to=ONE, body="Hello", created_by=None if by == "another" else user)
+    first.save()
+    if by == "oneself, again":
+        other = SmsMessage(to=TWO, body="Hello")
+        other.save()
+        SmsMessage.objects.filter(pk=first.pk).update(resend_of=other)
+    page = client.post(PAGE, filled(numbers=ONE, body="Hello")).content.decode()
+    assert ("within the last hour" in page) is (by == "oneself")
 
 
 def test_of_very_many_that_are_left_out_some_are_named(boss):
@@ -458,12 +478,20 @@ def test_where_the_answer_to_the_commit_is_lost_the_form_can_be_sent_again(
 def test_where_the_database_refuses_them_nothing_was_sent(boss, monkeypatch):
     carried = check(boss, numbers=many(6)) | {"_send": "1"}
 
-    def refuse(messages):
+    def refuse(messages, **options):
         raise DataError("a value")
 
     monkeypatch.setattr("django_smska.admin.compose.send_mass_sms", refuse)
     [text] = errors(boss.post(PAGE, carried))["__all__"]
     assert text == "It could not be stored (DataError), so nothing was sent."
+
+
+def test_a_limit_that_holds_for_staff_too_is_said_with_the_number(boss, settings):
+    settings.SMSKA_LIMITS = {"prefixes": {"default": ["+79"]}}
+    carried = check(boss, numbers=f"{many(6)}\n+447911123456") | {"_send": "1"}
+    [text] = errors(boss.post(PAGE, carried))["__all__"]
+    assert text.startswith("Not sent to +4479•••3456. This provider sends only to numbers")
+    assert not SmsMessage.objects.exists()
 
 
 def test_one_with_a_time_waits_for_it_in_the_queue(boss):

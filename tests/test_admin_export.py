@@ -12,6 +12,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.http import StreamingHttpResponse
 from django.test import AsyncClient
@@ -225,6 +226,7 @@ def test_with_and_without_time_zones(boss, settings, zone):
 @pytest.mark.parametrize("kind", ["_csv", "_xlsx"])
 def test_fifty_thousand_messages_take_a_query_a_batch_and_short_pieces(boss, kind):
     multiply(50_000)
+    ContentType.objects.get_for_model(SmsMessage)  # Django keeps it from its first query on
     with CaptureQueriesContext(connection) as none:
         b"".join(boss.post(filtered("q=no-such-id"), {kind: "1"}).streaming_content)
     with CaptureQueriesContext(connection) as context:
@@ -248,13 +250,15 @@ def multiply(number):
     with connection.cursor() as cursor:
         while have < number:
             more = min(have, number - have)
+            own = f"CAST(id * 1000000 + {have} AS CHAR(22))"
             cursor.execute(
-                f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} LIMIT {more}"
+                f"INSERT INTO {table} (reference, {columns}) "
+                f"SELECT {own}, {columns} FROM {table} LIMIT {more}"
             )
             have += more
 
 
-UNIQUE = ("id", "idempotency_key", "resend_of")
+UNIQUE = ("id", "reference", "idempotency_key", "resend_of")
 
 
 @pytest.mark.slow
@@ -263,6 +267,7 @@ def test_the_memory_is_that_of_one_batch(boss, monkeypatch, pieces):
     monkeypatch.setattr(export, "BATCH_ROWS", 200)
     multiply(4000)
     few = SmsMessage.objects.filter(pk__gt=newest() - 2 * export.BATCH_ROWS)
+    peak(pieces(few, boss.user))  # fills the caches, whose size is not in question
     assert peak(pieces(SmsMessage.objects.all(), boss.user)) < 1.2 * peak(pieces(few, boss.user))
 
 

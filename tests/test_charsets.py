@@ -11,9 +11,12 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from django_smska import circuit_breaker
+from django_smska import circuit_breaker, kill_switch
 from django_smska.exceptions import InsufficientCredits, InvalidRequest, SmsError
+from django_smska.inbound import receive
 from django_smska.models import ProviderState, SmsMessage
+from django_smska.opt_out import is_opted_out
+from django_smska.receipts import Inbound
 from django_smska.sms import queue_sms, send_mass_sms, send_sms
 from django_smska.testing.gateway import answer
 from django_smska.worker import Worker
@@ -151,6 +154,16 @@ class TestWordsOfOthers:
             Worker().run_once()
             message.refresh_from_db()
             assert (message.status, message.gateway_status.replace(bad, "?")) == (status, words)
+
+    def test_a_stop_is_obeyed_in_any_language(self, narrow):
+        _, bad = narrow
+        receive("default", [Inbound(NUMBER, f"Shop{bad}", "Стоп!", f"id{bad}")])
+        assert is_opted_out(NUMBER)
+
+    def test_who_stops_a_provider_may_have_any_name(self, narrow):
+        good, bad = narrow
+        assert kill_switch.stop(by=f"{good}{bad}")
+        assert circuit_breaker.state_of(kill_switch.EVERY).stopped_by == f"{good}?"
 
     def test_why_a_provider_is_paused_is_kept(self, narrow):
         good, bad = narrow

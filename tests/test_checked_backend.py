@@ -16,6 +16,8 @@ from django_smska.exceptions import (
     GatewayUnreachable,
     InvalidProvider,
     InvalidRecipient,
+    InvalidRequest,
+    InvalidSender,
     ProviderFailed,
     QueryFailed,
     SmsError,
@@ -28,7 +30,7 @@ from django_smska.receipts import Receipt, Report
 from django_smska.sms import providers, queue_sms, send_sms
 from django_smska.worker import Worker
 
-from .backends import Denied, Hostile, Locked, OfNoKind, Sealed, Unformed
+from .backends import Denied, Hostile, Locked, Minimal, OfNoKind, Sealed, Unformed
 
 NUMBER = "+79041764995"
 SECRET = "secret 79041764995"
@@ -44,6 +46,7 @@ RAISED = [
     KeyError(SECRET),
     RecursionError(SECRET),
     UnicodeEncodeError("ascii", SECRET, 0, 1, SECRET),
+    SmsNotSent(SECRET, retry_in="soon"),
 ]
 
 
@@ -144,11 +147,11 @@ def test_a_crash_is_logged_with_its_place_and_without_values(use, caplog):
 
 def test_an_attribute_that_fails_once_does_not_count_for_long(use):
     use(raises={"gives_reports": CRASH})
-    assert not checked_backend.gives_reports("bad")
+    assert not checked_backend.traits("bad").polled
     Hostile.calls.clear()
     with mock.patch.object(Hostile, "gives_reports", True):
-        assert checked_backend.gives_reports("bad")
-    assert checked_backend.gives_reports("bad") and not Hostile.calls["gives_reports"]
+        assert checked_backend.traits("bad").polled
+    assert checked_backend.traits("bad").polled and not Hostile.calls["gives_reports"]
 
 
 def test_one_that_cannot_be_opened_for_a_report_is_asked_later(use):
@@ -242,6 +245,24 @@ def test_a_backend_that_inherits_nothing_can_send(use):
 
 
 # --- a send ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [SmsNotSent, SmsOutcomeUnknown])
+def test_an_error_that_quotes_the_request_keeps_none_of_it(use, caplog, error):
+    use("Quoting", token="Zq8-hidden-token", error=error)
+    with pytest.raises(error) as raised:
+        send_sms(NUMBER, "Your PIN is 4471", using="bad")
+    message = SmsMessage.objects.get()
+    shown = f"{raised.value} {raised.value.code} {message.error_code} {message.error_text}"
+    assert raised.value.args == (error.summary,)
+    for secret in ("9041764995", "4471", "Zq8-hidden-token"):
+        assert secret not in shown + caplog.text
+
+
+def test_an_error_that_quotes_nothing_keeps_its_words(use):
+    use("Talkative", refuse="text")
+    with pytest.raises(SmsNotSent, match="refused by its option"):
+        send_sms(NUMBER, "text", using="bad")
 
 
 @pytest.mark.parametrize("send", ["now", "worker"])
@@ -416,7 +437,7 @@ def test_a_known_status_is_kept_with_words_made_to_fit(use):
     use(returns={"get_status": Report("delivered", "4|DELIVRD\0" + "x" * 500)})
     message = send_sms(NUMBER, "text", using="bad")
     message.refresh_status()
-    assert message.status == "delivered" and message.gateway_status.startswith("4|DELIVRDx")
+    assert message.status == "delivered" and message.gateway_status.startswith("4|DELIVRD x")
 
 
 NO_BALANCES = [
@@ -487,3 +508,31 @@ def test_a_paused_provider_that_cannot_ask_for_its_balance_is_tried(use):
     Worker().run_once()
     assert statuses("bad") == ["sent", "sent"]
     assert not circuit_breaker.state_of("bad").is_paused
+
+
+class TestTheProvidersOwnRules:
+    """What it would refuse, or charge for without end, is refused before the request."""
+
+    @pytest.fixture
+    def strict(self, settings, monkeypatch, transactional_db):
+        settings.SMSKA_LOCMEM_IN_TESTS = False
+        settings.SMS_PROVIDERS = {"default": {"BACKEND": "tests.backends.Minimal"}}
+        monkeypatch.setattr(Minimal, "sender_rule", re.compile("[A-Za-z]{3,11}"))
+        monkeypatch.setattr(Minimal, "most_segments", 2)
+
+    @pytest.mark.parametrize(
+        ("more", "error"),
+        [
+            ({"sender": "Т-Shop"}, InvalidSender),
+            ({"sender": "Shop\u200b"}, InvalidSender),
+            ({"body": "Ж" * 140}, InvalidRequest),
+        ],
+    )
+    def test_a_message_that_breaks_them_is_not_sent(self, strict, more, error):
+        with pytest.raises(error, match="Nothing was sent"):
+            send_sms("+79041764969", **{"body": "text", **more})
+        assert SmsMessage.objects.get().status == "failed"
+
+    @pytest.mark.parametrize("more", [{"sender": "Shop"}, {"body": "Ж" * 130}, {}])
+    def test_others_are(self, strict, more):
+        assert send_sms("+79041764969", **{"body": "text", **more}).status == "sent"

@@ -26,9 +26,8 @@ from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
-from django_smska import circuit_breaker
+from django_smska import circuit_breaker, retention
 from django_smska.exceptions import AuthenticationFailed, InsufficientCredits
-from django_smska.management.commands import sms_prune
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.notify import Listener
 from django_smska.sms import outbox, queue_sms, send_mass_sms
@@ -196,6 +195,12 @@ class TestSendTestSms:
         assert f"+7904•••4995 (SMS {pk}): accepted as {gateway.accepted[0].id}.\n" in out
         assert "1764995" not in out and "1764996" not in out
 
+    def test_a_number_may_come_by_the_input(self, gateway, monkeypatch):
+        """No other user of the machine sees it there."""
+        monkeypatch.setattr(sys, "stdin", StringIO("8 904 176-49-95\n"))
+        run("sendtestsms", "-")
+        assert [entry.msisdn for entry in gateway.accepted] == ["79041764995"]
+
     def test_a_number_that_was_not_sent_is_masked_like_any_other(self, gateway):
         gateway.balance = 0
         out, _ = run("sendtestsms", "89041764995")
@@ -305,7 +310,7 @@ class TestWorkerCommand:
         assert error is None
         SmsMessage.objects.update(send_after=timezone.now())
         out, error = run("sms_worker", "--once")
-        assert out.endswith("Nothing was sent, because of the pause of default.\n")
+        assert out.endswith("Nothing was sent: default is paused.\n")
         assert "default is paused (funds; next probe at " in out
 
     def test_a_pause_with_nothing_due_is_not_the_reason(self, gateway):
@@ -538,7 +543,7 @@ class TestPrune:
     @pytest.mark.parametrize("batch", [1, 2, 3, 1000])
     def test_a_message_stays_while_its_resend_stays(self, monkeypatch, batch):
         """In batches of any size; a dry run shows the same numbers and deletes nothing."""
-        monkeypatch.setattr(sms_prune, "BATCH_MESSAGES", batch)
+        monkeypatch.setattr(retention, "BATCH_ROWS", batch)
         gone = make("failed")
         make("rejected", resend_of=make("failed", resend_of=gone))
         oldest = make("failed")
@@ -579,7 +584,7 @@ class TestPrune:
         assert queue_sms(NUMBER, "Hello", idempotency_key="order-1").status == "queued"
 
     def test_each_batch_costs_the_same(self, monkeypatch):
-        monkeypatch.setattr(sms_prune, "BATCH_MESSAGES", 5)
+        monkeypatch.setattr(retention, "BATCH_ROWS", 5)
         costs = []
         for rows in (9, 19, 29):  # two, four and six batches
             for _ in range(rows):

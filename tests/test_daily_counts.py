@@ -3,6 +3,7 @@
 import threading
 from datetime import date, datetime, timedelta
 from datetime import timezone as zones
+from decimal import Decimal
 from io import StringIO
 from zoneinfo import ZoneInfo
 
@@ -13,9 +14,9 @@ from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_smska import daily_counts
-from django_smska.management.commands import sms_prune
+from django_smska import daily_counts, monotonic, pushed_reports, retention
 from django_smska.models import SmsDay, SmsDayCount, SmsMessage
+from django_smska.receipts import Report
 from django_smska.states import FINAL, Status
 
 NOW = datetime(2026, 5, 20, 12, tzinfo=ZoneInfo("Europe/Moscow"))
@@ -58,6 +59,15 @@ def numbers(day=TODAY):
     }
 
 
+def prices(day=TODAY):
+    """Return the sums of prices by status and currency."""
+    counted = SmsDayCount.objects.filter(day=day, messages__gt=0)
+    return {
+        (status, currency): price
+        for status, currency, price in counted.values_list("status", "currency", "price")
+    }
+
+
 def messages(day=TODAY):
     counted = SmsDayCount.objects.filter(day=day, messages__gt=0)
     by_status = counted.order_by().values_list("status")
@@ -84,6 +94,75 @@ class TestCount:
             ("default", "", "rejected", "", 0): (1, 1),
             ("default", "", "unknown", "", 0): (1, 1),
             ("default", "", "draft", "", 0): (1, 1),
+        }
+
+    def test_prices(self):
+        """Of a group, the sum of those that are known. Old messages have none."""
+        for number in range(30):
+            make(after=1, price="0.100000", currency="EUR", to=f"+7900{number:07}")
+        make(after=1, price="2.5", currency="RUB")
+        make(after=1, price="0", currency="USD")
+        make(after=1, price="0.000001")
+        make("sent")
+        make("sent", price="3")
+        daily_counts.catch_up()
+        assert prices() == {
+            ("delivered", "EUR"): Decimal(3),
+            ("delivered", "RUB"): Decimal("2.5"),
+            ("delivered", "USD"): Decimal(0),
+            ("delivered", ""): Decimal("0.000001"),
+            ("sent", ""): Decimal(3),
+        }
+        assert numbers()["default", "", "sent", "", 0] == (2, 2)
+
+    def test_where_no_price_is_known_there_is_none(self):
+        make(after=1, number=3)
+        daily_counts.catch_up()
+        assert prices() == {("delivered", ""): None}
+
+    def test_a_price_that_comes_later_is_counted(self, clock):
+        make("sent", 2)
+        daily_counts.catch_up()
+        SmsMessage.objects.update(price="1.25", currency="RUB")
+        clock.forward(minutes=2)
+        daily_counts.catch_up()
+        assert prices() == {("sent", "RUB"): Decimal("2.5")}
+        assert messages() == {"sent": 2}
+
+    def test_a_price_that_comes_after_the_last_status_is_counted(self, clock):
+        old = NOW - timedelta(days=3)
+        make("delivered", 2, at=old, after=1)
+        make("delivered", at=NOW - timedelta(days=4), after=1)
+        daily_counts.catch_up()
+        assert set(SmsDay.objects.filter(day__lt=TODAY).values_list("settled")) >= {(True,)}
+        first = SmsMessage.objects.order_by("pk").first()
+        pushed_reports.receive(
+            "default",
+            [Report("delivered", reference=first.reference, price=Decimal("0.2"), currency="RUB")],
+        )
+        clock.forward(days=2)
+        daily_counts.catch_up()
+        assert prices(old.date()) == {
+            ("delivered", "RUB"): Decimal("0.2"), ("delivered", ""): None,
+        }  # fmt: skip
+        assert not SmsDay.objects.filter(day__lte=old.date(), settled=False).exists()
+
+    @pytest.mark.parametrize("counted", [False, True])
+    def test_prices_of_pruned_messages_stay(self, clock, counted):
+        old = NOW - timedelta(days=200)
+        make(at=old, after=1, number=3, price="0.1", currency="RUB")
+        make(at=old, after=1)
+        make(at=old, price="0.5", currency="RUB", status="unknown")
+        if counted:
+            daily_counts.catch_up()
+        call_command("sms_prune", stdout=StringIO())
+        assert SmsMessage.objects.count() == 1
+        clock.forward(days=30)
+        daily_counts.catch_up()
+        assert prices(old.date()) == {
+            ("delivered", "RUB"): Decimal("0.3"),
+            ("delivered", ""): None,
+            ("unknown", "RUB"): Decimal("0.5"),
         }
 
     def test_names_are_compared_character_by_character(self):
@@ -200,7 +279,7 @@ class TestAgain:
     def test_a_budget_goes_to_the_newest_days_and_the_rest_is_reported(self, monkeypatch):
         make(at=NOW - timedelta(days=9), after=1)
         ticks = iter(range(100))
-        monkeypatch.setattr(daily_counts.time, "monotonic", lambda: next(ticks))
+        monkeypatch.setattr(monotonic, "now", lambda: next(ticks))
         assert daily_counts.catch_up(budget=3) == 7
         done = SmsDay.objects.exclude(counted_at=None).values_list("day", flat=True)
         assert sorted(day.day for day in done) == [18, 19, 20]
@@ -219,7 +298,7 @@ class TestAgain:
         [update] = [
             query["sql"] for query in queries if 'WHEN ("' in query["sql"].replace("`", '"')
         ]
-        assert "smsdaycount" in update and update.count("WHEN") == 2  # two columns of one row
+        assert "smsdaycount" in update and update.count("WHEN") == 3  # the columns of one row
 
     def test_a_settled_day_has_no_empty_rows(self, clock):
         day = NOW - timedelta(days=1)
@@ -268,7 +347,7 @@ def prune(*options):
 @pytest.mark.parametrize("pruners", [0, 1, 2])
 def test_many_at_once_double_nothing(monkeypatch, pruners):
     """Each prune has several batches, which begin in the middle of a day."""
-    monkeypatch.setattr(sms_prune, "BATCH_MESSAGES", 7)
+    monkeypatch.setattr(retention, "BATCH_ROWS", 7)
     every = [TODAY - timedelta(days=200 + number) for number in range(10)]
     for number, sender in enumerate(["Shop", "shop", ""] * len(every)):
         make("delivered", 5, at=NOW - timedelta(days=209 - number // 3), after=1, sender=sender)

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from django_smska import circuit_breaker, delivery
+from django_smska import circuit_breaker, delivery, sending
 from django_smska.exceptions import AuthenticationFailed, QueryFailed
 from django_smska.models import SmsMessage
 from django_smska.sms import queue_sms, send_sms
@@ -171,6 +171,22 @@ class TestDue:
         self.age(next_status_at=now, sent_at=now - timedelta(hours=73))
         delivery.query_due(limit=10)
         assert stored(message).status == "unconfirmed" and provider.queries == 0
+
+    @pytest.mark.parametrize("confirmed", [False, True])
+    def test_so_is_one_of_a_backend_that_gives_no_reports(
+        self, settings, transactional_db, confirmed
+    ):
+        settings.SMSKA_LOCMEM_IN_TESTS = False
+        settings.SMS_PROVIDERS = {"default": {"BACKEND": "tests.backends.Minimal"}}
+        message = send_sms(NUMBER, "text")
+        if confirmed:
+            self.age(status="unknown", next_status_at=None)
+            sending.confirm_sent(message)
+        due = stored(message).next_status_at
+        assert due > timezone.now() + timedelta(hours=71)
+        self.age(next_status_at=timezone.now(), sent_at=timezone.now() - timedelta(hours=73))
+        delivery.query_due(limit=10)
+        assert stored(message).status == "unconfirmed"
 
     def test_where_another_worker_has_some_the_rest_is_known(self, provider):
         for _ in range(3):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_smska import dispatcher
+from django_smska import dispatcher, monotonic
 from django_smska.dispatcher import ClaimSize, Event, Inbox, Slots, TimeSlice
 from django_smska.exceptions import (
     AuthenticationFailed,
@@ -20,7 +20,7 @@ def clock(monkeypatch):
     class Clock:
         time = 1000.0
 
-    monkeypatch.setattr(dispatcher.time, "monotonic", lambda: Clock.time)
+    monkeypatch.setattr(monotonic, "now", lambda: Clock.time)
     return Clock
 
 

@@ -17,7 +17,7 @@ BANNED = {
     "surely": "definitely, or nothing",
     "deeds?": "action, operation",
     "shall": "a question with the button's verb",
-    "told|tells?": "reported, says, shows",
+    '(?<!")told(?!")|tells?': "reported, says, shows",
     "taken|took": "accepted, claimed, read",
     "anew": "again",
     "meanwhile": "in the meantime",

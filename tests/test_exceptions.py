@@ -16,12 +16,20 @@ ERRORS = [
 
 @pytest.mark.parametrize("cls", ERRORS)
 def test_every_error_survives_pickling_with_all_it_carries(cls):
-    error = cls(alias="bulk", code="-6", gateway_text="-6|Invalid MSISDN", answered=True, sms=17)
+    error = cls(
+        alias="bulk",
+        code="-6",
+        gateway_text="-6|Invalid MSISDN",
+        answered=True,
+        retry_in=65,
+        sms=17,
+    )
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is cls
         assert (twin.alias, twin.code, twin.gateway_text, twin.answered, twin.sms) == (
             "bulk", "-6", "-6|Invalid MSISDN", True, 17,
         )  # fmt: skip
+        assert twin.retry_in == 65
         assert str(twin) == str(error)
 
 
@@ -68,3 +76,8 @@ def test_errors_need_no_settings():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert "too few credits" in ran.stdout
+
+
+@pytest.mark.parametrize("cls", ERRORS)
+def test_no_error_names_an_option_that_only_some_providers_have(cls):
+    assert [name for name in ("api_key", "api_password", "username") if name in str(cls())] == []

@@ -1,6 +1,8 @@
 import pytest
+from django import forms
 from django.core.exceptions import ValidationError
 
+from django_smska.forms import PhoneField
 from django_smska.numbers import is_russian_mobile, mask, normalize, plain
 
 NBSP, THIN, MINUS = "\u00a0", "\u2009", "\u2212"
@@ -199,3 +201,37 @@ def test_a_text_of_ligatures_does_not_swell():
     """NFKC makes 18 letters of this one, and a file may have millions of it."""
     assert len(plain("\ufdfa" * 60)) == 60
     assert plain("\ufb01\u00bd\uff11") == "fi\u00bd1"
+
+
+class PhoneForm(forms.Form):
+    phone = PhoneField(validators=[lambda number: None if number[:3] == "+79" else bad()])
+    other = PhoneField(required=False, initial="+79041764995")
+
+
+def bad():
+    raise ValidationError("Write a mobile number.")
+
+
+def test_a_form_field_has_e164():
+    """Its validators, too, and what is only written in another way is not changed."""
+    form = PhoneForm({"phone": " 8 (904) 176-49-95 ", "other": "8 904 176-49-95"})
+    assert form.is_valid() and form.changed_data == ["phone"]
+    assert form.cleaned_data == {"phone": "+79041764995", "other": "+79041764995"}
+    assert 'type="tel"' in str(form["phone"]) and 'autocomplete="tel"' in str(form["phone"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("", "This field is required."),
+        ("  ", "This field is required."),
+        ("8 904", "A Russian number has 11 digits"),
+        ("+49 30 123456", "Write a mobile number."),
+        ("9" * 100_000, "A Russian number has 11 digits"),
+        ("8904176\0004995", "A number has only digits"),
+    ],
+)
+def test_a_form_field_says_what_is_wrong(typed, words):
+    form = PhoneForm({"phone": typed, "other": ""})
+    assert not form.is_valid() and form.errors["phone"][0].startswith(words)
+    assert form.cleaned_data["other"] == ""

@@ -82,7 +82,7 @@ def fail_for_one(function, error):
 @pytest.mark.parametrize(
     ("action", "status", "broken", "after"),
     [
-        ("send", "draft", "django_smska.models.SmsMessage.send", "sent"),
+        ("send", "draft", "django_smska.sending.send", "sent"),
         ("refresh", "sent", "django_smska.models.SmsMessage.refresh_status", "delivered"),
         ("resend", "failed", "django_smska.sending.resend", "failed"),
         ("confirm_sent", "unknown", "django_smska.sending.confirm_sent", "sent"),
@@ -92,7 +92,7 @@ def test_the_others_are_done_and_each_has_its_word(
     boss, monkeypatch, caplog, action, status, broken, after, error
 ):
     place, name = broken.rpartition(".")[::2]
-    owner = {"send": SmsMessage, "refresh_status": SmsMessage}.get(name, sending)
+    owner = {"refresh_status": SmsMessage}.get(name, sending)
     monkeypatch.setattr(owner, name, fail_for_one(getattr(owner, name), error))
     keys = make(status)
     words = post(boss, action, keys)
@@ -142,15 +142,15 @@ def test_among_those_that_are_handed_over_together_too(
 
 
 def test_a_real_error_of_the_database_breaks_no_transaction(boss, monkeypatch):
-    send = SmsMessage.send
+    send = sending.send
 
-    def failing(self):
-        if self.to == BAD:
+    def failing(message, *args, **options):
+        if message.to == BAD:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT * FROM no_such_table")
-        send(self)
+        send(message, *args, **options)
 
-    monkeypatch.setattr(SmsMessage, "send", failing)
+    monkeypatch.setattr(sending, "send", failing)
     words = post(boss, "send", make("draft"))
     assert words[0].startswith("Sent: 3 messages") and words[1].startswith("Not finished: 1")
     assert len(outbox) == 3

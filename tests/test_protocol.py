@@ -23,7 +23,8 @@ from django_smska.exceptions import (
     SmsOutcomeUnknown,
     TemporaryFailure,
 )
-from django_smska.protocol import Answer, read_balance_answer, read_send_answer, read_status_answer
+from django_smska.exchange import TEXT_LIMIT_CHARACTERS, Answer, clean
+from django_smska.protocol import read_balance_answer, read_send_answer, read_status_answer
 from django_smska.receipts import Receipt, Report
 
 SENT = "0|Message sent|ah1acugxz98a27t9z|Balance status|7463"
@@ -207,9 +208,9 @@ def test_no_bytes_break_the_reader_and_none_make_a_sent_message(body, status, fr
 
 @given(st.text(max_size=60))
 def test_foreign_text_is_cleaned_for_every_database(text):
-    assert "\0" not in wire.clean(text)
-    assert wire.clean(text).isprintable()
-    assert len(wire.clean(text * 100)) <= wire.TEXT_LIMIT_CHARACTERS
+    assert "\0" not in clean(text)
+    assert clean(text).isprintable()
+    assert len(clean(text * 100)) <= TEXT_LIMIT_CHARACTERS
 
 
 @pytest.mark.parametrize(

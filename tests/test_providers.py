@@ -11,11 +11,14 @@ from django.views.debug import ExceptionReporter
 
 from django_smska import conf, sms
 from django_smska.backends import locmem, smska
+from django_smska.backends.base import BaseSmsBackend
 from django_smska.conf import sms_url
 from django_smska.exceptions import InvalidProvider, ProviderDoesNotExist
 from django_smska.providers import providers
+from django_smska.wire import Wire
 
 PASSWORD = "".join(("pass", "-", "word"))  # not as such in the source, which tracebacks quote
+ACCOUNT, SERVICE = "AC" + "1f" * 16, "MG" + "2e" * 16
 GOOD = {
     "api_key": "login",
     "api_password": PASSWORD,
@@ -338,6 +341,12 @@ def test_a_database_without_the_users_is_an_error(settings, monkeypatch, name, f
         del connections["other"]
 
 
+def test_a_send_ends_before_a_web_server_kills_its_process():
+    """gunicorn does so after 30 seconds, of which the balance of a paused provider takes ten."""
+    backend = smska.SmsBackend(alias="default", **GOOD)
+    assert backend.deadline == Wire().deadline == BaseSmsBackend.deadline == 20
+
+
 def test_a_lease_shorter_than_a_send_is_an_error(settings):
     settings.SMS_PROVIDERS = {"default": {"OPTIONS": {**GOOD, "deadline": 100}}}
     assert ids() == ["smska.E006"]
@@ -456,6 +465,32 @@ def test_times_by_a_clock_that_is_set_forward_and_back(settings, use_tz, zone, w
             "smska",
             {"api_key": "a", "api_password": "b", "url": "http://host/api/httppost.php"},
         ),
+        (
+            f"twilio://{ACCOUNT}:to%40ken@api.twilio.com?sender_id=%2B15005550006",
+            "twilio",
+            {
+                "account_sid": ACCOUNT,
+                "auth_token": "to@ken",
+                "url": "https://api.twilio.com",
+                "sender_id": "+15005550006",
+            },
+        ),
+        (
+            f"twilio://{ACCOUNT}:token@host:8443?messaging_service_sid={SERVICE}&rate=5/s",
+            "twilio",
+            {
+                "account_sid": ACCOUNT,
+                "auth_token": "token",
+                "url": "https://host:8443",
+                "messaging_service_sid": SERVICE,
+                "rate": "5/s",
+            },
+        ),
+        (
+            "infobip://ke%2Fy-1@xyz1ab.api.infobip.com?sender_id=Shop",
+            "infobip",
+            {"api_key": "ke/y-1", "url": "https://xyz1ab.api.infobip.com", "sender_id": "Shop"},
+        ),
         ("consolesms://", "console", {}),
         ("filesms:///var/tmp/sms", "filebased", {"file_path": "/var/tmp/sms"}),
         ("memorysms://", "locmem", {}),
@@ -467,6 +502,58 @@ def test_a_url_is_an_entry(url, backend, options, real):
     assert entry == {"BACKEND": f"django_smska.backends.{backend}.SmsBackend", "OPTIONS": options}
     real.SMS_PROVIDERS = {"default": entry}
     assert type(providers["default"]).__module__ == f"django_smska.backends.{backend}"
+
+
+@pytest.mark.parametrize(
+    ("url", "backend", "options"),
+    [
+        (
+            "twilio://AC1:to%40ken@api.twilio.com?sender_id=%2B15005550006",
+            "twilio",
+            {
+                "account_sid": "AC1",
+                "auth_token": "to@ken",
+                "url": "https://api.twilio.com",
+                "sender_id": "+15005550006",
+            },
+        ),
+        (
+            "twilio://AC1:token@host:8443?messaging_service_sid=MG1&rate=5/s",
+            "twilio",
+            {
+                "account_sid": "AC1",
+                "auth_token": "token",
+                "url": "https://host:8443",
+                "messaging_service_sid": "MG1",
+                "rate": "5/s",
+            },
+        ),
+        (
+            "infobip://ke%2Fy-1@xyz1ab.api.infobip.com?sender_id=Shop",
+            "infobip",
+            {"api_key": "ke/y-1", "url": "https://xyz1ab.api.infobip.com", "sender_id": "Shop"},
+        ),
+        (
+            "kannel://sh%40op:pa%3Ass@127.0.0.1:13013?sender_id=Shop&smsc=operator",
+            "kannel",
+            {
+                "username": "sh@op",
+                "password": "pa:ss",
+                "url": "http://127.0.0.1:13013/cgi-bin/sendsms",
+                "sender_id": "Shop",
+                "smsc": "operator",
+            },
+        ),
+        (
+            "kannels://shop:pass@kannel.example/send",
+            "kannel",
+            {"username": "shop", "password": "pass", "url": "https://kannel.example/send"},
+        ),
+    ],
+)
+def test_a_url_names_the_login_as_its_backend_does(url, backend, options):
+    entry = sms_url(url)
+    assert entry == {"BACKEND": f"django_smska.backends.{backend}.SmsBackend", "OPTIONS": options}
 
 
 @pytest.mark.parametrize(
@@ -483,6 +570,16 @@ def test_a_url_is_an_entry(url, backend, options, real):
         ("smska://login:pa@ss?secret@host/", "an unknown option; known: sender_id"),
         ("smska://login:pa@ss?x=1&secret", "an unknown option; known: sender_id"),
         ("smska://login:secret@host/?deadline=soon", "'deadline' must be a number"),
+        ("smskas://login@host/?x=secret", "smskas://login:password@host/path"),
+        ("twilio://AC1@host", "twilio://account_sid:auth_token@api.twilio.com, with"),
+        ("twilio://AC1:sec/ret@host", "percent-encoded in account_sid and auth_token"),
+        ("twilio://AC1:secret@host?messaging_sid=MG1", "'messaging_sid'; known: sender_id, .*"),
+        ("smska://a:secret@host?messaging_service_sid=MG1", "an unknown option; known: "),
+        ("infobip://host", "infobip://api_key@host, with :.* percent-encoded in api_key"),
+        ("infobip://key:secret@host", "infobip://api_key@host, with"),
+        ("infobip://secret@host:x", "the port after the host must be a number"),
+        ("kannel://secret@host", "kannel://username:password@host:port/path, with"),
+        ("kannels://shop:secret@host?smcs=a", "unknown option 'smcs'; known: .*, smsc"),
         ("filesms://folder", "three slashes"),
         (None, "must be a URL"),
     ],
@@ -501,7 +598,15 @@ def test_django_environ_casts_it(monkeypatch):
 
 def test_the_public_names_are_these():
     assert sorted(sms.__all__) == [
-        "outbox", "providers", "queue_sms", "send_mass_sms", "send_sms",
+        "aqueue_sms",
+        "asend_code",
+        "asend_sms",
+        "outbox",
+        "providers",
+        "queue_sms",
+        "send_code",
+        "send_mass_sms",
+        "send_sms",
     ]  # fmt: skip
     assert providers["default"].get_balance() == Decimal(1000)
     assert sms.outbox is locmem.outbox

@@ -29,7 +29,12 @@ def test_the_code_of_the_guide_compiles():
 
 def test_the_guide_lists_each_setting_with_its_default():
     listed = dict(re.findall(r"^ +``(SMSKA_\w+)`` +(\w+)", GUIDE, re.M))
-    assert listed == {name: str(one.default) for name, one in conf.Setting.known.items()}
+    words = {dict: "словарь", tuple: "список"}
+    defaults = {name: one.default for name, one in conf.Setting.known.items()}
+    assert listed == {
+        name: words.get(type(default)) or str(default) or "пусто"
+        for name, default in defaults.items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ queued failed
 claimed queued
 claimed sending
 claimed failed
+claimed cancelled
 sending queued
 sending sent
 sending failed
@@ -64,6 +65,13 @@ def test_not_now_is_tried_again_later_and_not_for_ever():
         states.Decision(Status.QUEUED, 60),
         states.Decision(Status.FAILED),
     ]
+
+
+@pytest.mark.parametrize("kind", ["account", "busy", "temporary"])
+def test_a_provider_that_wants_more_time_gets_it(kind):
+    waits = [decide(kind, attempts=n, most=9, retry_in=65).retry_in for n in (1, 2, 3)]
+    assert waits == [65, 65, 240]
+    assert decide("message", attempts=1, most=9, retry_in=65) == states.Decision(Status.FAILED)
 
 
 @pytest.mark.parametrize("kind", ["account", "funds", "unreachable", "temporary"])

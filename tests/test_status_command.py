@@ -28,10 +28,18 @@ def test_where_all_is_well_it_says_so_and_exits_0(db):
     queue_sms(NUMBER, "later", send_after=timezone.now() + timedelta(hours=1))
     out, error = run()
     assert out == (
-        "default: 1 queued; 0 held past their lease; 0 unknown; 0 need attention; "
-        "balance not known; worker seen never\n"
+        "default: 1 queued; 0 stuck past their lease; 0 unknown; 0 need attention; "
+        "0 segments today; balance not known; worker seen never\n"
     )
     assert error == ""
+
+
+def test_with_a_task_engine_it_misses_no_worker(db, settings):
+    queue_sms(NUMBER, "now")
+    assert "run manage.py sms_worker" in run()[0]
+    settings.SMSKA_ENQUEUE = "shop.tasks.enqueue_sms"
+    out, error = run()
+    assert "sms_worker" not in out and error == ""
 
 
 @pytest.mark.parametrize(
@@ -40,7 +48,7 @@ def test_where_all_is_well_it_says_so_and_exits_0(db):
         ({"send_after": timedelta(minutes=-20)}, "wait too long; check that sms_worker is running"),
         ({"status": "unknown"}, "messages need attention"),
         ({"status": "failed", "finished_at": timedelta(0)}, "messages need attention"),
-        ({"status": "sending", "lease_until": timedelta(0)}, "are held past their lease"),
+        ({"status": "sending", "lease_until": timedelta(0)}, "are stuck past their lease"),
         ({"using": "gone"}, "a provider that is not in SMS_PROVIDERS"),
     ],
 )
@@ -99,3 +107,11 @@ def test_due_messages_without_a_worker_name_the_command(db):
     out, error = run()
     assert words in out and error == ""
     assert json.loads(run("--json")[0])["default"]["no_worker"] is True
+
+
+def test_the_balance_of_a_provider_that_had_the_alias_before_is_not_reported(db, settings):
+    settings.SMS_PROVIDERS = {"default": {"BACKEND": "tests.pushing.Mute"}}
+    ProviderState.objects.create(alias="default", balance="0.5", balance_at=timezone.now())
+    assert "balance not known" in run()[0]
+    fact = json.loads(run("--json")[0])["default"]
+    assert fact["balance"] is fact["balance_at"] is None

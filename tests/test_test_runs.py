@@ -1,7 +1,6 @@
 """What a project's own tests see: an outbox, and no way to send a paid SMS."""
 
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -16,6 +15,9 @@ from django.db import transaction
 from django_smska import circuit_breaker, conf
 from django_smska.exceptions import AuthenticationFailed
 from django_smska.sms import outbox, providers, queue_sms, send_mass_sms, send_sms
+
+from .extent import ALL
+from .ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -163,7 +165,7 @@ def run_suite(folder, code, env, *options):
     return ended([*command, *options], env)
 
 
-@pytest.mark.parametrize("method", ["", "fork", "spawn"])
+@pytest.mark.parametrize("method", ["", *(["fork", "spawn"] if ALL else [])])
 def test_under_djangos_own_runner_a_child_sends_nothing(tmp_path, gateway, method):
     """No test of the suite has touched a provider before it starts its child."""
     options, tests = [], 9
@@ -235,8 +237,7 @@ def test_pytest_sets_the_variable_and_puts_it_back(tmp_path, gateway):
 
 def test_djangos_testserver_sends_nothing(tmp_path, gateway):
     """It serves a test's data, so that nothing that it sends is wanted; no test need start it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     env = environment(gateway)
     del env["SMSKA_TEST_RUN"]
     (tmp_path / "empty.json").write_text("[]")

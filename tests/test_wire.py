@@ -4,15 +4,13 @@
 import errno
 import gc
 import socket
-import ssl
 import threading
 from dataclasses import replace
 from unittest import mock
 
 import pytest
-import trustme
 
-from django_smska.client import BODY_LIMIT_BYTES, Gateway
+from django_smska import monotonic
 from django_smska.exceptions import (
     AuthenticationFailed,
     GatewayUnreachable,
@@ -24,38 +22,25 @@ from django_smska.exceptions import (
 from django_smska.receipts import Receipt
 from django_smska.testing.faults import FAULTS, Fault, answer, frame
 from django_smska.testing.gateway import StandInGateway, closed_port
+from django_smska.wire import ANSWER_LIMIT_BYTES
+
+from .conftest import server_context
+from .sms_ka import Client as Gateway
 
 NUMBER = "79041764995"
 SLOW = {"silence", "late", "endless_100", "byte_by_byte", "slow_body", "tls_hang"}
 BEFORE_THE_FIRST_BYTE = {"tls_reset", "tls_hang", "tls_plain"}
 
 
+@pytest.fixture
+def network(settings):
+    """Let requests leave this machine, as far as this test run's own guard lets them."""
+    settings.SMSKA_NETWORK_IN_TESTS = True
+
+
 def client(gateway, **options):
     options = {"connect_timeout": 2, "deadline": 10, **options}
     return Gateway("test", "test", url=gateway.url, **options)
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def ca_bundle(authority, tmp_path_factory):
-    path = tmp_path_factory.mktemp("ca") / "ca.pem"
-    authority.cert_pem.write_to_path(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def tls(authority):
-    return server_context(authority, "127.0.0.1", "localhost")
-
-
-def server_context(authority, *names):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*names).configure_cert(context)
-    return context
 
 
 class Hook:
@@ -112,10 +97,9 @@ def test_no_fault_makes_the_wire_lie(name, accepted, gateway):
 def test_over_tls_the_handshake_is_before_the_first_byte(
     name, keep_alive, tls, ca_bundle, monkeypatch
 ):
-    from django_smska import client as module
 
     unsent = name in BEFORE_THE_FIRST_BYTE
-    late, clock = [0], module.time.monotonic
+    late, clock = [0], monotonic.now
     with StandInGateway(tls=tls) as gateway:
 
         def let_the_deadline_pass():
@@ -125,10 +109,10 @@ def test_over_tls_the_handshake_is_before_the_first_byte(
         gateway.script(1, Fault(name))
         hook = Hook()
         wire = client(gateway, ca_bundle=ca_bundle, deadline=100, keep_alive=keep_alive)
-        wire.connect_timeout = 100
+        wire.backend._wire.connect_timeout = 100
         other = threading.Thread(target=let_the_deadline_pass)
         if name in SLOW:
-            monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+            monkeypatch.setattr(monotonic, "now", lambda: clock() + late[0])
             other.start()
         result = wire.send(NUMBER, "text", "Test", hook)
         wire.close()
@@ -165,6 +149,26 @@ def test_an_unknown_name_is_definitely_not_sent(monkeypatch):
     assert isinstance(result, GatewayUnreachable)
 
 
+def test_an_address_of_a_family_that_the_host_lacks_is_passed_over(gateway, monkeypatch):
+    """As with an AAAA record where IPv6 is switched off."""
+    look_up, no_family = socket.getaddrinfo, 255
+
+    def with_another(*args, **kwargs):
+        found = look_up(*args, **kwargs)
+        return [(no_family, *one[1:]) for one in found] + found
+
+    monkeypatch.setattr(socket, "getaddrinfo", with_another)
+    assert isinstance(client(gateway).send(NUMBER, "a", "T"), Receipt)
+    assert gateway.sends == 1
+
+
+def test_without_any_usable_family_it_is_definitely_not_sent(monkeypatch):
+    address = (255, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [address])
+    result = Gateway("k", "p", url="http://127.0.0.1:1/").send(NUMBER, "a", "T")
+    assert isinstance(result, GatewayUnreachable)
+
+
 def test_a_hook_that_raises_ends_the_attempt_with_nothing_written(gateway):
     hook = Hook(LookupError("claim lost"))
     wire = client(gateway)
@@ -185,11 +189,10 @@ def test_the_hook_is_called_when_the_connection_stands(gateway):
 
 def test_a_connection_is_replaced_where_permission_was_slow(gateway, monkeypatch):
     """While the database was slow, the gateway may have hung up on the idle connection."""
-    from django_smska import client as module
 
-    clock = module.time.monotonic
+    clock = monotonic.now
     late = [0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    monkeypatch.setattr(monotonic, "now", lambda: clock() + late[0])
     wire = client(gateway, deadline=100)
     assert isinstance(wire.send(NUMBER, "a", "T", lambda: late.append(late.pop() + 2)), Receipt)
     assert gateway.connections == 2 and gateway.sends == 1
@@ -198,9 +201,9 @@ def test_a_connection_is_replaced_where_permission_was_slow(gateway, monkeypatch
 @pytest.mark.parametrize("error", [None, LookupError("claim lost")])
 def test_the_deadline_does_not_run_while_permission_is_waited_for(gateway, monkeypatch, error):
     """A rate or a slow database is no fault of the gateway's."""
-    from django_smska import client as module
+    from django_smska import wire as module
 
-    clock, sleep = module.time.monotonic, module.time.sleep
+    clock, sleep = monotonic.now, module.time.sleep
     late, looks = [0], threading.Semaphore(0)
 
     def look(seconds):
@@ -213,7 +216,7 @@ def test_the_deadline_does_not_run_while_permission_is_waited_for(gateway, monke
         if error:
             raise error
 
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    monkeypatch.setattr(monotonic, "now", lambda: clock() + late[0])
     monkeypatch.setattr(module.time, "sleep", look)
     wire = client(gateway, deadline=100)
     if error:
@@ -226,16 +229,15 @@ def test_the_deadline_does_not_run_while_permission_is_waited_for(gateway, monke
 
 def test_the_deadline_goes_on_after_permission(monkeypatch):
     """With what was left of it, not from the start."""
-    from django_smska import client as module
 
-    clock, look_up = module.time.monotonic, socket.getaddrinfo
+    clock, look_up = monotonic.now, socket.getaddrinfo
     late = [0]
 
     def slow_look_up(*args, **kwargs):
         late[0] += 6
         return look_up(*args, **kwargs)
 
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    monkeypatch.setattr(monotonic, "now", lambda: clock() + late[0])
     monkeypatch.setattr(socket, "getaddrinfo", slow_look_up)
     with StandInGateway(on_send=lambda *_: late.append(late.pop() + 6)) as gateway:
         gateway.script(1, Fault("silence"))
@@ -244,11 +246,10 @@ def test_the_deadline_goes_on_after_permission(monkeypatch):
 
 
 def test_where_it_cannot_be_replaced_nothing_was_written(gateway, monkeypatch):
-    from django_smska import client as module
 
-    clock = module.time.monotonic
+    clock = monotonic.now
     late = [0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    monkeypatch.setattr(monotonic, "now", lambda: clock() + late[0])
 
     def leave():
         gateway.close()
@@ -286,14 +287,13 @@ def test_every_character_of_text_and_password_arrives_as_it_is(text):
 
 
 def test_a_fresh_connection_is_reused_and_an_idle_one_is_not(gateway, monkeypatch):
-    from django_smska import client as module
 
     wire = client(gateway, keep_alive=1)
     for text in "abc":
         assert isinstance(wire.send(NUMBER, text, "T"), Receipt)
     assert gateway.connections == 1
-    now = module.time.monotonic()
-    monkeypatch.setattr(module.time, "monotonic", lambda: now + 60)
+    now = monotonic.now()
+    monkeypatch.setattr(monotonic, "now", lambda: now + 60)
     assert isinstance(wire.send(NUMBER, "d", "T"), Receipt)
     assert gateway.connections == 2
 
@@ -402,10 +402,9 @@ def test_who_speaks_first_is_no_gateway(either, ca_bundle):
 
 def test_who_speaks_first_while_permission_is_awaited_is_no_gateway(either, ca_bundle, monkeypatch):
     """A new connection would only race with what comes on it."""
-    from django_smska import client as module
 
-    said, late, clock = threading.Event(), [0], module.time.monotonic
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock() + late[0])
+    said, late, clock = threading.Event(), [0], monotonic.now
+    monkeypatch.setattr(monotonic, "now", lambda: clock() + late[0])
     either.script_all(Fault("speaks_first", said=said))
 
     def permission():
@@ -449,7 +448,7 @@ def test_a_redirect_is_not_followed_and_its_body_not_read(gateway):
 
 
 def test_an_answer_beyond_the_limit_is_unknown(gateway):
-    padding = b" " * BODY_LIMIT_BYTES
+    padding = b" " * ANSWER_LIMIT_BYTES
     gateway.script(1, answer(b"{line}" + padding))
     gateway.script(2, answer(b"{line}\n" + padding[:1000]))
     wire = client(gateway)
@@ -475,6 +474,7 @@ def test_cookies_are_not_kept(gateway):
     assert "cookie" not in gateway.requests[1].headers
 
 
+@pytest.mark.usefixtures("network")
 def test_an_explicit_proxy_gets_the_request(gateway):
     wire = Gateway(
         "test", "test", url="http://sms.invalid/api", proxy=gateway.url.rsplit("/", 2)[0]
@@ -599,9 +599,10 @@ def test_an_id_that_repeats_what_was_sent_is_none(echo):
 # --- why it could not be reached
 
 
-def refusal(url, **options):
+def refusal(url, made=lambda: None, **options):
     hook = Hook()
     wire = Gateway("k", "p", url=url, **{"connect_timeout": 5, "deadline": 10, **options})
+    made()
     result = wire.send(NUMBER, "a", "T", hook)
     assert isinstance(result, GatewayUnreachable) and hook.calls == 0
     return result
@@ -614,6 +615,7 @@ def test_a_refused_connection_says_so_and_where():
     assert "was refused" in str(result) and f"127.0.0.1:{port}" in str(result)
 
 
+@pytest.mark.usefixtures("network")
 @pytest.mark.parametrize("reason", [socket.EAI_NONAME, socket.EAI_AGAIN])
 def test_an_unknown_name_says_so_and_which(monkeypatch, reason):
     def no_such_name(*args, **kwargs):
@@ -666,6 +668,7 @@ def test_a_failed_handshake_says_how(gateway, name, code):
     assert refusal(gateway.url.replace("http:", "https:"), connect_timeout=0.5).code == code
 
 
+@pytest.mark.usefixtures("network")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_is_not_there_says_so_without_its_login(scheme):
     with closed_port() as port:
@@ -675,6 +678,7 @@ def test_a_proxy_that_is_not_there_says_so_without_its_login(scheme):
     assert "me" not in result.address and "word" not in str(result)
 
 
+@pytest.mark.usefixtures("network")
 @pytest.mark.usefixtures("collected_here")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_proxy_that_does_not_connect_says_so(gateway):
@@ -682,9 +686,12 @@ def test_a_proxy_that_does_not_connect_says_so(gateway):
     assert result.code == "connect-tunnel" and "sms.invalid:443" in str(result)
 
 
-def test_a_bundle_that_has_gone_says_so(tls):
+def test_a_bundle_that_has_gone_says_so(tls, tmp_path):
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
     with StandInGateway(tls=tls) as gateway:
-        assert refusal(gateway.url, ca_bundle="/no/such.pem").code == "connect-bundle"
+        result = refusal(gateway.url, made=bundle.unlink, ca_bundle=bundle)
+    assert result.code == "connect-bundle"
 
 
 def test_a_wrong_path_says_where(gateway):

@@ -2,16 +2,27 @@
 
 import contextlib
 import io
+import json
 import threading
+import time
 from collections import Counter
 from datetime import datetime, timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, connections, transaction
 from django.utils import timezone
 
-from django_smska import checked_backend, circuit_breaker, clock, dispatcher, rate_limit, sending
+from django_smska import (
+    checked_backend,
+    circuit_breaker,
+    clock,
+    dispatcher,
+    monotonic,
+    opt_out,
+    rate_limit,
+    sending,
+)
 from django_smska.backends.base import parse_rate
 from django_smska.exceptions import (
     GatewayUnreachable,
@@ -25,6 +36,7 @@ from django_smska.sms import outbox, queue_sms, send_sms
 from django_smska.testing.gateway import Fault, StandInGateway, closed_port
 from django_smska.worker import Worker
 
+from .backends import Passage
 from .conftest import options
 from .outages import Once, Outage
 
@@ -103,6 +115,53 @@ def test_one_wrongly_configured_provider_does_not_stop_the_others(provider, sett
     assert "SMS_PROVIDERS['wrong']: 'api_key'" in caplog.text
 
 
+def abandoned():
+    """Leave a message that a dead worker may have sent, and one that has expired."""
+    queue_sms(NUMBER, "lost")
+    sending.mark_sending(sending.claim(SmsMessage.objects.all(), timezone.now()))
+    late = queue_sms(NUMBER, "late")
+    SmsMessage.objects.update(lease_until=timezone.now())
+    SmsMessage.objects.filter(pk=late.pk).update(expires_at=timezone.now())
+
+
+def test_a_pass_counts_what_it_recovers(provider):
+    abandoned()
+    assert Worker().run_once() == {"unknown": 1, "failed": 1, "reports": 0}
+    assert statuses() == {"unknown": 1, "failed": 1}
+    assert Worker().run_once() == Counter()
+
+
+def test_the_command_counts_what_it_recovers(provider, capsys):
+    abandoned()
+    call_command("sms_worker", "--once", "--json")
+    assert json.loads(capsys.readouterr().out) == {"unknown": 1, "failed": 1}
+
+
+def test_what_goes_back_to_the_queue_counts_once(provider):
+    queue_sms(NUMBER, "claimed")
+    sending.claim(SmsMessage.objects.all(), timezone.now())
+    SmsMessage.objects.update(lease_until=timezone.now())
+    assert +Worker().run_once() == {"sent": 1}
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_what_ends_between_claim_and_request_counts(provider, monkeypatch, end):
+    """It expires, or its number comes on the do-not-send list, while it is connected for."""
+    queue_sms(NUMBER, "text")
+    mark = sending.record_and_mark
+
+    def first_end(accepted, going):
+        if going and end == "failed":
+            SmsMessage.objects.update(expires_at=timezone.now())
+        elif going:
+            opt_out.opt_out(NUMBER)
+        return mark(accepted, going)
+
+    monkeypatch.setattr(sending, "record_and_mark", first_end)
+    assert +Worker().run_once() == {end: 1} and statuses() == {end: 1}
+    assert provider.sends == 0
+
+
 def test_threads_make_no_query(provider, monkeypatch):
     """SQLite has one writer, and an open connection for each thread is dear on any database."""
     from django.db.backends.utils import CursorWrapper
@@ -137,6 +196,48 @@ def test_requests_are_in_flight_together(provider):
     watcher.join()
     assert together == [True]
     assert statuses() == {"sent": 9}
+
+
+@pytest.mark.parametrize("using", ["limited", "both"])
+def test_no_more_are_in_flight_than_the_provider_allows(settings, transactional_db, using):
+    """Also where it is a member of a failover."""
+    passage = Passage()
+    settings.SMSKA_LOCMEM_IN_TESTS = False
+    settings.SMS_PROVIDERS = {
+        "limited": {"BACKEND": "tests.backends.Limited", "OPTIONS": {"shared": passage}},
+        "other": {"BACKEND": "tests.backends.Minimal"},
+        "both": {
+            "BACKEND": "django_smska.backends.failover.SmsBackend",
+            "OPTIONS": {"providers": ["limited", "other"]},
+        },
+    }
+    queue(7, using=using)
+    Worker(concurrency=8).run_once()
+    assert passage.most == {"sends": 3} and statuses() == {"sent": 7}
+    SmsMessage.objects.update(next_status_at=timezone.now())
+    Worker(concurrency=8).run_once()
+    assert passage.most == {"sends": 3, "queries": 3} and statuses() == {"delivered": 7}
+
+
+@pytest.mark.parametrize("using", ["slow", "both"])
+def test_a_provider_that_wants_more_time_is_not_asked_before(settings, transactional_db, using):
+    settings.SMSKA_LOCMEM_IN_TESTS = False
+    hostile = "tests.backends.Hostile"
+    refusals = {"slow": TemporaryFailure(retry_in=90), "fast": TemporaryFailure()}
+    settings.SMS_PROVIDERS = {
+        alias: {"BACKEND": hostile, "OPTIONS": {"raises": {"send_message": error}}}
+        for alias, error in refusals.items()
+    }
+    settings.SMS_PROVIDERS["both"] = {
+        "BACKEND": "django_smska.backends.failover.SmsBackend",
+        "OPTIONS": {"providers": ["slow", "fast"]},
+    }
+    (one,) = queue(1, using=using)
+    before = clock.now()
+    Worker().run_once()
+    one.refresh_from_db()
+    assert one.status == "queued" and one.attempts == 1
+    assert one.send_after >= before + timedelta(seconds=90)
 
 
 def test_the_first_goes_alone_until_the_gateway_has_answered(provider):
@@ -178,7 +279,8 @@ def test_a_connection_that_is_cut_at_any_query_costs_no_lease(provider, after, m
         with connection.execute_wrapper(cut), contextlib.suppress(OperationalError):
             one.run_once()
         one.run_once()
-        assert statuses() == {"sent": len(provider.accepted)}
+        found = statuses()  # after ten seconds reports are requested
+        assert found["sent"] + found["delivered"] == found.total() == len(provider.accepted)
         if not cut.happened:
             break
     texts = Counter(entry.text for entry in provider.accepted)
@@ -211,6 +313,33 @@ def test_a_provider_with_a_long_queue_does_not_hold_up_another(provider, setting
     Worker(concurrency=1).run_once()
     assert statuses() == {"sent": 31}
     assert [entry.text for entry in provider.accepted].index("second") == 1
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="it has one lock for all")
+def test_a_task_waits_for_what_others_have_locked(provider, monkeypatch):
+    """No other task comes for these messages, and MariaDB locks more rows than are claimed."""
+    stored = queue(3)
+    locked, let_go = threading.Event(), threading.Event()
+
+    def hold():
+        with contextlib.closing(connections["default"]), transaction.atomic():
+            list(SmsMessage.objects.select_for_update())
+            locked.set()
+            let_go.wait(20)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    locked.wait(20)
+    worker = Worker()
+    wait = worker.wait_for_next
+
+    def wait_for_next(end):
+        let_go.set()
+        other.join()
+        return wait(end)
+
+    monkeypatch.setattr(worker, "wait_for_next", wait_for_next)
+    assert worker.send_these(message.pk for message in stored) == {"sent": 3}
 
 
 def test_stopped_it_finishes_what_is_in_flight_and_gives_back_the_rest(provider):
@@ -297,7 +426,7 @@ def test_a_group_costs_as_many_queries_as_one(provider, django_assert_num_querie
     """So a full queue costs less than half a query a message."""
     queue(16)
     begin_and_commit = 2 * connection.features.has_select_for_update_skip_locked
-    with django_assert_num_queries(3 + begin_and_commit):
+    with django_assert_num_queries(4 + begin_and_commit):
         claimed = sending.claim(SmsMessage.objects.order_by("pk"), timezone.now())
     with django_assert_num_queries(1):
         assert len(sending.mark_sending(claimed)) == 16
@@ -334,17 +463,28 @@ def test_never_more_rows_are_in_doubt_than_its_width(provider):
 
 
 class Clock:
-    """Time that passes only where the code waits."""
+    """Time that passes only where the code of this thread waits: others have their own."""
 
     def __init__(self, monkeypatch):
         self.time = 1000.0
         self.ahead = 0.0  # of the database's clock
-        monkeypatch.setattr(rate_limit.time, "monotonic", lambda: self.time)
-        monkeypatch.setattr(rate_limit.time, "sleep", self.sleep)
+        self.owner = threading.get_ident()
+        self.real = {"monotonic": monotonic.now, "sleep": time.sleep}
+        monkeypatch.setattr(monotonic, "now", self.monotonic)
+        monkeypatch.setattr(time, "sleep", self.sleep)
         monkeypatch.setattr(clock, "now", self.now)
 
+    def monotonic(self):
+        return self.time if self.is_mine() else self.real["monotonic"]()
+
     def sleep(self, seconds):
-        self.time += seconds
+        if self.is_mine():
+            self.time += seconds
+        else:
+            self.real["sleep"](seconds)
+
+    def is_mine(self):
+        return threading.get_ident() == self.owner
 
     def now(self):
         return timezone.make_aware(datetime(2026, 1, 1)) + timedelta(seconds=self.time + self.ahead)
@@ -615,13 +755,14 @@ class TestBrakes:
         assert statuses() == {"unknown": 3, "queued": 17}
         assert circuit_breaker.state_of("default").reason == "hanging"
 
-    def test_a_good_answer_in_between_forgives(self, provider):
+    def test_a_good_answer_in_between_forgives(self, provider, caplog):
         for number in (1, 2, 4, 5):
             provider.script(number, Fault("close_without_answer"))
         queue(7)
         Worker(concurrency=1).run_once()
         assert statuses() == {"unknown": 4, "sent": 3}
         assert not circuit_breaker.state_of("default").is_paused
+        assert "answers again" not in caplog.text  # it was never paused
 
     def paused(self, provider, name, number=2):
         provider.script_all(Fault(name))
@@ -698,7 +839,7 @@ class TestBrakes:
         assert statuses() == {"sent": 3}
         assert not circuit_breaker.state_of("default").is_paused
 
-    def test_after_hanging_one_message_goes_alone(self, provider):
+    def test_after_hanging_one_message_goes_alone(self, provider, caplog):
         """A balance query that is answered does not show that a message will be."""
         self.paused(provider, "close_without_answer", 10)
         assert statuses() == {"unknown": 3, "queued": 7}
@@ -712,6 +853,7 @@ class TestBrakes:
         Worker().run_once()
         assert statuses() == {"unknown": 4, "sent": 6}
         assert not circuit_breaker.state_of("default").is_paused
+        assert caplog.text.count("provider default answers again") == 1
 
     def test_a_success_that_comes_between_leaves_no_pause_without_a_reason(self, db):
         """Another worker's, right before the UPDATE that pauses."""
@@ -729,6 +871,13 @@ class TestBrakes:
         assert found
         state = circuit_breaker.state_of("default")
         assert (state.is_paused, state.reason) == (False, "")
+
+    def test_a_pause_that_begins_while_failures_are_forgotten_stays(self, db):
+        circuit_breaker.note_error("default", SmsOutcomeUnknown())
+        pause = Once(lambda: circuit_breaker.note_error("default", GatewayUnreachable()), "UPDATE")
+        with connection.execute_wrapper(pause):
+            circuit_breaker.note_success("default")
+        assert circuit_breaker.state_of("default").is_paused
 
     @pytest.mark.parametrize("answered", [True, False])
     def test_a_refusal_shows_that_the_gateway_works_if_it_is_the_gateways(self, db, answered):

@@ -1,9 +1,11 @@
 """A worker in a process of its own, on the test database: ``python -m tests.worker_process``.
 
 ``SMSKA_DIE_AT`` names the step at which it kills itself with SIGKILL; ``SMSKA_URL`` is the
-gateway's address, ``SMSKA_DB`` the name of the test database.
+gateway's address, ``SMSKA_DB`` the name of the test database. ``SMSKA_SETTINGS`` has more settings,
+as JSON.
 """
 
+import json
 import os
 import signal
 
@@ -58,11 +60,13 @@ def configure():
                 "api_key": "test",
                 "api_password": "test",
                 "sender_id": "Test",
-                "url": os.environ["SMSKA_URL"],
+                "url": os.environ.get("SMSKA_URL", ""),
                 "deadline": 20,
             }
         }
     }
+    for name, value in json.loads(os.environ.get("SMSKA_SETTINGS", "{}")).items():
+        setattr(settings, name, value)
 
 
 def main():

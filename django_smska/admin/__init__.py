@@ -1,6 +1,21 @@
-"""The admin of messages and providers."""
+"""The admin of messages, sent and received, providers, erasures and the do-not-send list.
 
-from .messages import SmsMessageAdmin
-from .providers import ProviderStateAdmin
+The modules that read files of numbers are here, too, and the commands use them without the admin.
+"""
 
-__all__ = ["ProviderStateAdmin", "SmsMessageAdmin"]
+from django.apps import apps
+
+if apps.is_installed("django.contrib.admin"):
+    from .erasures import SmsErasureAdmin
+    from .inbound import SmsInboundAdmin
+    from .messages import SmsMessageAdmin
+    from .opt_outs import SmsOptOutAdmin
+    from .providers import ProviderStateAdmin
+
+__all__ = [
+    "ProviderStateAdmin",
+    "SmsErasureAdmin",
+    "SmsInboundAdmin",
+    "SmsMessageAdmin",
+    "SmsOptOutAdmin",
+]

@@ -10,7 +10,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
-from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
 from django.db import connections, transaction
 from django.db.models import QuerySet
@@ -21,6 +20,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from .. import log_fields
 from ..models import SmsMessage, rows, write_db
 from . import permissions
 from .actions import (
@@ -48,9 +48,8 @@ class ActionAdmin(GuardedAdmin):
     """Adds a confirmation page for each action to an admin of messages."""
 
     def may(self, request: HttpRequest, permission: str, obj: Any = None) -> bool:
-        codename = get_permission_codename(permission, self.opts)
-        return self.has_view_permission(request, obj) and request.user.has_perm(
-            f"{self.opts.app_label}.{codename}"
+        return self.has_view_permission(request, obj) and permissions.may(
+            request.user, permission, self.opts
         )
 
     def url(self, name: str, *args: Any) -> str:
@@ -106,7 +105,8 @@ class ActionAdmin(GuardedAdmin):
     def confirm(
         self, request: HttpRequest, action: Action, chosen: QuerySet[SmsMessage]
     ) -> HttpResponse:
-        plan = Plan(action, chosen)
+        may_see_number = permissions.may_see_number(request.user)
+        plan = Plan(action, chosen, names_opted_out=may_see_number)
         if plan.mode is Mode.REFUSED:
             self._refuse(request, action)
             return HttpResponseRedirect(self.with_filters(request, self.url("changelist")))
@@ -128,6 +128,7 @@ class ActionAdmin(GuardedAdmin):
                         Truncator(permissions.text_for(request.user, message)).chars(60)
                     ),
                     message.segments,
+                    message.pk in plan.opted_out,
                 )
                 for message in listed
             ],
@@ -185,17 +186,16 @@ class ActionAdmin(GuardedAdmin):
         self, request: HttpRequest, action: Action, keys: list[int]
     ) -> Iterator[tuple[int, Outcome]]:
         try:
-            moved = self._hand_over_all(request, action, keys)
+            moved = self.hand_over_all(request, action, keys)
         except Exception as error:  # one of them ended the query of all
-            logger.error(
-                "%s messages were not handed over together: %s", len(keys), type(error).__name__
-            )
+            words, name = "%s messages were not handed over together: %s", type(error).__name__
+            logger.error(words, len(keys), name, extra=log_fields.of_messages(keys, "", name))
             yield from self._one_by_one(request, hand_over_one(action), keys)
             return
         for key in keys:
             yield key, action.handed_over if key in moved else SKIPPED
 
-    def _hand_over_all(self, request: HttpRequest, action: Action, keys: list[int]) -> set[Any]:
+    def hand_over_all(self, request: HttpRequest, action: Action, keys: list[int]) -> set[Any]:
         """Hand over those that fit, in one transaction; return their keys."""
         assert action.hand_over is not None
         with transaction.atomic(using=write_db()):

@@ -12,22 +12,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, router, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import circuit_breaker, clock, conf, delivery, sending
+from .. import circuit_breaker, clock, conf, delivery, handover, log_fields, opt_out, sending
+from ..conflicts import in_atomic_block, repeat_conflicts
 from ..exceptions import (
     SAID,
     ErrorKind,
     InvalidProvider,
+    RecipientOptedOut,
     SmsError,
     SmsNotSent,
     SmsOutcomeUnknown,
@@ -36,7 +39,7 @@ from ..exceptions import (
 from ..models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from ..redact import withhold
 from ..states import WAITING_KINDS, Status
-from .wording import balance_words, error_words, paused_words
+from .wording import balance_words, error_words, paused_words, stop_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class Outcome:
 
 SKIPPED = Outcome(
     _("Skipped"),
-    _("Already queued, being sent or finished."),
+    _("Already queued, being sent, finished or deleted."),
     messages.WARNING,
 )
 QUEUED = Outcome(
@@ -92,6 +95,7 @@ class Action:
     :param handed_from: the statuses from which ``hand_over`` takes messages
     :param handed_over: the outcome of ``hand_over``
     :param handed_to: the status after ``hand_over``, also where another process was faster with it
+    :param needs_text: not for messages whose text is not stored any more
     """
 
     name: str
@@ -106,6 +110,7 @@ class Action:
     handed_from: frozenset[Status] = frozenset()
     handed_to: Status | None = None
     costs: bool = False
+    needs_text: bool = False
 
     @property
     def most(self) -> int:
@@ -128,15 +133,26 @@ class Action:
         return self.handed_from if mode is Mode.QUEUE else self.statuses
 
 
-def _send(message: SmsMessage, user: Any) -> Outcome:
+def _send(message: SmsMessage, user: Any, only: Q = sending.NO_CONDITION) -> Outcome:
     # "Now" was written by the clock of any host.
     later = message.send_after > max(clock.now(), timezone.now())
     if message.status == Status.DRAFT and later:
-        return _hand_over(SEND, message)
-    message.send()
-    if message.status == Status.SENT:
-        return Outcome(_("Sent"))
-    return QUEUED if message.status == Status.QUEUED else SKIPPED
+        return _hand_over(SEND, message, only)
+    sending.send(message, only, exempt=True)  # a person has decided
+    if message.status == Status.QUEUED:
+        return QUEUED
+    if message.status == Status.UNKNOWN:  # the answer came after its lease, and says that it was
+        return Outcome(_("Unknown whether it was sent"), gettext(sending.PROVED), messages.ERROR)
+    return Outcome(_("Sent"))
+
+
+def send_as_saved(saved: SmsMessage) -> Action:
+    """Return the action that sends this message with no other content than this.
+
+    Another user may have saved the same draft a moment later.
+    """
+    only = Q(**{name: getattr(saved, name) for name in ("to", "body", "sender", "using")})
+    return replace(SEND, do=partial(_send, only=only))
 
 
 def _refresh(message: SmsMessage, user: Any) -> Outcome:
@@ -171,15 +187,19 @@ def _resend(message: SmsMessage, user: Any) -> Outcome:
 
 def hand_over_one(action: Action) -> Action:
     """Return the action that hands one message over, as this one hands many over."""
-    return replace(
-        action, do=lambda message, user: _hand_over(action, message), statuses=action.handed_from
-    )
+
+    def do(message: SmsMessage, user: Any) -> Outcome:
+        return _hand_over(action, message)
+
+    return replace(action, do=do, statuses=action.handed_from)
 
 
-def _hand_over(action: Action, message: SmsMessage) -> Outcome:
+def _hand_over(action: Action, message: SmsMessage, only: Q = sending.NO_CONDITION) -> Outcome:
     assert action.hand_over is not None
-    moved = action.hand_over(rows([message.pk]))
+    moved = action.hand_over(rows([message.pk]).filter(only))
     message.refresh_from_db(using=write_db())
+    if only and not moved:
+        sending.require_unchanged(message)
     return action.handed_over if moved or message.status == action.handed_to else SKIPPED
 
 
@@ -229,6 +249,7 @@ RESEND = Action(
     statuses=frozenset(sending.RESENDABLE),
     do=_resend,
     costs=True,
+    needs_text=True,
 )
 CANCEL = Action(
     name="cancel",
@@ -263,15 +284,15 @@ def run_action(
         return _apart(lambda: action.do(message, user))
     except Exception as error:
         concerns_it = getattr(error, "kind", "") in KINDS_OF_THE_PROVIDER
-        if concerns_it and getattr(error, "code", "") != "paused":
+        if concerns_it and getattr(error, "code", "") not in circuit_breaker.NOT_COUNTED:
             failing.add(message.using)
         return _failure(message, error)
 
 
 def _apart(do: Callable[[], Outcome]) -> Outcome:
     """Run in a savepoint, if a transaction is open, so that an error concerns one message only."""
-    if not sending.in_atomic_block():
-        return do()
+    if not in_atomic_block():
+        return repeat_conflicts(do)
     failure: Exception
     with transaction.atomic(using=write_db()):
         try:
@@ -283,11 +304,13 @@ def _apart(do: Callable[[], Outcome]) -> Outcome:
     raise failure
 
 
-def crashed(keys: Any, error: Exception) -> Outcome:
+def crashed(keys: list[int] | int, error: Exception) -> Outcome:
     """Return the outcome of an error that is none of ours. Its text, which may hold the request, is
     left out."""
     name = type(error).__name__
-    logger.error("an action on messages %s failed: %s", keys, name)
+    several = keys if isinstance(keys, list) else [keys]
+    extra = log_fields.of_messages(several, "", name)
+    logger.error("an action on messages %s failed: %s", keys, name, extra=extra)
     why = gettext("This site had an error (%s). Look at the message before you try again.") % name
     return Outcome(_("Not finished"), why, messages.ERROR)
 
@@ -302,6 +325,8 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
     if isinstance(error, InvalidProvider):
         why = gettext("The provider “%s” is not set up correctly. Ask your administrator.")
         return Outcome(_("Not done"), why % message.using, messages.ERROR)
+    if isinstance(error, RecipientOptedOut) and sending.was_opted_out(message):
+        return Outcome(_("Cancelled"), error_words(error.summary), messages.WARNING)
     if not isinstance(error, SmsError):
         return crashed(message.pk, error)
     stays_queued = False
@@ -318,14 +343,17 @@ def _failure(message: SmsMessage, error: Exception) -> Outcome:
     return Outcome(what, why, messages.ERROR)
 
 
-def log(user: Any, affected: Sequence[SmsMessage], text: str) -> None:
-    """Write into the histories of the messages. A failure is logged and undoes no action."""
+def log(user: Any, affected: Sequence[Any], text: str) -> None:
+    """Write into the histories of the messages, or of a provider. A failure is logged and undoes no
+    action."""
     try:
         with transaction.atomic(using=router.db_for_write(LogEntry)):
             LogEntry.objects.log_actions(user.pk, affected, CHANGE, text)
     except Exception as error:
-        pks = [message.pk for message in affected]
-        logger.error("no history entry for messages %s: %s", pks, type(error).__name__)
+        pks = [one.pk for one in affected]
+        extra = log_fields.of_messages(pks, "", type(error).__name__)
+        words = "no history entry for messages %s: %s"
+        logger.error(words, pks, type(error).__name__, extra=extra)
 
 
 def read_keys(text: str) -> list[int]:
@@ -339,13 +367,21 @@ def keys_among(texts: Iterable[str]) -> list[int]:
 
 
 class Plan:
-    """What an action would do with the chosen messages, for users to read before they agree."""
+    """What an action would do with the chosen messages, for users to read before they agree.
 
-    def __init__(self, action: Action, chosen: QuerySet[SmsMessage]) -> None:
-        wanted = ("pk", "status", "using", "segments", "send_after")
+    :param names_opted_out: which of them are on the do-not-send list, for a user who may see whole
+        numbers; others could find them out here, by drafts to numbers that fit a mask
+    """
+
+    def __init__(
+        self, action: Action, chosen: QuerySet[SmsMessage], *, names_opted_out: bool
+    ) -> None:
+        wanted: tuple[str, ...] = ("pk", "status", "using", "segments", "send_after", "sensitive")
+        wanted += ("erased_at", "to", "sender", "despite_opt_out")
         found = list(chosen.order_by("pk").values_list(*wanted, named=True)[: action.most + 1])
         self.chosen = [row.pk for row in found]
-        fit = [row for row in found if row.status in action.statuses]
+        whole = [row for row in found if not (action.needs_text and sending.lost_text(row))]
+        fit = [row for row in whole if row.status in action.statuses]
         possible = action.statuses_in(action.mode(len(fit)))
         fit = [row for row in fit if row.status in possible]
         # The POST gets these keys, and finds the mode of their number again.
@@ -356,6 +392,9 @@ class Plan:
         self.number, self.segments = len(fit), sum(row.segments for row in fit)
         self.question = action.question if self.number == 1 else action.questions
         self.first = [row.pk for row in fit[:MAX_ITEMS_SHOWN]]
+        self.names_opted_out = names_opted_out
+        listed = opt_out.refused(fit if action.costs and names_opted_out else [])
+        self.opted_out = {row.pk for row, is_listed in zip(fit, listed, strict=False) if is_listed}
         self.pks = ",".join(str(row.pk) for row in fit)
         self.later = sum(row.send_after > timezone.now() for row in fit)
         self.providers = [
@@ -365,8 +404,8 @@ class Plan:
 
     @property
     def held(self) -> bool:
-        """Return whether all of the providers are paused."""
-        return all(provider["paused"] for provider in self.providers)
+        """Return whether all of the providers are paused or stopped."""
+        return all(provider["paused"] or provider["stopped"] for provider in self.providers)
 
     @property
     def handed_over(self) -> bool:
@@ -381,5 +420,6 @@ def _of_provider(alias: str, found: list[Any]) -> dict[str, Any]:
         "segments": sum(row.segments for row in found),
         "balance": balance_words(state),
         "paused": paused_words(state),
-        "has_no_worker": circuit_breaker.has_no_worker(state),
+        "stopped": stop_of(alias),
+        "has_no_worker": handover.lacks_sender(state),
     }

@@ -12,13 +12,15 @@ from typing import Any
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
-from .. import circuit_breaker, conf
+from .. import circuit_breaker, conf, held_queue, kill_switch, limits
+from ..checked_backend import has_balance
 from ..models import ProviderState, SmsMessage
 from ..providers import providers
 from ..states import Status
-from .wording import balance_words, paused_words
+from .wording import balance_words, nothing_sent_words, paused_words
 
 MAX_COUNT = 99  # above it, the number is not counted exactly
+MAX_HELD_COUNT = 9999  # the same, of held messages
 QUEUED_GRACE = timedelta(minutes=2)  # the time that queued messages may wait without an alert
 
 
@@ -38,8 +40,11 @@ def alerts() -> list[Alert]:
     """Return the present alerts."""
     states = {state.alias: state for state in circuit_breaker.states_of(providers)}
     found: list[Alert | None] = [_needing_line()]
+    stops = kill_switch.stops()
+    found += [_stop(alias, row) for alias, row in stops.items()]
     for alias in providers:
-        found += _of_provider(states.get(alias) or ProviderState(alias=alias))
+        state = states.get(alias) or ProviderState(alias=alias)
+        found += _of_provider(state, stopped=bool({alias, kill_switch.EVERY} & stops.keys()))
     return [line for line in found if line is not None]
 
 
@@ -54,13 +59,47 @@ def _needing_line() -> Alert | None:
     return Alert(words % {"number": shown}, warns=True, query="needs=attention")
 
 
-def _of_provider(state: ProviderState) -> list[Alert]:
-    """Return the alerts about one provider: its balance and its problems."""
+def _stop(alias: str, row: ProviderState | None) -> Alert:
+    return Alert(nothing_sent_words(alias, row), warns=True, query="status__exact=queued")
+
+
+def _hold(alias: str) -> Alert | None:
+    number = held_queue.number_held(alias, most=MAX_HELD_COUNT + 1)
+    if not number:
+        return None
+    shown: Any = number if number <= MAX_HELD_COUNT else gettext("more than %s") % MAX_HELD_COUNT
+    words = ngettext(
+        "%(number)s message of “%(name)s” is held until a person releases or cancels it, because "
+        "no worker was seen for a long time.",
+        "%(number)s messages of “%(name)s” are held until a person releases or cancels them, "
+        "because no worker was seen for a long time.",
+        number,
+    )
+    parts = {"number": shown, "name": alias}
+    return Alert(words % parts, warns=True, query="status__exact=queued")
+
+
+def _of_provider(state: ProviderState, *, stopped: bool) -> list[Alert | None]:
+    """Return the alerts about one provider: its balance and its problems.
+
+    :param stopped: nothing is sent through it, which has an alert of its own
+    """
     name = {"name": state.alias}
-    found = [_balance(state)] if state.balance is not None else []
+    found: list[Alert | None] = []
+    if state.balance is not None and has_balance(state.alias):
+        found.append(_balance(state))
+    found += [_hold(state.alias)] if state.held_before is not None else []
+    if stopped:
+        return found
     if state.is_paused:
         parts = {**name, "why": paused_words(state)}
         found.append(Alert(gettext("“%(name)s” is paused. %(why)s") % parts, warns=True))
+    elif limits.day_is_full(state):
+        words = gettext(
+            "“%(name)s” has used up its segments for today. What waits goes on at midnight, or "
+            "when your administrator raises the limit (SMSKA_LIMITS)."
+        )
+        found.append(Alert(words % name, warns=True, query="status__exact=queued"))
     elif circuit_breaker.has_no_worker(state) and _waiting(state.alias):
         words = gettext(
             "Messages are waiting for “%(name)s”, but no worker is sending them. Ask your "

@@ -67,7 +67,7 @@ class Chart:
     def dates(self) -> list[Any]:
         """Return the names below the first, the middle and the last bar."""
         names = [line[0] for line in self.table.lines]
-        shown = {0, len(names) // 2, len(names) - 1} if names else set()
+        shown: set[int] = {0, len(names) // 2, len(names) - 1} if names else set()
         return [names[place] for place in sorted(shown)]
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.contrib.admin.helpers import AdminForm
-from django.contrib.admin.widgets import AdminSplitDateTime, AdminTextareaWidget
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import Error, IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -25,17 +25,19 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import circuit_breaker, clock, conf, sending, times
+from .. import circuit_breaker, clock, conf, handover, opt_out, sending, times
+from ..exceptions import SmsNotSent
 from ..models import SmsMessage, rows, write_db
 from ..numbers import is_russian_mobile, mask
 from ..sms import send_mass_sms
 from ..states import Status
 from . import recipients
 from .action_views import BATCH_MESSAGES, ActionAdmin
-from .actions import MAX_ITEMS_SHOWN, QUEUED, SEND, Outcome, log
+from .actions import QUEUED, SEND, Outcome, log
 from .forms import SmsMessageForm
-from .permissions import Unlogged
-from .wording import balance_words, paused_words
+from .number_forms import NumbersForm
+from .permissions import Unlogged, may_see_number, may_see_text
+from .wording import balance_words, error_words, paused_words, stop_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,38 +50,16 @@ def _new_nonce() -> str:
     return secrets.token_hex(16)
 
 
-class ComposeForm(SmsMessageForm):
+class ComposeForm(SmsMessageForm, NumbersForm):
     """One text and its recipients.
 
-    Once it is valid, it has ``recipients``, and ``instance``, which has the text's size.
+    Once it is valid, it has ``instance``, too, which has the text's size.
 
-    :ivar column: the column of a file that the numbers came from; then they are also in ``numbers``
+    :ivar opted_out: numbers that get nothing, because they are on the do-not-send list
+    :ivar given: all numbers, these too, in their order
     """
 
     to = None  # type: ignore[assignment]
-    numbers = forms.CharField(
-        label=_("Numbers"),
-        required=False,
-        strip=False,
-        widget=AdminTextareaWidget(attrs={"rows": 6, "autocomplete": "off", "spellcheck": "false"}),
-        help_text=_(
-            "One per line, or with commas between them: 8 904 176-49-95 or +7 904 176-49-95; "
-            "other countries with + and their code."
-        ),
-    )
-    # Shown where the column is not clear.
-    column_letter = forms.CharField(
-        label=_("Column with the numbers"),
-        required=False,
-        max_length=3,
-        widget=forms.HiddenInput,
-    )
-    file = forms.FileField(
-        label=_("Or a file with numbers"),
-        required=False,
-        widget=forms.FileInput(attrs={"accept": ".csv,.txt,.xlsx,.xlsm"}),
-        help_text=_("A table, as CSV or XLSX; the column with the numbers is found automatically."),
-    )
     send_at = forms.SplitDateTimeField(
         label=_("Send at"), required=False, widget=AdminSplitDateTime
     )
@@ -91,39 +71,10 @@ class ComposeForm(SmsMessageForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.column: recipients.Column | None = None
-        self.recipients = recipients.Recipients()
+        self.opted_out: list[recipients.LeftOut] = []
+        self.given: list[str] = []
         words = gettext("Empty: now. It is %s by the clock of this site.")
         self.fields["send_at"].help_text = words % _time(timezone.now())
-
-    def clean_file(self) -> None:
-        file = self.cleaned_data["file"]
-        if not file:
-            return
-        if "numbers" in self.errors or self.cleaned_data["numbers"].strip():
-            raise ValidationError(_("Enter numbers above or upload a file, not both."))
-        asked = self._asked_column()
-        try:
-            self.column = recipients.column(file.read(recipients.MAX_FILE_BYTES + 1), asked)
-        except recipients.UnclearColumn as error:
-            self._ask_for_column(error)
-            raise
-        # From here on they are like typed numbers, because the next page cannot carry a file.
-        self.cleaned_data["numbers"] = self.column.lines
-        self._redisplay(numbers=self.column.lines)
-
-    def _asked_column(self) -> str:
-        """Return the chosen column and clear it, because another file needs another choice."""
-        asked: str = self.cleaned_data.pop("column_letter", "")
-        self._redisplay(column_letter="")
-        return asked
-
-    def _ask_for_column(self, error: recipients.UnclearColumn) -> None:
-        choices = [("", "—"), *error.columns]
-        self.fields["column_letter"].widget = forms.Select(choices=choices)
-
-    def _redisplay(self, **values: str) -> None:
-        self.data = {**dict(self.data.items()), **values}
 
     def clean_send_at(self) -> Any:
         at = self.cleaned_data["send_at"]
@@ -135,32 +86,22 @@ class ComposeForm(SmsMessageForm):
 
     def clean(self) -> Any:
         cleaned = super().clean()
-        if not {"numbers", "file"} & self.errors.keys():
-            try:
-                self._read_numbers()
-            except ValidationError as error:
-                self.add_error("numbers", error)
+        self.read_numbers()
         # The model looks at the text only beside a number.
-        self.instance.to = next(iter(self.recipients.numbers), ANY_NUMBER)
+        self.instance.to = next(iter(self.recipients.lines), ANY_NUMBER)
+        if not self.errors:
+            self._leave_out_opted_out()
         return cleaned
 
-    def _read_numbers(self) -> None:
-        try:
-            self.recipients = recipients.read(self.cleaned_data["numbers"], self._asked_column())
-        except recipients.UnclearColumn as error:
-            self._ask_for_column(error)
-            raise
-        if column := self.recipients.column:
-            self.column = column
-            self._redisplay(numbers=column.lines)
-        if self.recipients.numbers:
-            return
-        bad = self.recipients.bad[:MAX_ITEMS_SHOWN]
-        if not bad:
-            raise ValidationError(_("Enter at least one number."))
-        words = gettext("Line %(line)s, “%(written)s”: %(why)s")
-        notes = self.column.notes if self.column else []
-        raise ValidationError([*(words % vars(left_out) for left_out in bad), *notes])
+    def _leave_out_opted_out(self) -> None:
+        self.given = numbers = self.recipients.numbers
+        about = {name: self.cleaned_data[name] for name in ("sender", "using")}
+        listed = opt_out.barred(numbers, **about)
+        why = gettext("It is on the do-not-send list.")
+        for number in numbers:
+            if number in listed:
+                line = self.recipients.lines.pop(number)
+                self.opted_out.append(recipients.LeftOut(line, number, why))
 
     @property
     def send_at_once(self) -> bool:
@@ -242,38 +183,48 @@ def _fieldsets(form: ComposeForm) -> list[Any]:
 
 def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:
     found = form.recipients
-    left_out = sorted(found.bad + found.doubled, key=lambda one: one.line)
+    # Who may see no whole number could find one out here, by trying those that fit its mask.
+    may_see = may_see_number(request.user)
+    opted_out, numbers = (form.opted_out, found.numbers) if may_see else ([], form.given)
+    left_out = sorted([*found.bad, *found.doubled, *opted_out], key=lambda one: one.line)
     state = circuit_breaker.state_of(form.cleaned_data["using"])
+    stopped = stop_of(state.alias)
     return _page(
         request,
         model_admin,
         form,
         "compose_check",
         _("Check and send"),
-        number=len(found.numbers),
-        segments=len(found.numbers) * form.instance.segments,
-        numbers=Unlogged(", ".join(found.numbers)),
+        number=len(numbers),
+        segments=len(numbers) * form.instance.segments,
+        numbers=Unlogged(", ".join(numbers)),
         doubled=len(found.doubled),
         bad=len(found.bad),
+        opted_out=len(opted_out),
+        may_see_number=may_see,
         left_out=left_out[:MAX_LEFT_OUT_SHOWN],
         more=len(left_out) - MAX_LEFT_OUT_SHOWN,
         state=state,
+        waits=bool(stopped) or state.is_paused,
         balance=balance_words(state),
-        warnings=list(_warnings(form, state)),
+        warnings=list(_warnings(form, state, stopped, request.user)),
         most=conf.send_at_once(),
         hidden=[form[name] for name in form.fields if name != "file"],
     )
 
 
-def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
+def _warnings(form: ComposeForm, state: Any, stopped: str, user: Any) -> Iterator[str]:
     numbers = form.recipients.numbers
     segments = len(numbers) * form.instance.segments
-    if state.is_paused:
+    if stopped:
+        words = gettext("Nothing is sent through “%(name)s”: %(why)s.")
+        yield words % {"name": state.alias, "why": stopped}
+    elif state.is_paused:
         yield gettext("“%(name)s” is paused. %(why)s") % {
             "name": state.alias,
             "why": paused_words(state),
         }
-    if not form.send_at_once and circuit_breaker.has_no_worker(state):
+    if not form.send_at_once and handover.lacks_sender(state):
         words = gettext(
             "No worker has been seen for “%(name)s” lately, so messages will stay queued. Ask your "
             "administrator to start sms_worker."
@@ -281,7 +232,7 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
         yield words % {"name": state.alias}
     if state.balance is not None and state.balance < segments:
         yield gettext("The balance is lower than the number of segments and may not be enough.")
-    if _just_sent(form):
+    if _just_sent(form, user):
         yield gettext(
             "This text went to some of these numbers within the last hour. They would get it twice."
         )
@@ -295,16 +246,23 @@ def _warnings(form: ComposeForm, state: Any) -> Iterator[str]:
         yield words % abroad
 
 
-def _just_sent(form: ComposeForm) -> bool:
+def _just_sent(form: ComposeForm, user: Any) -> bool:
     """Return whether this text has just been written to one of the numbers, by any other form:
-    what this form has stored it does not store again."""
+    what this form has stored it does not store again.
+
+    Users who may not see every text and number could guess them here. For them only what they have
+    written counts.
+    """
     numbers = form.recipients.numbers[:MAX_NUMBERS_LOOKED_UP]
     same = rows().filter(
         to__in=numbers,
         body=form.instance.body,
+        sensitive=False,  # or the warning would confirm what a user guesses
         created_at__gte=timezone.now() - timedelta(hours=1),
     )
     same = same.exclude(status__in=(Status.FAILED, Status.CANCELLED))
+    if not (may_see_text(user) and may_see_number(user)):
+        same = same.filter(created_by=user, resend_of=None)
     return same.exclude(idempotency_key__in=form.keys(numbers)).order_by().exists()
 
 
@@ -344,6 +302,13 @@ def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> 
             model_admin.message_user(request, model_admin.summary(outcome, new), outcome.level)
     for words in failed:
         model_admin.message_user(request, words, messages.ERROR)
+    if form.opted_out:
+        words = ngettext(
+            "%s number is on the do-not-send list and gets nothing.",
+            "%s numbers are on the do-not-send list and get nothing.",
+            len(form.opted_out),
+        )
+        model_admin.message_user(request, words % len(form.opted_out), messages.WARNING)
     if known := len(form.recipients.numbers) - len(new) - len(failed):
         words = ngettext(
             "%s message was already created when you submitted this form before and will not be "
@@ -370,7 +335,7 @@ def _time(at: Any) -> str:
 def _store_drafts(form: ComposeForm, user: Any, failed: list[str]) -> list[int]:
     """Return the keys of the drafts to send, which no worker sends, and add a sentence to
     ``failed`` for each that failed."""
-    drafts = []
+    drafts: list[SmsMessage] = []
     for message in form.messages(user):
         try:
             drafts += [message] if _is_new(message) else _left([message])
@@ -437,12 +402,19 @@ def _why_not_queued(error: Exception) -> ValidationError:
     )
 
 
+def _named(error: SmsNotSent, message: SmsMessage) -> ValidationError:
+    """Return the refusal of one message of many, with its number."""
+    parts = {"number": mask(message.to), "why": error_words(error.text)}
+    return ValidationError(gettext("Not sent to %(number)s. %(why)s") % parts)
+
+
 def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
     every = form.messages(user)
     with transaction.atomic(using=write_db()):
-        stored = send_mass_sms(every)
+        stored = send_mass_sms(every, exempt=True)
         if stored.bad:  # all or nothing: a part was not requested
-            raise stored.errors[0][1]
+            index, error = stored.errors[0]
+            raise _named(error, every[index]) if isinstance(error, SmsNotSent) else error
         new = [message for message in every if message.pk is not None]
         known = [message for message in every if message.pk is None]
         for start in range(0, len(known), BATCH_MESSAGES):

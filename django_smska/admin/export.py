@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from copy import copy
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -40,17 +41,19 @@ from . import xlsx
 from .action_views import ActionAdmin
 from .actions import read_keys
 from .guard import not_understood
-from .permissions import may_see_number, may_see_text, without
+from .permissions import instead_of_text, may_see_number, may_see_text, without
 from .wording import error_words
 
 BATCH_ROWS = 2000  # a query, and a piece of the file
 MAX_EXCEL_MESSAGES = xlsx.MAX_SHEET_ROWS - 1  # messages that Excel shows of a CSV file
+WHOLE_LIST, NOTHING = "", "0"  # instead of keys
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 # The idempotency key is not among them: projects write numbers into theirs.
 COLUMNS = (
     *("created_at", "status", "to", "body", "sender", "segments", "using"),
-    *("sent_at", "finished_at", "gateway_id", "error_text", "created_by", "resend_of", "id"),
+    *("sent_at", "finished_at", "billed_segments", "price", "currency"),
+    *("gateway_id", "error_text", "created_by", "resend_of", "id"),
 )
 # What spreadsheets read as the start of a formula (OWASP, "CSV injection"), and the apostrophe
 # itself, so that removing one restores what was written.
@@ -73,8 +76,8 @@ CONSTANT = re.compile(r"true|false|истина|ложь|#[\w/]+[!?]?", re.IGNOR
 
 
 def choose(model_admin: ActionAdmin, request: HttpRequest, pks: str) -> tuple[QuerySet[Any], str]:
-    """Return the messages ``pks``, or else all of the filtered list, and a description."""
-    if pks:
+    """Return the messages ``pks``, or all of the filtered list, and a description."""
+    if pks != WHOLE_LIST:
         chosen = model_admin.get_queryset(request).filter(pk__in=read_keys(pks))
         return chosen, gettext("chosen by hand")
     preserved = dict(parse_qsl(model_admin.get_preserved_filters(request)))
@@ -145,7 +148,9 @@ def csv_pieces(chosen: QuerySet[Any], user: Any) -> Iterator[tuple[bytes, int]]:
     columns = columns_for(user)
     sources, shown = _sources(columns), _shown_to(user, columns)
 
-    def cell(column: str, value: Any, text: str | int) -> str | int:
+    def cell(column: str, value: Any, text: xlsx.Cell) -> str | int:
+        if isinstance(text, Decimal):
+            return f"{text:f}".replace(".", ",")  # as Excel reads a number where it is Russian
         if isinstance(text, int) or isinstance(value, datetime):
             return text
         if column == "to":
@@ -181,7 +186,8 @@ def xlsx_pieces(chosen: QuerySet[Any], user: Any) -> Iterator[tuple[bytes, int]]
 
 def _sources(columns: list[str]) -> list[str]:
     """Return where the value of each column comes from, as a query names it."""
-    user = f"created_by__{get_user_model().USERNAME_FIELD}"
+    user_model: Any = get_user_model()
+    user = f"created_by__{user_model.USERNAME_FIELD}"
     return [user if column == "created_by" else column for column in columns]
 
 
@@ -193,37 +199,44 @@ def _batches(chosen: QuerySet[Any], columns: list[str]) -> Iterator[list[dict[st
     """
     # Number and text are read also where they are no columns: other texts may repeat them. By name,
     # because Django 5.2.0 drops what values_list() is asked for twice.
-    older = chosen.order_by("-pk").values("to", "body", *_sources(columns))
+    hiding = ("to", "body", "code", "sensitive", "erased_at")
+    older = chosen.order_by("-pk").values(*hiding, *_sources(columns))
     batch = list(older[:BATCH_ROWS])
     while batch:
         yield batch
         batch = list(older.filter(pk__lt=batch[-1]["id"])[:BATCH_ROWS])
 
 
-def _shown_to(user: Any, columns: list[str]) -> Callable[[dict[str, Any]], list[str | int]]:
+def _shown_to(user: Any, columns: list[str]) -> Callable[[dict[str, Any]], list[xlsx.Cell]]:
     """Return a function that turns a row of :func:`_batches` into what this user may see."""
     zone = timezone.get_current_timezone()
     statuses = {status.value: str(status.label) for status in Status}
     whole, seen = may_see_number(user), may_see_text(user)
     sources = _sources(columns)
 
-    def line(row: dict[str, Any]) -> list[str | int]:
-        hidden = {"number": None if whole else row["to"], "text": None if seen else row["body"]}
+    def line(row: dict[str, Any]) -> list[xlsx.Cell]:
+        text = None if seen and not row["sensitive"] else row["body"]
+        hidden = {"number": None if whole else row["to"], "text": text}
+        row["body"] = (
+            instead_of_text(sensitive=row["sensitive"], erased_at=row["erased_at"]) or (row["body"])
+        )
         cells = zip(columns, sources, strict=True)
         return [shown(column, row[source], hidden) for column, source in cells]
 
-    def shown(column: str, value: Any, hidden: dict[str, str | None]) -> str | int:
+    def shown(column: str, value: Any, hidden: dict[str, str | None]) -> xlsx.Cell:
         if value is None:
             return ""
         if isinstance(value, int):
             return value
+        if isinstance(value, Decimal):
+            return value.normalize()  # without the zeros of its column
         if isinstance(value, datetime):
             local = value.astimezone(zone) if timezone.is_aware(value) else value
             return local.strftime("%d.%m.%Y %H:%M:%S")
         if column == "status":
             value = statuses[value]
         elif column == "to" and not whole:
-            value = mask(value)
+            value = mask(value) if value else ""
         elif column == "error_text":
             value = error_words(without(value, **hidden))
         elif column == "gateway_id":  # others wrote it

@@ -12,8 +12,8 @@ from django.forms.utils import ErrorList
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from ..forms import PhoneField
 from ..models import SmsMessage
-from ..numbers import normalize
 from ..providers import DEFAULT_ALIAS, providers
 
 if TYPE_CHECKING:
@@ -57,9 +57,8 @@ class UnloggedErrors(ErrorList):
 class SmsMessageForm(ModelForm):
     """Takes a number in any spelling, and a provider of ``SMS_PROVIDERS``."""
 
-    to = forms.CharField(
+    to = PhoneField(
         label=_("Number"),
-        max_length=40,
         widget=AdminTextInputWidget(attrs={"inputmode": "tel"}),
         help_text=_("8 904 176-49-95 or +7 904 176-49-95; other countries with + and their code."),
     )
@@ -78,9 +77,6 @@ class SmsMessageForm(ModelForm):
         if "using" in self.fields and len(aliases()) == 1:
             self.initial["using"] = aliases()[0][0]
             self.fields["using"].widget = forms.HiddenInput()
-
-    def clean_to(self) -> str:
-        return normalize(self.cleaned_data["to"])
 
     def add_error(self, field: str | None, error: Any) -> None:
         """Put the model's errors at their fields, unless they have one already.

@@ -13,7 +13,8 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.options import IS_POPUP_VAR, IncorrectLookupParameters
+from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.views.main import (
     ERROR_FLAG,
     IGNORED_PARAMS,
@@ -22,9 +23,9 @@ from django.contrib.admin.views.main import (
     ChangeList,
 )
 from django.core.exceptions import BadRequest
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
-from django.urls import URLPattern
+from django.urls import URLPattern, reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext
@@ -140,6 +141,9 @@ class GuardedAdmin(AdminBase):
 
     look_ups: Mapping[str, Check] = {}
 
+    class Media:
+        css = {"all": ("django_smska/admin.css",)}
+
     def get_urls(self) -> list[URLPattern]:
         urls = [*self.own_urls(), *super().get_urls()]
         for url in urls:
@@ -180,6 +184,16 @@ class GuardedAdmin(AdminBase):
         # PostgreSQL refuses NUL, and Django does not check it.
         return None if "\0" in object_id else super().get_object(request, object_id, from_field)
 
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """Answer a popup without the form that opened it. Django fails where the request names no
+        model, and reads the choices of that form without a check of permissions."""
+        post = request.POST.copy()
+        post.pop("_source_model", None)
+        request.POST = post  # type: ignore[assignment]
+        return super().response_add(request, obj, post_url_continue)
+
     def page(
         self, request: HttpRequest, template: str, title: Any, **context: Any
     ) -> TemplateResponse:
@@ -202,17 +216,29 @@ class GuardedAdmin(AdminBase):
         }
         return TemplateResponse(request, f"{TEMPLATES}/{template}.html", {**frame, **context})
 
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        """Return a form without hints for input, where there is none."""
+        if obj is not None and not self.has_change_permission(request, obj):
+            kwargs["help_texts"] = dict.fromkeys((field.name for field in self.opts.fields), "")
+        return super().get_form(request, obj, change, **kwargs)
+
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Show a history without what the user may not see: programs and gateways write to it."""
         response = super().history_view(request, object_id, extra_context)
-        context = getattr(response, "context_data", None) or {}
+        context: dict[str, Any] = getattr(response, "context_data", None) or {}
         for entry in context.get("action_list", ()):
-            entry.get_change_message = permissions.external_text_for(
+            entry.get_change_message = self.seen_words(
                 request.user, context["object"], _message_of(entry)
             )
         return response
+
+    def seen_words(self, user: Any, obj: Any, words: str) -> str:
+        """Return what a gateway or program wrote about this row, as this user may see it."""
+        return permissions.external_text_for(user, obj, words)
 
 
 def _message_of(entry: Any) -> str:
@@ -224,3 +250,35 @@ def _message_of(entry: Any) -> str:
 
 def not_understood() -> str:
     return gettext("This filter is not known. Choose another.")
+
+
+class EntriesAdmin(GuardedAdmin):
+    """An admin of rows that are never changed."""
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def url(self, name: str, *args: Any) -> str:
+        model = f"{self.opts.app_label}_{self.opts.model_name}"
+        return reverse(f"admin:{model}_{name}", args=args, current_app=self.admin_site.name)
+
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: Any) -> HttpResponse:
+        """Go back to the list. Django goes there only where entries may be changed."""
+        response = super().response_delete(request, obj_display, obj_id)
+        if IS_POPUP_VAR in request.POST or not self.has_view_permission(request):
+            return response
+        filters: Any = {"preserved_filters": self.get_preserved_filters(request), "opts": self.opts}
+        return HttpResponseRedirect(add_preserved_filters(filters, self.url("changelist")))
+
+
+class ReadOnlyAdmin(GuardedAdmin):
+    """An admin in which nothing is added, changed or deleted."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

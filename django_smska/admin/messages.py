@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -28,9 +29,9 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import sending
+from .. import held_queue, sending
 from ..exceptions import WrongStatus
-from ..models import SmsMessage, rows, write_db
+from ..models import SmsInbound, SmsMessage, rows, write_db
 from ..numbers import mask, normalize
 from ..providers import providers
 from ..states import Status
@@ -45,16 +46,18 @@ from .actions import (
     SEND,
     keys_among,
     read_keys,
+    send_as_saved,
 )
 from .forms import SmsActionForm, SmsMessageForm, aliases
 from .guard import moment, one_of
-from .wording import advice, error_words
+from .wording import advice, error_words, money
 
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 10_000  # the number of newest rows that the list shows
 PART_SEARCH_ROWS = 50_000  # the number of newest rows searched for a part of a number
 MAX_ID_CHARACTERS = 64  # the longest gateway id
+RECEIVED = "received"  # the parameter with the key of a received message
 
 if TYPE_CHECKING:
     PaginatorBase = Paginator[Any]
@@ -103,6 +106,33 @@ class NeedsFilter(admin.SimpleListFilter):
         return _needing_attention(queryset) if self.value() == "attention" else queryset
 
 
+class ReceivedFilter(admin.SimpleListFilter):
+    """Filters the messages to the number from which one was received; the link of that one is the
+    only way here."""
+
+    title = _("number")
+    parameter_name = RECEIVED
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        key = request.GET.get(RECEIVED)
+        if key is None:
+            return []
+        return [(key, mask(self._number(request.user, key)))]  # the log of an export quotes it
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() is None:
+            return queryset
+        number = self._number(request.user, str(self.value()))
+        return queryset.filter(to=number) if number else queryset.none()
+
+    def _number(self, user: Any, key: str) -> str:
+        """Return the number, or "" for an erased message and for a user who may not see it."""
+        if not user.has_perm("django_smska.view_smsinbound"):
+            return ""
+        received = SmsInbound.objects.filter(pk=key).values_list("sender", flat=True)
+        return received.first() or ""
+
+
 def _needing_attention(messages: QuerySet[Any]) -> QuerySet[Any]:
     return messages.filter(pk__in=SmsMessage.objects.needing_attention(timezone.now()))
 
@@ -132,7 +162,7 @@ def _matches(term: str, *, numbers: bool) -> Q:
 
 _WRITTEN = ("to", "body", "sender", "using")
 _WHEN = ("priority", "send_after", "expires_at")
-_SIZE = ("segments", "encoding")
+_SIZE = ("segments", "encoding", "billed_segments")
 _MADE = ("created_at", "created_by")
 _RAW = ("gateway_id", "gateway_status", "error_code", "error_text")
 _SHOWN = (
@@ -142,12 +172,13 @@ _SHOWN = (
     "hidden_text",
     "error",
     "resent_as_link",
+    "cost",
 )
 
 
-def _has(obj: SmsMessage, name: Any) -> bool:
+def _has(obj: SmsMessage, name: str) -> bool:
     """Return whether there is anything to show."""
-    return isinstance(name, tuple) or bool(getattr(obj, name))
+    return bool(getattr(obj, name))
 
 
 @admin.register(SmsMessage)
@@ -161,12 +192,12 @@ class SmsMessageAdmin(ActionAdmin):
         "to",
         "times",
         "text_start",
-        "segments",
+        "size",
         "sender",
         "using",
     )
     list_display_links = ("to",)
-    list_filter = (NeedsFilter, "status", UsingFilter, "created_at")
+    list_filter = (ReceivedFilter, NeedsFilter, "status", UsingFilter, "created_at")
     list_per_page = 50
     ordering = ("-id",)
     sortable_by = ("to",)
@@ -180,6 +211,7 @@ class SmsMessageAdmin(ActionAdmin):
         "using": one_of(lambda: providers),
         "created_at__gte": moment,
         "created_at__lt": moment,
+        RECEIVED: lambda value: value if re.fullmatch(r"[1-9][0-9]{0,17}", value) else None,
     }
     actions = (
         "send_selected",
@@ -190,9 +222,6 @@ class SmsMessageAdmin(ActionAdmin):
         "export_selected",
     )
     readonly_fields = (*_SHOWN, *_SIZE, *_MADE, *_RAW, "resend_of", "attempts")
-
-    class Media:
-        css = {"all": ("django_smska/admin.css",)}
 
     # --- who may what
 
@@ -208,16 +237,20 @@ class SmsMessageAdmin(ActionAdmin):
     def has_cancel_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may(request, "change", obj)
 
+    def has_release_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may(request, "release", obj)
+
     def has_export_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may(request, "export", obj)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Allow to edit drafts to users who may see what the form shows: text and number."""
+        """Allow to edit drafts to users who may see what the form shows: text and number. A
+        sensitive text may be seen by no user."""
         if not super().has_change_permission(request, obj):
             return False
         user = request.user
         seen = permissions.may_see_text(user) and permissions.may_see_number(user)
-        return obj is None or (obj.status == Status.DRAFT and seen)
+        return obj is None or (obj.status == Status.DRAFT and seen and not obj.sensitive)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Allow to delete one message at a time, if it was never sent."""
@@ -262,6 +295,8 @@ class SmsMessageAdmin(ActionAdmin):
         if self.has_add_permission(request) and self.has_send_permission(request):
             yield self.url("compose"), _("Write to one or many…")
         yield self.url("statistics"), _("Statistics")
+        if self.has_release_permission(request) and held_queue.moments(providers):
+            yield self.url("held"), _("Held messages…")
         if self.has_export_permission(request):
             yield self.url("export"), _("Export…")
 
@@ -275,8 +310,15 @@ class SmsMessageAdmin(ActionAdmin):
 
     @admin.display(description=_("text"))
     def text_start(self, obj: SmsMessage) -> str:
-        text = Truncator(" ".join(obj.body.split())).chars(50)
+        seen = permissions.placeholder(obj) or obj.body
+        text = Truncator(" ".join(seen.split())).chars(50)
         return format_html('<span class="smska-start">{}</span>', text)
+
+    @admin.display(description=pgettext_lazy("SMS", "segments"))
+    def size(self, obj: SmsMessage) -> str:
+        if obj.price is None:
+            return str(obj.segments)
+        return f"{obj.segments} · {money(obj.price, obj.currency)}"
 
     @admin.display(description=pgettext_lazy("SMS list", "when"))
     def times(self, obj: SmsMessage) -> str:
@@ -306,9 +348,11 @@ class SmsMessageAdmin(ActionAdmin):
     def export_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         from . import export
 
-        every = request.POST.get("select_across") == "1"  # then the list's filter is enough
-        keys = [] if every else queryset.values_list("pk", flat=True)
-        return export.ask(self, request, ",".join(map(str, keys)))
+        # As Django reads it. For the whole list its filter is enough.
+        if forms.BooleanField(required=False).clean(request.POST.get("select_across")):
+            return export.ask(self, request, export.WHOLE_LIST)
+        keys = map(str, queryset.values_list("pk", flat=True))
+        return export.ask(self, request, ",".join(keys) or export.NOTHING)
 
     def response_action(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         chosen = keys_among(request.POST.getlist(ACTION_CHECKBOX_NAME))
@@ -338,8 +382,13 @@ class SmsMessageAdmin(ActionAdmin):
         if obj is None or self.has_change_permission(request, obj):
             return [(None, {"fields": _WRITTEN}), (_("When"), {"fields": _WHEN})]
         number = "to" if permissions.may_see_number(request.user) else "masked_number"
-        text = "body" if permissions.may_see_text(request.user) else "hidden_text"
-        more = [name for name in ("sender", "using", _SIZE, "expires_at") if _has(obj, name)]
+        seen = permissions.may_see_text(request.user) and not permissions.placeholder(obj)
+        text = "body" if seen else "hidden_text"
+        # Both may be known to be nothing.
+        size = tuple(name for name in _SIZE if getattr(obj, name) is not None)
+        cost = [] if obj.price is None else ["cost"]
+        named = [name for name in ("sender", "using") if _has(obj, name)]
+        more = [*named, size, *cost, *(["expires_at"] if obj.expires_at else [])]
         raw = [name for name in (*_RAW, "attempts") if _has(obj, name)]
         raw = ["error" if name == "error_text" else name for name in raw]
         linked = ["resend_of"] if obj.resend_of_id else []
@@ -358,11 +407,16 @@ class SmsMessageAdmin(ActionAdmin):
 
     @admin.display(description=_("text"))
     def hidden_text(self, obj: SmsMessage) -> str:
-        return gettext("(hidden)")
+        return permissions.placeholder(obj) or gettext("(hidden)")
 
     @admin.display(description=_("error"))
     def error(self, obj: SmsMessage) -> str:
         return error_words(obj.error_text) or self.get_empty_value_display()
+
+    @admin.display(description=_("price"))
+    def cost(self, obj: SmsMessage) -> str:
+        price = obj.price
+        return self.get_empty_value_display() if price is None else money(price, obj.currency)
 
     @admin.display(description=_("sent again as"))
     def resent_as_link(self, obj: SmsMessage) -> str:
@@ -380,7 +434,7 @@ class SmsMessageAdmin(ActionAdmin):
 
     def _buttons(self, request: HttpRequest, obj: SmsMessage) -> list[dict[str, Any]]:
         fit = [action for action in ACTIONS if obj.status in action.statuses]
-        if RESEND in fit and (hasattr(obj, "resent_as") or sending.is_proved(obj)):
+        if RESEND in fit and (hasattr(obj, "resent_as") or not sending.may_resend(obj)):
             fit.remove(RESEND)
         if SEND in fit and self.has_change_permission(request, obj):
             fit.remove(SEND)  # it would send what is stored, not what is in the form
@@ -420,7 +474,8 @@ class SmsMessageAdmin(ActionAdmin):
         super().save_model(request, obj, form, change)
         if "_send" in request.POST:
             # After the commit, and before the page is answered.
-            transaction.on_commit(partial(self.carry_out, request, SEND, [obj.pk]), write_db())
+            send = partial(self.carry_out, request, send_as_saved(obj), [obj.pk])
+            transaction.on_commit(send, write_db())
 
     def response_post_save_add(self, request: HttpRequest, obj: SmsMessage) -> HttpResponseRedirect:
         """Show the message after “Save and send”, so that its outcome is seen."""
@@ -436,6 +491,22 @@ class SmsMessageAdmin(ActionAdmin):
             return None
         return HttpResponseRedirect(self.with_filters(request, self.url("change", obj.pk)))
 
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except PermissionDenied:  # was it sent or deleted after its page was opened?
+            if request.method != "POST" or not self.may(request, "delete"):
+                raise
+        words = _(
+            "This message was not deleted. Only drafts and cancelled messages can be deleted."
+        )
+        if not rows(read_keys(object_id)).exists():
+            words = _("This message has already been deleted.")
+        self.message_user(request, words, messages.ERROR)
+        return HttpResponseRedirect(self.with_filters(request, self.url("changelist")))
+
     def delete_model(self, request: HttpRequest, obj: SmsMessage) -> None:
         never_sent = (Status.DRAFT, Status.CANCELLED)
         if not rows([obj.pk]).select_for_update().filter(status__in=never_sent).exists():
@@ -448,6 +519,7 @@ class SmsMessageAdmin(ActionAdmin):
         pages = {
             "compose": self.without_transaction(self.compose_view),
             "export": self.admin_site.admin_view(self.export_view),
+            "held": self.without_transaction(self.held_view),
             "statistics": self.without_transaction(self.statistics_view),
         }
         return [
@@ -475,6 +547,14 @@ class SmsMessageAdmin(ActionAdmin):
         title = gettext("Statistics of SMS messages")
         shown = page(request.GET)
         return self.page(request, "statistics", title, list_url=self.url("changelist"), **shown)
+
+    def held_view(self, request: HttpRequest) -> HttpResponse:
+        """Show what is held, and release or cancel it."""
+        from . import held
+
+        if not self.has_release_permission(request):
+            raise PermissionDenied
+        return held.answer(request, self)
 
     def export_view(self, request: HttpRequest) -> Any:
         """Answer GET by what a file of the filtered list would hold, and POST by the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from django.contrib.auth import get_permission_codename
 from django.utils.translation import gettext
 
 from ..models import SmsMessage
@@ -24,6 +25,15 @@ class Unlogged(str):
         return "'•••'"
 
 
+def may(user: Any, action: str, opts: Any) -> bool:
+    """Return whether the user has the permission for an action on rows of a model."""
+    return bool(user.has_perm(f"{opts.app_label}.{get_permission_codename(action, opts)}"))
+
+
+def may_view(user: Any) -> bool:
+    return bool(user.has_perm("django_smska.view_smsmessage"))
+
+
 def may_see_text(user: Any) -> bool:
     return bool(user.has_perm("django_smska.see_text_smsmessage"))
 
@@ -39,11 +49,27 @@ def number_for(user: Any, message: SmsMessage) -> str:
 
 def text_for(user: Any, message: SmsMessage) -> str:
     """Return the message's text, or a placeholder for users who may not see it."""
-    return str(message.body) if may_see_text(user) else gettext("(hidden)")
+    seen = str(message.body) if may_see_text(user) else gettext("(hidden)")
+    return placeholder(message) or seen
+
+
+def placeholder(message: SmsMessage) -> str:
+    """Return what every user is shown instead of the text, or "" where it may be seen."""
+    return instead_of_text(sensitive=message.sensitive, erased_at=message.erased_at)
+
+
+def instead_of_text(*, sensitive: bool, erased_at: Any) -> str:
+    """Do the same by the fields of a row."""
+    if erased_at is not None:
+        return gettext("(erased)")
+    return gettext("(hidden: sensitive)") if sensitive else ""
 
 
 def external_text_for(user: Any, message: Any, text: str) -> str:
     """Return what a gateway or program wrote about this message, as this user may see it."""
+    sensitive = getattr(message, "sensitive", False)
+    if sensitive and repeats(text, [message.body, message.code]):
+        return gettext(WITHHELD)
     return without(
         text,
         number=None if may_see_number(user) else str(getattr(message, "to", "")),

@@ -75,14 +75,18 @@ class Column:
 class Recipients:
     """Who gets the text, and who does not.
 
-    :param numbers: as E.164, each once, in their order
+    :param lines: the line of each number, as E.164, in their order
     :param column: where they stood, if the text was a table
     """
 
-    numbers: list[str] = field(default_factory=list, repr=False)
-    doubled: list[LeftOut] = field(default_factory=list)
-    bad: list[LeftOut] = field(default_factory=list)
+    lines: dict[str, int] = field(default_factory=dict[str, int], repr=False)
+    doubled: list[LeftOut] = field(default_factory=list[LeftOut])
+    bad: list[LeftOut] = field(default_factory=list[LeftOut])
     column: Column | None = None
+
+    @property
+    def numbers(self) -> list[str]:
+        return list(self.lines)
 
 
 class UnclearColumn(ValidationError):
@@ -101,23 +105,25 @@ class UnclearColumn(ValidationError):
         super().__init__(words, code="unclear_column", params={"columns": names})
 
 
-def read(text: str, asked: str = "") -> Recipients:
+def read(text: str, asked: str = "", most: int | None = None) -> Recipients:
     """Read numbers that stand on lines of their own, or between commas, semicolons or tabs, or in a
     column of a table with heads.
 
     :param asked: the letter of this column, where it is not clear
-    :raises ValidationError: for more than ``MAX_NUMBERS``
+    :param most: the most numbers, by default ``MAX_NUMBERS``
+    :raises ValidationError: for more
     :raises UnclearColumn: for a table in which it is not clear
     """
-    found = Recipients(column=_column_of_text(text, asked))
+    most = MAX_NUMBERS if most is None else most
+    found = Recipients(column=_column_of_text(text, asked, most))
     text = found.column.lines if found.column else text
-    lines: dict[str, int] = {}
+    lines = found.lines
     for index, (line, written, number) in enumerate(_entries(text)):
-        if index == MAX_NUMBERS:
+        if index == most:
             raise ValidationError(
                 _("More than %(most)s numbers. Split the list."),
                 code="too_many",
-                params={"most": MAX_NUMBERS},
+                params={"most": most},
             )
         if isinstance(number, ValidationError):
             found.bad.append(LeftOut(line, written, " ".join(number.messages)))
@@ -126,7 +132,6 @@ def read(text: str, asked: str = "") -> Recipients:
             found.doubled.append(LeftOut(line, written, why))
         else:
             lines[number] = line
-            found.numbers.append(number)
     return found
 
 
@@ -231,25 +236,27 @@ class _Candidate:
         return self.kind == Kind.PHONE or self.good * 2 > self.filled
 
 
-def column(data: bytes, asked: str = "") -> Column:
+def column(data: bytes, asked: str = "", most: int | None = None) -> Column:
     """Return the column with the phone numbers of a file that :func:`tables.read` reads.
 
     :param asked: the letter of the requested column. Without it, take the column whose heading
         names phones and which has some, otherwise the one in which most cells are phone numbers;
         never one whose heading names orders, cards or documents
+    :param most: the most rows, by default ``MAX_NUMBERS``
     :raises UnclearColumn: where more than one may be meant
     :raises ValidationError: for what cannot be read or is too large; it says what to do
     """
-    table = tables.read(data)
+    most = MAX_NUMBERS if most is None else most
+    table = tables.read(data, most)
     if not len(table):
         raise ValidationError([_("The file is empty."), *_hidden(table)])
-    return _column_of(table, asked)
+    return _column_of(table, asked, most)
 
 
-def _column_of_text(text: str, asked: str) -> Column | None:
+def _column_of_text(text: str, asked: str, most: int) -> Column | None:
     """Return the column of a table that was pasted with its heads, or None for other text."""
     try:
-        table = tables.read_csv(text.encode(errors="replace"))
+        table = tables.read_csv(text.encode(errors="replace"), most)
     except ValidationError:
         return None
     rows = _first_rows(table)
@@ -259,10 +266,10 @@ def _column_of_text(text: str, asked: str) -> Column | None:
     # Or a single column, whose head warns of it.
     warns = head == rows[0] and table.width == 1 and kind(head[1][0]) == Kind.SOMETHING_ELSE
     is_table = warns or (re.search(r"[\t;|,]", text) and sum(map(bool, head[1])) > 1)
-    return _column_of(table, asked) if is_table else None
+    return _column_of(table, asked, most) if is_table else None
 
 
-def _column_of(table: Table, asked: str) -> Column:
+def _column_of(table: Table, asked: str, most: int) -> Column:
     line, heads = _head_row(_first_rows(table)) or _unknown_head_row(table) or (0, [])
     title = _title(table, line, heads)
     if title or not heads:
@@ -270,14 +277,14 @@ def _column_of(table: Table, asked: str) -> Column:
     candidates = _candidates(table, line, heads)
     is_one_line = len(table) == 1 or (line in table.undivided and kind(title) == Kind.PHONE)
     if is_one_line and all(one.is_certain for one in candidates if one.filled):
-        return Column(title, _lines(table, line, candidates), _hidden(table))
+        return Column(title, _lines(table, line, candidates, most), _hidden(table))
     chosen = _asked(candidates, asked) if asked else _choose(candidates, table)
     others = [one.name for one in candidates if one.qualifies and one is not chosen]
     notes = _hidden(table)
     if others:
         words = gettext("Left out: other columns with phone numbers, %s.")
         notes.append(words % ", ".join(others[:MAX_NAMED]))
-    return Column(chosen.head or letter(chosen.at), _lines(table, line, [chosen]), notes)
+    return Column(chosen.head or letter(chosen.at), _lines(table, line, [chosen], most), notes)
 
 
 def _title(table: Table, line: int, heads: list[str]) -> str:
@@ -373,7 +380,7 @@ def _without_good_numbers(candidates: list[_Candidate], table: Table) -> _Candid
     raise ValidationError([words, *hidden])
 
 
-def _lines(table: Table, head_line: int, chosen: list[_Candidate]) -> str:
+def _lines(table: Table, head_line: int, chosen: list[_Candidate], most: int) -> str:
     lines: list[str] = []
     number = 0
     for line, cells in table.rows():
@@ -382,8 +389,8 @@ def _lines(table: Table, head_line: int, chosen: list[_Candidate]) -> str:
         written = [cells[one.at] for one in chosen if cells[one.at] != one.head]
         lines.append(";".join(filter(None, written)) if line > head_line else "")
         number += line > head_line
-    if number > MAX_NUMBERS:
-        raise tables.too_many_rows(MAX_NUMBERS)
+    if number > most:
+        raise tables.too_many_rows(most)
     return "\n".join(lines)
 
 
@@ -393,7 +400,7 @@ def _quoted(name: str) -> str:
 
 def _hidden(table: Table) -> list[str]:
     """Return notes about the parts of the file that are hidden or were not read."""
-    notes = []
+    notes: list[str] = []
     if table.hidden_rows:
         words = ngettext("Left out: %s hidden row.", "Left out: %s hidden rows.", table.hidden_rows)
         notes.append(words % table.hidden_rows)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -16,12 +17,12 @@ from django.utils.translation import gettext, ngettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .. import daily_counts
-from ..daily_counts import ACCEPTED, FAILURES, bound_at, place_of
+from ..daily_counts import ACCEPTED, FAILURES, bound_at, place_of, sum_of_prices
 from ..states import Status
 from .charts import Chart, Column, Layer, Table, round_top, stack
 from .forms import aliases
 from .timeline import lasting
-from .wording import MARKS, undelivered
+from .wording import MARKS, money, undelivered
 
 COUNTING_BUDGET_SECONDS = 0.1  # the time for counting before a page is shown
 MAX_TABLE_LINES = 50  # the most lines of a table: people may type any number of senders
@@ -74,9 +75,10 @@ class Counts:
     """What was counted of a period, a provider or a sender."""
 
     name: str
-    statuses: Counter[str] = field(default_factory=Counter)
-    times: Counter[int] = field(default_factory=Counter)  # by their upper bound in seconds
+    statuses: Counter[str] = field(default_factory=Counter[str])
+    times: Counter[int] = field(default_factory=Counter[int])  # by their upper bound in seconds
     segments: int = 0
+    prices: dict[str, Decimal] = field(default_factory=dict[str, Decimal])  # their sum, by currency
 
     def add(self, row: Any, seconds: int = 0) -> None:
         """Add a row of ``daily_counts.totals()``.
@@ -88,6 +90,8 @@ class Counts:
             self.times[seconds] += row.number
         if row.status in ACCEPTED:
             self.segments += row.size
+        if (price := sum_of_prices(self.prices.get(row.currency), row.cost)) is not None:
+            self.prices[row.currency] = price
 
     @property
     def number(self) -> int:
@@ -105,6 +109,11 @@ class Counts:
     def share(self) -> float | None:
         """Return the delivered part of the messages that are finished or given up."""
         return self.statuses[Status.DELIVERED] / self.finished if self.finished else None
+
+    @property
+    def cost(self) -> str:
+        """Return the sum of the known prices for each currency; "" where none is known."""
+        return ", ".join(money(price, currency) for currency, price in sorted(self.prices.items()))
 
     @property
     def half_within(self) -> int | None:
@@ -138,7 +147,8 @@ def page(asked: Mapping[str, Any]) -> dict[str, Any]:
     if by_week:
         first = _monday(first)
     uncounted = daily_counts.catch_up(first, budget=COUNTING_BUDGET_SECONDS)
-    parts = list(daily_counts.totals(first, today, "using", "sender", "status", "error_code"))
+    columns = ("using", "sender", "status", "error_code", "currency")
+    parts = list(daily_counts.totals(first, today, *columns))
     form = RangeForm(asked, {part.using for part in parts})
     alias = form.cleaned_data["using"] if form.is_valid() else ""
     if alias:
@@ -150,7 +160,7 @@ def page(asked: Mapping[str, Any]) -> dict[str, Any]:
         "uncounted": uncounted,
         "summary": _summary(whole),
         "charts": [
-            make(whole, periods, Column(head, lambda period: period.name))
+            make(whole, periods, _column(head, lambda period: period.name))
             for make in (_by_status, _shares, _times, _segments)
         ],
         "tables": _tables(parts) if parts else [],
@@ -169,7 +179,8 @@ def _count(
     starts = sorted({start_of(day) for day in every})
     periods = {start: Counts(date_format(start, "SHORT_DATE_FORMAT")) for start in starts}
     whole = Counts("")
-    rows = daily_counts.totals(first, last, "day", "status", "delivered_within_seconds")
+    columns = ("day", "status", "delivered_within_seconds", "currency")
+    rows = daily_counts.totals(first, last, *columns)
     for row in rows.filter(using=alias) if alias else rows:
         for counts in (whole, periods[start_of(row.day)]):
             counts.add(row, row.delivered_within_seconds)
@@ -184,6 +195,7 @@ def _summary(whole: Counts) -> list[tuple[Any, str]]:
         (_("Half of them within"), _within(whole.half_within)),
         (_("Nearly all (95%) within"), _within(whole.most_within)),
         (pgettext_lazy("SMS", "Segments"), _number(whole.segments)),
+        *([(_("Price"), whole.cost)] if whole.cost else []),
     ]
 
 
@@ -223,9 +235,13 @@ def _by_status(whole: Counts, periods: list[Counts], period: Column) -> Chart:
             periods,
             period,
             *(_status_column(status) for status in occurring),
-            Column(pgettext_lazy("SMS statistics", "All"), lambda counts: _number(counts.number)),
+            _column(pgettext_lazy("SMS statistics", "All"), lambda counts: _number(counts.number)),
         ),
     )
+
+
+def _column(head: Any, cell: Callable[[Counts], Any]) -> Column:
+    return Column(head, cell)
 
 
 def _by_mark(counts: Counts) -> list[int]:
@@ -236,7 +252,7 @@ def _by_mark(counts: Counts) -> list[int]:
 
 
 def _status_column(status: Status) -> Column:
-    return Column(status.label.capitalize(), lambda counts: _number(counts.statuses[status]))
+    return _column(status.label.capitalize(), lambda counts: _number(counts.statuses[status]))
 
 
 def _shares(whole: Counts, periods: list[Counts], period: Column) -> Chart:
@@ -255,25 +271,25 @@ def _shares(whole: Counts, periods: list[Counts], period: Column) -> Chart:
         table=Table.of(
             periods,
             period,
-            Column(
+            _column(
                 pgettext_lazy("SMS statistics", "Finished"),
                 lambda counts: _number(counts.finished),
             ),
             _delivered(lambda counts: _number(counts.statuses[Status.DELIVERED])),
-            Column(_("Share delivered"), lambda counts: _percent(counts.share)),
+            _column(_("Share delivered"), lambda counts: _percent(counts.share)),
         ),
     )
 
 
 def _delivered(cell: Callable[[Counts], str]) -> Column:
-    return Column(pgettext_lazy("SMS statistics", "Delivered"), cell)
+    return _column(pgettext_lazy("SMS statistics", "Delivered"), cell)
 
 
 def _times(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     """Return bars that are higher by one step for each bound: a logarithmic scale whose lines are
     bounds, too."""
-    half = Column(_("Half of them within"), lambda counts: _within(counts.half_within))
-    most = Column(_("Nearly all (95%) within"), lambda counts: _within(counts.most_within))
+    half = _column(_("Half of them within"), lambda counts: _within(counts.half_within))
+    most = _column(_("Nearly all (95%) within"), lambda counts: _within(counts.most_within))
     highest = max(place_of(counts.most_within) for counts in periods)
     top = max(highest + highest % 2, 2)
     description = gettext("Overall: half within %(half)s, nearly all (95%%) within %(most)s")
@@ -314,11 +330,18 @@ def _segments(whole: Counts, periods: list[Counts], period: Column) -> Chart:
         description=gettext("Total: %s") % _number(whole.segments),
         layers=[Layer("moving", label, [(0.0, counts.segments / top) for counts in periods])],
         ticks=[_number(top), _number(top // 2), "0"],
-        table=Table.of(periods, period, SEGMENTS),
+        table=Table.of(periods, period, SEGMENTS, *_price_column([whole])),
     )
 
 
-SEGMENTS = Column(pgettext_lazy("SMS", "Segments"), lambda counts: _number(counts.segments))
+SEGMENTS = _column(pgettext_lazy("SMS", "Segments"), lambda counts: _number(counts.segments))
+
+
+def _price_column(counted: Iterable[Counts]) -> list[Column]:
+    """Return the column of prices where one is known; most providers say none."""
+    if not any(counts.prices for counts in counted):
+        return []
+    return [_column(_("Price"), lambda counts: counts.cost)]
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -339,11 +362,10 @@ def _failures(parts: list[Any]) -> Table:
         if part.status in FAILURES:
             found[str(undelivered(part.status, part.error_code))] += part.number
     every = sum(part.number for part in parts)
-    return Table.of(
-        sorted(found.items(), key=lambda failure: (-failure[1], failure[0])),
-        Column(_("What happened"), lambda failure: failure[0]),
-        Column(_("Messages"), lambda failure: _number(failure[1])),
-        Column(_("Share of all"), lambda failure: _percent(failure[1] / every)),
+    ordered = sorted(found.items(), key=lambda failure: (-failure[1], failure[0]))
+    return Table(
+        [_("What happened"), _("Messages"), _("Share of all")],
+        [[words, _number(number), _percent(number / every)] for words, number in ordered],
     )
 
 
@@ -356,9 +378,10 @@ def _split(head: Any, parts: list[Any], name_of: Callable[[Any], str]) -> Table:
     ordered = sorted(found.values(), key=lambda counts: (-counts.number, counts.name))
     return Table.of(
         ordered[:MAX_TABLE_LINES],
-        Column(head, lambda counts: counts.name),
-        Column(_("Messages"), lambda counts: _number(counts.number)),
+        _column(head, lambda counts: counts.name),
+        _column(_("Messages"), lambda counts: _number(counts.number)),
         _delivered(lambda counts: _percent(counts.share)),
-        Column(_("Failed or unknown"), lambda counts: _number(counts.failures)),
+        _column(_("Failed or unknown"), lambda counts: _number(counts.failures)),
         SEGMENTS,
+        *_price_column(ordered),
     )

@@ -56,15 +56,16 @@ class Table:
     """
 
     sheet: str = ""
-    other_sheets: list[str] = field(default_factory=list)
-    hidden_sheets: list[str] = field(default_factory=list)
+    other_sheets: list[str] = field(default_factory=list[str])
+    hidden_sheets: list[str] = field(default_factory=list[str])
     hidden_rows: int = 0
-    hidden_columns: set[int] = field(default_factory=set)
+    hidden_columns: set[int] = field(default_factory=set[int])
     width: int = 0
-    undivided: set[int] = field(default_factory=set)  # lines of a CSV file without a delimiter
+    undivided: set[int] = field(default_factory=set[int])  # lines of a CSV file without a delimiter
+    most: int = MAX_ROWS
     # A row is one text, since as many small ones would take ten times the memory.
-    _rows: list[str] = field(default_factory=list)
-    _lines: list[int] = field(default_factory=list)
+    _rows: list[str] = field(default_factory=list[str])
+    _lines: list[int] = field(default_factory=list[int])
     _kept: int = 0
 
     def add(self, line: int, cells: list[str]) -> None:
@@ -80,8 +81,8 @@ class Table:
         self._rows.append(_CELL_END.join(cells))
         self._kept += len(self._rows[-1])
         self.width = max(self.width, len(cells))
-        if len(self._rows) > MAX_ROWS + MAX_HEAD_ROWS:
-            raise too_many_rows(MAX_ROWS)
+        if len(self._rows) > self.most + MAX_HEAD_ROWS:
+            raise too_many_rows(self.most)
         if self._kept > MAX_KEPT_CHARACTERS:
             raise _too_large()
 
@@ -95,23 +96,25 @@ class Table:
             yield self._lines[at], cells + [""] * (self.width - len(cells))
 
 
-def read(data: bytes) -> Table:
+def read(data: bytes, most: int = MAX_ROWS) -> Table:
     """Return the rows of a CSV file (comma, semicolon, tab or bar; UTF-8, UTF-16 or windows-1251),
     or of the first sheet of an XLSX file that can be seen and is not empty.
+
+    :param most: the most rows that are not blank
 
     Raises ``ValidationError``, which says what to do, for what cannot be read or is too large.
     """
     if len(data) > MAX_FILE_BYTES:
         raise _too_large()
     if data.startswith(b"PK"):
-        return _read_xlsx(data)
+        return _read_xlsx(data, most)
     if data.startswith(b"\xd0\xcf\x11\xe0"):
         raise ValidationError(
             _("This is an old Excel file, or one with a password. Save it as XLSX or CSV.")
         )
     if re.match(rb"(?:\xef\xbb\xbf)?\s*<", data) or data.startswith((b"%PDF", b"{\\rtf")):
         raise _unreadable()  # a web page, even if its name ends in .xls
-    return read_csv(data)
+    return read_csv(data, most)
 
 
 def letter(column: int) -> str:
@@ -149,12 +152,12 @@ def _too_wide() -> ValidationError:
 # --- CSV ------------------------------------------------------------------------------------------
 
 
-def read_csv(data: bytes) -> Table:
+def read_csv(data: bytes, most: int = MAX_ROWS) -> Table:
     """Return the rows of a CSV file; a row's line is its number among the rows."""
     encoding = _encoding(data)
     delimiter, is_announced = _delimiter(_first_lines(data, encoding))
     lines = _Lines(data, encoding)
-    table = Table()
+    table = Table(most=most)
     try:
         for line, row in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
             lines.row_is_complete()
@@ -254,12 +257,12 @@ class _Finished(Exception):
     """Raised by a part that has all that it needs, so that the rest of it is not unpacked."""
 
 
-def _read_xlsx(data: bytes) -> Table:
+def _read_xlsx(data: bytes, most: int) -> Table:
     if data.count(b"PK\x01\x02") > MAX_MEMBERS:  # before the list of them is read
         raise _too_large()
     try:
         with ZipFile(io.BytesIO(data)) as archive:
-            return _Archive(archive).table()
+            return _Archive(archive).table(most)
     except ValidationError:
         raise
     except Exception:  # whatever a broken archive or its XML leads to
@@ -274,7 +277,7 @@ class _Archive:
         self._bytes = MAX_UNPACKED_BYTES
         self._elements = MAX_ELEMENTS
 
-    def table(self) -> Table:
+    def table(self, most: int) -> Table:
         [path] = self._links("", "officeDocument").values()
         book = _Book()
         self._parse(path, book)
@@ -293,6 +296,7 @@ class _Archive:
                 sheet=name,
                 other_sheets=[other for other in names if other != name],
                 hidden_sheets=book.hidden,
+                most=most,
             )
             self._parse(worksheets[link], _Sheet(table, texts))
             if len(table):

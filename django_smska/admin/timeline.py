@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
@@ -63,11 +64,17 @@ def steps(message: SmsMessage) -> list[Step]:
         )
     if message.sent_at:
         accepted = gettext("Accepted by the gateway")
-        found.append(Step(accepted, message.sent_at, _since(message.sending_at, message.sent_at)))
+        remark = _since(message.sending_at, message.sent_at)
+        if message.proof:
+            row: Any = message  # Django adds the method
+            remark = gettext("known by %(what)s") % {"what": row.get_proof_display()}
+        found.append(Step(accepted, message.sent_at, remark))
     if message.finished_at and message.status in FINAL:
         since = message.sent_at or message.created_at
         what = message.get_status_display().capitalize()
         found.append(Step(what, message.finished_at, _since(since, message.finished_at)))
+    if message.erased_at:
+        found.append(Step(gettext("Number and text erased"), message.erased_at))
     return sorted(found, key=lambda step: step.at)
 
 
@@ -93,11 +100,11 @@ def _since(start: datetime | None, end: datetime) -> str:
 def lasting(time: timedelta) -> str:
     """Return a time as its two largest parts: ``4 s``, ``2 min 5 s``, ``2 d 4 h``."""
     left = max(round(time.total_seconds()), 0)
-    parts = []
+    parts: list[tuple[int, str]] = []
     for size, words in ((86400, _("%s d")), (3600, _("%s h")), (60, _("%s min")), (1, _("%s s"))):
         number, left = divmod(left, size)
         parts.append((number, str(words)))
-    first = next((i for i, (number, words) in enumerate(parts) if number), len(parts) - 1)
+    first = next((i for i, part in enumerate(parts) if part[0]), len(parts) - 1)
     shown = [words % number for number, words in parts[first : first + 2] if number]
     return " ".join(shown) or parts[-1][1] % 0
 
@@ -114,13 +121,21 @@ def timeline(message: SmsMessage) -> str:
 
 
 def _asked(message: SmsMessage) -> tuple[str, str] | None:
+    if message.status == Status.UNKNOWN and (message.status_queries or message.next_status_at):
+        number = message.status_queries
+        words = ngettext("Provider asked %s time", "Provider asked %s times", number) % number
+        return words, _next(message)
     if message.status != Status.SENT or not (message.sent_at and message.gateway_id):
         return None
     number = message.status_queries
     words = ngettext("Status checked %s time", "Status checked %s times", number)
+    return words % number, _next(message)
+
+
+def _next(message: SmsMessage) -> str:
     if not message.next_status_at:
-        return words % number, ""
-    return words % number, gettext("next: %s") % _time(message.next_status_at)[1]
+        return ""
+    return gettext("next: %s") % _time(message.next_status_at)[1]
 
 
 def _time(at: datetime) -> tuple[str, str]:

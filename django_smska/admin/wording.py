@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from django.template.defaultfilters import floatformat
 from django.utils import timezone
-from django.utils.formats import date_format
+from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import circuit_breaker, sending
+from .. import circuit_breaker, clock, held_queue, kill_switch, sending
+from ..checked_backend import has_balance, traits
 from ..exceptions import AGAIN, AT, SAID
-from ..models import ProviderState, SmsMessage
+from ..models import REPORTED, ProviderState, SmsMessage
 from ..states import Status
 from ..times import clock_time, local
 
@@ -34,6 +37,19 @@ MARKS = {
     Status.DELETED: "bad",
     Status.CANCELLED: "over",
 }
+
+
+# --- money ----------------------------------------------------------------------------------------
+
+
+def money(amount: Decimal, currency: str) -> str:
+    """Return an amount as people write it, without zeros at its end: ``2.50 RUB``, ``0.0079 USD``.
+
+    :param currency: empty where the provider names none
+    """
+    digits: Any = amount.normalize().as_tuple().exponent
+    number = number_format(amount, max(2, -digits), use_l10n=True, force_grouping=True)
+    return f"{number}\N{NO-BREAK SPACE}{currency}".strip()
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -120,12 +136,31 @@ FAILURES: dict[str, Failure] = {
             "it was paused."
         ),
     ),
+    "stopped": Failure(
+        _("Sending was stopped"),
+        _("Sending was stopped. Choose “Send again” when it is resumed."),
+    ),
+    "limit": Failure(
+        _("A limit of this site was reached"),
+        _(
+            "A limit of this site was reached. Choose “Send again” tomorrow, or ask your "
+            "administrator to raise it (SMSKA_LIMITS)."
+        ),
+    ),
+    "opted-out": Failure(
+        _("The number is on the do-not-send list"),
+        _("The recipient asked for no messages. Reach them some other way."),
+    ),
     "expired": Failure(
         _("It waited too long and was not sent"),
         _(
             "It waited too long and was not sent. If it is still wanted, choose “Send again”. "
             "If this happens often, ask your administrator whether sms_worker is running."
         ),
+    ),
+    "test": Failure(
+        _("Not sent in a test run"),
+        _("Only a run of tests ends so. Ask your administrator why this site is in one."),
     ),
     "": Failure(
         _("Not sent for another reason"),
@@ -194,11 +229,52 @@ ADVICE: dict[Status, Any] = {
 }
 
 
+_IS_ASKED = _(
+    "No clear answer came from the gateway. The provider is asked at %(time)s whether it has "
+    "accepted this message. Wait for that before you decide."
+)
+_ASKED_IN_VAIN = _(
+    "No clear answer came from the gateway, and the provider was asked in vain about this "
+    "message. That is no proof that it was not accepted. Ask the recipient, or look at the list "
+    "of messages in your account at the provider, at about the time of “Request to the gateway "
+    "began”. Then choose “It was sent” or “Send again”. If you send it again and it was accepted "
+    "after all, the recipient gets a second message, and you pay twice."
+)
+_MAY_BE_REPORTED = _(
+    "No clear answer came from the gateway. If it accepted this message, it reports that, usually "
+    "within minutes, and the status will update automatically. Wait for that before you decide. If "
+    "no report comes, that is no proof that the message was not accepted. Then ask the recipient, "
+    "or look for it in the records of the provider, at about the time of “Request to the gateway "
+    "began”, and choose “It was sent” or “Send again”. If you send it again and it was accepted "
+    "after all, the recipient gets a second message, and you pay twice."
+)
 _MAY_NOT_DECIDE = _("A colleague with the permission to resend must decide about this message.")
 _SENT_AGAIN = _(
     "It was sent again as a new message. If you learn that this one was accepted, too, choose “It "
     "was sent”."
 )
+
+_WAITS = _("It is waiting, because sending is stopped. It is sent when a person resumes it.")
+_HELD = _(
+    "It is held, because no worker was seen for a long time. Choose “Held messages…” above the "
+    "list, and release or cancel it."
+)
+_OPTED_OUT = _(
+    "It was cancelled and never sent, because its number is on the do-not-send list. If the "
+    "recipient wants messages again, remove the number from the list, and write a new message."
+)
+
+#: Where the text is stored no more, so that it cannot be sent again.
+_WITHOUT_TEXT: dict[Status, Any] = {
+    Status.FAILED: _("It was not sent."),
+    Status.EXPIRED: _("The phone could not be reached for too long."),
+    Status.UNKNOWN: _(
+        "No clear answer came from the gateway. If you learn that the message was accepted, "
+        "choose “It was sent”."
+    ),
+}
+
+LATE_QUESTION = timedelta(minutes=5)  # after which a question that is due will not be asked soon
 
 
 def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
@@ -206,17 +282,46 @@ def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
 
     :param may_decide: about unknown messages
     """
+    if message.status in _WITHOUT_TEXT and (why := sending.lost_text(message)):
+        return f"{_WITHOUT_TEXT[Status(message.status)]} {gettext(why)}"
+    if sending.was_opted_out(message):
+        return str(_OPTED_OUT)
+    if message.status == Status.CANCELLED and message.error_code == REPORTED:
+        return error_words(message.error_text)
+    if message.status == Status.QUEUED and kill_switch.stopped([message.using]):
+        return str(_WAITS)
+    if held_queue.is_held(message):
+        return str(_HELD)
     if message.status == Status.FAILED:
         return str(failure(message.error_code).advice)
+    if message.status == Status.UNKNOWN and may_decide and hasattr(message, "resent_as"):
+        return str(_SENT_AGAIN)
+    if may_decide and sending.is_proved(message):
+        return gettext(sending.PROVED)
+    if (at := _next_question(message)) is not None:
+        return str(_IS_ASKED) % {"time": date_format(local(at), "TIME_FORMAT")}
     if message.status == Status.UNKNOWN and not may_decide:
         return str(_MAY_NOT_DECIDE)
-    if message.status == Status.UNKNOWN and hasattr(message, "resent_as"):
-        return str(_SENT_AGAIN)
-    if sending.is_proved(message):
-        return gettext(sending.PROVED)
-    if message.status == Status.SENT and not message.gateway_id:
+    if message.status == Status.UNKNOWN and message.status_queries:
+        return str(_ASKED_IN_VAIN)
+    if message.status == Status.UNKNOWN and traits(message.using).proving:
+        return str(_MAY_BE_REPORTED)
+    if _gets_no_report(message):
         return str(_NO_ID)
     return str(ADVICE[Status(message.status)])
+
+
+def _gets_no_report(message: SmsMessage) -> bool:
+    """Return whether it was sent and there is no way to learn more."""
+    without_id = message.status == Status.SENT and not message.gateway_id
+    return without_id and not traits(message.using).pushed
+
+
+def _next_question(message: SmsMessage) -> datetime | None:
+    """Return when a worker asks the provider for an *unknown* message; ``None`` also where no
+    worker runs, or the provider is paused."""
+    at = message.next_status_at if message.status == Status.UNKNOWN else None
+    return at if at is not None and at > clock.now() - LATE_QUESTION else None
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -247,11 +352,50 @@ def error_words(stored: str) -> str:
 
 def balance_words(state: ProviderState) -> str:
     """Return the balance that the gateway reported last, and when."""
-    if state.balance is None or state.balance_at is None:
+    if state.balance is None or state.balance_at is None or not has_balance(state.alias):
         return gettext("not known")
     at = date_format(local(state.balance_at), "SHORT_DATETIME_FORMAT")
     parts = {"balance": floatformat(state.balance, -2), "time": at}
     return gettext("%(balance)s, as of %(time)s") % parts
+
+
+def stopped_words(row: ProviderState | None) -> str:
+    """Return since when and by whom sending is stopped.
+
+    :param row: of ``kill_switch.stops()``
+    """
+    if row is None:
+        return gettext("stopped by the setting SMSKA_STOPPED")
+    since = date_format(local(row.stopped_at), "SHORT_DATETIME_FORMAT") if row.stopped_at else ""
+    words = gettext("stopped since %(time)s by %(who)s")
+    return words % {"time": since, "who": row.stopped_by}
+
+
+def nothing_sent_words(alias: str, row: ProviderState | None) -> str:
+    """Return a sentence that says so of one provider, or of every one."""
+    words = gettext("Nothing is sent through “%(name)s”: %(why)s.")
+    if alias == kill_switch.EVERY:
+        words = gettext("Nothing is sent through any provider: %(why)s.")
+    return words % {"name": alias, "why": stopped_words(row)}
+
+
+def _stop_of(alias: str) -> tuple[str, ProviderState | None] | None:
+    """Return what is stopped, this provider or every one, and its row."""
+    stops = kill_switch.stops()
+    return next(((one, stops[one]) for one in (kill_switch.EVERY, alias) if one in stops), None)
+
+
+def stop_of(alias: str) -> str:
+    """Return why nothing is sent through this provider, also where every one is stopped; "" where
+    it is not stopped."""
+    found = _stop_of(alias)
+    return stopped_words(found[1]) if found else ""
+
+
+def nothing_sent_through(alias: str) -> str:
+    """Return the same as a sentence."""
+    found = _stop_of(alias)
+    return nothing_sent_words(*found) if found else ""
 
 
 def paused_words(state: ProviderState) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import IO, Any
 from xml.sax.saxutils import escape
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -16,7 +17,7 @@ MAX_SHEET_BYTES = 1_000_000_000  # the largest sheet: zip files differ from 2 Gi
 # In a cell: Excel calls a file with more of them broken.
 EXCEL_CELL_CHARACTERS = 32_767
 
-Cell = str | int
+Cell = str | int | Decimal
 
 _NOT_IN_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")  # Excel would read _x0041_ as A
@@ -29,7 +30,7 @@ _TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml"
 
 
 class Book:
-    """Rows of texts and integers, in as many sheets as they need; ``heads`` stand above each.
+    """Rows of texts and numbers, in as many sheets as they need; ``heads`` stand above each.
 
     What :meth:`add` and :meth:`close` return, one after the other, is the file.
     """
@@ -111,6 +112,8 @@ def _row(cells: Iterable[Cell]) -> str:
 def _cell(value: Cell) -> str:
     if isinstance(value, int):
         return f"<c><v>{value}</v></c>"
+    if isinstance(value, Decimal):
+        return f"<c><v>{value:f}</v></c>"
     if not value:
         return "<c/>"
     text = _NOT_IN_XML.sub("", value.replace("\r\n", "\n").replace("\r", "\n"))

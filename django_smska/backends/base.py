@@ -7,13 +7,20 @@ import logging
 import re
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.core.checks import CheckMessage
 
+from .. import log_fields
 from ..exceptions import InvalidProvider, QueryFailed, SmsError, SmsOutcomeUnknown, gettext_noop
-from ..receipts import Receipt, Report
+from ..receipts import Evidence, Inbound, Receipt, Report
 from ..states import STOPPING_KINDS
+from ..webhook_urls import webhook_url
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from ..models import SmsMessage
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +39,29 @@ class BaseSmsBackend:
     #: True if ``send_message`` itself calls :meth:`before_first_byte` once a connection stands.
     #: Otherwise the message counts as "may have been accepted" from the call on.
     announces_first_byte: ClassVar[bool] = False
-    #: The longest that one send may take, in seconds; the claim's lease must outlast it.
-    deadline: float = 30
+    #: The sender of messages that name none: the do-not-send list may have entries for it.
+    sender_id: str = ""
+    #: How the numbers begin that it sends to, such as ``("+79",)``; none means all.
+    prefixes: tuple[str, ...] = ()
+    #: The longest that one send may take, in seconds; the claim's lease must outlast it, and so
+    #: must a web server: gunicorn kills after 30, which leaves a message unknown.
+    deadline: float = 20
     #: Messages a second, over all workers; None for no limit.
     rate: float | None = None
+    #: The most requests in flight at once that the provider allows one account; None for no limit.
+    most_at_once: int | None = None
+    #: The most segments of one text; None for no limit of the provider.
+    most_segments: int | None = None
+    #: What a sender must match as a whole; another one is refused before the request.
+    sender_rule: ClassVar[re.Pattern[str] | None] = None
+    #: How reports come: "polling" (:meth:`get_status`), "push" (:meth:`parse_reports`) or "both".
+    reports_by: str = "polling"
+    #: What it can prove about an unknown outcome.
+    evidence: ClassVar[Evidence] = Evidence.MUTE
+    #: True where reports and messages of phones are pushed to one address.
+    one_webhook: ClassVar[bool] = False
+    #: The body of the answer to a webhook request, as the provider wants it.
+    webhook_answer: str = ""
 
     def __init__(self, *, alias: str | None = None, **options: Any) -> None:
         self.alias = alias
@@ -65,7 +91,7 @@ class BaseSmsBackend:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def send_message(self, message: Any) -> Receipt:
+    def send_message(self, message: SmsMessage) -> Receipt:
         """Send one message (anything with ``to``, ``body``, ``sender``) in one request.
 
         Raise an :class:`~django_smska.exceptions.SmsNotSent` only for a message that was
@@ -75,7 +101,7 @@ class BaseSmsBackend:
         name = type(self).__name__
         raise TypeError(f"{name} is a subclass of BaseSmsBackend and must define send_message().")
 
-    def send_messages(self, messages: Iterable[Any]) -> int:
+    def send_messages(self, messages: Iterable[SmsMessage]) -> int:
         """Send each message; return how many were accepted.
 
         Each message then carries ``receipt`` (a :class:`~django_smska.receipts.Receipt`, or
@@ -95,25 +121,61 @@ class BaseSmsBackend:
                 self.close()
         return accepted
 
-    def _try(self, message: Any, stopped: SmsError | None) -> tuple[Receipt | None, Any]:
+    def _try(self, message: SmsMessage, stopped: SmsError | None) -> tuple[Receipt | None, Any]:
         if stopped is not None:
             return None, stopped
         try:
             receipt = self.send_message(message)
         except SmsError as error:
-            logger.warning("not accepted: %s", error)
+            extra = log_fields.of_message(message, error.code, alias=self.alias)
+            logger.warning("not accepted: %s", error, extra=extra)
             return None, error
         except Exception as error:  # its text may hold the request
-            logger.error("%r raised %s", self, type(error).__name__)
+            extra = log_fields.of_message(message, "crash", alias=self.alias)
+            logger.error("%r raised %s", self, type(error).__name__, extra=extra)
             return None, SmsOutcomeUnknown(alias=self.alias, code="crash")
         if not isinstance(receipt, Receipt):
             return None, SmsOutcomeUnknown(alias=self.alias, code="no-receipt")
         return receipt, None
 
-    def get_status(self, message: Any) -> Report:
+    def get_status(self, message: SmsMessage) -> Report:
         """Poll the delivery report of a message with a ``gateway_id``."""
         text = gettext_noop("This provider gives no delivery reports.")
         raise QueryFailed(text, alias=self.alias)
+
+    def find(self, message: SmsMessage) -> Report | None:
+        """Ask the provider for a message whose outcome is unknown, by its ``reference``; return
+        what is known of it, or ``None`` where the provider does not know it.
+
+        ``None`` proves nothing, unless :attr:`evidence` is ``CERTAIN``.
+        """
+        text = gettext_noop("This provider cannot be asked for a message.")
+        raise QueryFailed(text, alias=self.alias)
+
+    def webhook_url(self, kind: str) -> str:
+        """Return the public address at which the provider pushes to this site, or "" where the
+        project has not set one up.
+
+        :param kind: ``"report"`` or ``"inbound"``
+        """
+        return webhook_url(self.alias or "", kind)
+
+    def authenticate(self, request: HttpRequest) -> bool:
+        """Return whether a webhook request is the provider's, beyond the secret in its address.
+
+        Compare in constant time (:func:`django.utils.crypto.constant_time_compare`).
+        """
+        return True
+
+    def parse_reports(self, request: HttpRequest) -> list[Report]:
+        """Return the delivery reports of a webhook request. Raise ``ValueError`` for one that
+        cannot be read."""
+        return []
+
+    def parse_inbound(self, request: HttpRequest) -> list[Inbound]:
+        """Return the messages of a webhook request that phones sent. Raise ``ValueError`` for one
+        that cannot be read."""
+        return []
 
     def get_balance(self) -> Decimal:
         """Return the credits left."""
@@ -128,11 +190,21 @@ class BaseSmsBackend:
         return type(self).get_status is not BaseSmsBackend.get_status
 
     @property
+    def takes_reports(self) -> bool:
+        """Whether the provider pushes delivery reports that this backend can read."""
+        return type(self).parse_reports is not BaseSmsBackend.parse_reports
+
+    @property
+    def takes_inbound(self) -> bool:
+        """Whether the provider pushes messages of phones that this backend can read."""
+        return type(self).parse_inbound is not BaseSmsBackend.parse_inbound
+
+    @property
     def has_balance(self) -> bool:
         return type(self).get_balance is not BaseSmsBackend.get_balance
 
     @staticmethod
-    def before_first_byte(message: Any) -> None:
+    def before_first_byte(message: SmsMessage) -> None:
         """Announce to the sender of ``message`` that the request's first byte comes next.
 
         Where this raises, the attempt must end with nothing written.
@@ -148,9 +220,16 @@ class BaseSmsBackend:
 
     @classmethod
     def _known(cls) -> str:
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        names = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "alias"]
-        return ", ".join(names) or "no options"
+        names: dict[str, None] = {}
+        for one in cls.__mro__:  # each passes on to the next what it does not know
+            if "__init__" in vars(one):
+                parameters = inspect.signature(one.__init__).parameters.values()  # type: ignore[misc]
+                names |= {p.name: None for p in parameters if p.kind == p.KEYWORD_ONLY}
+        return ", ".join(name for name in names if name not in _NO_OPTIONS) or "no options"
+
+
+#: What backends pass to each other.
+_NO_OPTIONS = frozenset({"alias", "login"})
 
 
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:/(s|m|h))?")

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from django.core.checks import CheckMessage, Warning
 
+from .. import log_fields
 from ..exceptions import (
     ErrorKind,
     GatewayUnreachable,
@@ -18,7 +20,7 @@ from ..exceptions import (
     SmsNotSent,
     gettext_noop,
 )
-from ..receipts import Receipt
+from ..receipts import Receipt, Report
 from ..states import STOPPING_KINDS, WAITING_KINDS
 from .base import BaseSmsBackend
 
@@ -41,7 +43,8 @@ class SmsBackend(BaseSmsBackend):
     or a temporary one (-3), never after an unknown outcome. The message's ``using`` becomes the
     alias that accepted it, and that one is queried for its report.
 
-    Its ``rate`` is the lowest of its members', since any of them may get every message.
+    Its ``rate`` and ``most_at_once`` are the lowest of its members', since any of them may get
+    every message.
 
     ``skipped`` holds the aliases that are not tried until :meth:`close`: those that the engine
     knows as paused, and those that refused for a reason that concerns the provider.
@@ -62,6 +65,10 @@ class SmsBackend(BaseSmsBackend):
         self.members = [_member(name) for name in providers]
         self.deadline = sum(member.deadline for member in self.members)
         self.rate = min(self._rates(), default=None)
+        self.most_at_once = min(
+            (one.most_at_once for one in self.members if one.most_at_once), default=None
+        )
+        self.prefixes = self._prefixes()
         self.skipped: set[str] = set()
         self._is_open = False
 
@@ -87,18 +94,38 @@ class SmsBackend(BaseSmsBackend):
         for member in self._open_members():
             if member.alias in self.skipped:  # another thread has found that out in the meantime
                 continue
-            outcome = _send(member, message)
+            outcome = self._send(member, message)
             if isinstance(outcome, Receipt):
                 return replace(outcome, alias=member.alias, refused=tuple(refused))
+            if isinstance(outcome, _PassedOver):
+                continue
             error = outcome
             if not (isinstance(error, SmsNotSent) and error.kind in KINDS_FOR_THE_NEXT):
                 break
-            logger.warning("failover %s: not accepted by %s: %s", self.alias, member.alias, error)
+            words = "failover %s: not accepted by %s: %s"
+            extra = log_fields.of_message(message, error.code, alias=member.alias)
+            logger.warning(words, self.alias, member.alias, error, extra=extra)
             if error.kind in STOPPING_KINDS:
                 self.skipped.add(member.alias)
             refused.append(error)
         error.refused = tuple(one for one in refused if one is not error)
+        error.retry_in = max(one.retry_in for one in (error, *refused))
         raise error.with_traceback(None)
+
+    def find(self, message: Any) -> Report | None:
+        """Ask the members in turn, for a message whose process stopped during its request."""
+        silent: SmsError | None = None
+        for member in self.members:
+            try:
+                found = member.find(message) if member.can_be_asked else None
+            except SmsError as error:  # another one may know it
+                silent = error
+                continue
+            if found is not None:
+                return replace(found, alias=member.alias)
+        if silent is not None:
+            raise silent.with_traceback(None)
+        return None
 
     def check(self) -> list[CheckMessage]:
         """Warn where a member is slower than another one, so that it slows down all."""
@@ -118,16 +145,39 @@ class SmsBackend(BaseSmsBackend):
     def _rates(self) -> list[float]:
         return [member.rate for member in self.members if member.rate is not None]
 
+    def _prefixes(self) -> tuple[str, ...]:
+        """Return those of all members; none where one of them sends to all numbers."""
+        every = [member.prefixes for member in self.members]
+        return tuple(chain.from_iterable(every)) if all(every) else ()
+
     def _open_members(self) -> list[CheckedBackend]:
         return [member for member in self.members if member.alias not in self.skipped]
 
+    def _send(self, member: CheckedBackend, message: Any) -> Receipt | SmsError:
+        """Send through this member, unless it was stopped or paused while it connected, or while
+        it waited for the permission."""
+        announce = getattr(message, "before_first_byte", None)
+        look = getattr(message, "look_for_stops", None)
 
-def _send(member: CheckedBackend, message: Any) -> Receipt | SmsError:
-    try:
-        member.open()
-        return member.send_message(message)
-    except SmsError as error:
-        return error
+        def begin() -> None:
+            for step in (announce, look):
+                if step is not None:
+                    step()
+            if member.alias in self.skipped:
+                raise _PassedOver(alias=member.alias)
+
+        message.before_first_byte = begin
+        try:
+            member.open()
+            return member.send_message(message)
+        except SmsError as error:
+            return error.with_traceback(None)
+        finally:
+            message.before_first_byte = announce
+
+
+class _PassedOver(SmsNotSent):
+    """A member may not be tried any more, and its request has not begun."""
 
 
 def _refuse_unknown(alias: str | None, names: Sequence[str]) -> None:
@@ -158,4 +208,5 @@ def _member(alias: str) -> CheckedBackend:
 
 
 def _backend_of(entry: Any) -> Any:
-    return entry.get("BACKEND") if isinstance(entry, dict) else None
+    options: Any = entry
+    return options.get("BACKEND") if isinstance(entry, dict) else None

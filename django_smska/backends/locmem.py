@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..receipts import Receipt, Report
 from .base import BaseSmsBackend
 
+if TYPE_CHECKING:
+    from ..models import SmsMessage
+
 #: The messages "sent" in this process: ``django_smska.sms.outbox`` is this list.
-outbox: list[Any] = []
+outbox: list[SmsMessage] = []
 
 
 class SmsBackend(BaseSmsBackend):
@@ -21,11 +24,11 @@ class SmsBackend(BaseSmsBackend):
 
     uses_network = False
 
-    def send_message(self, message: Any) -> Receipt:
+    def send_message(self, message: SmsMessage) -> Receipt:
         outbox.append(copy.copy(message))
         return Receipt(gateway_id=f"locmem-{len(outbox)}")
 
-    def get_status(self, message: Any) -> Report:
+    def get_status(self, message: SmsMessage) -> Report:
         return Report("delivered", "4|DELIVRD")
 
     def get_balance(self) -> Decimal:

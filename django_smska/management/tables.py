@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -21,6 +22,12 @@ class DatabaseCommand(BaseCommand):
             return super().execute(*args, **options)
         except UNAVAILABLE as error:
             raise CommandError(f"{away(error)} Run this again when it can be reached.") from error
+
+
+def given_number(argument: str) -> str:
+    """Return the number that a command was given. ``-`` stands for a line of its input, because all
+    users of a machine see the arguments of its processes."""
+    return sys.stdin.readline() if argument == "-" else argument
 
 
 def away(error: Exception) -> str:

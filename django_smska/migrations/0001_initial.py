@@ -4,6 +4,7 @@ from django.conf import settings
 from django.db import migrations, models
 
 import django_smska.fields
+import django_smska.references
 
 
 class Migration(migrations.Migration):
@@ -50,10 +51,26 @@ class Migration(migrations.Migration):
                     "worker_seen_at",
                     models.DateTimeField(null=True, verbose_name="worker last seen"),
                 ),
+                ("segments_on", models.DateField(null=True, verbose_name="segments counted on")),
+                (
+                    "segments_used",
+                    models.PositiveBigIntegerField(
+                        default=0, verbose_name="segments used that day"
+                    ),
+                ),
+                ("stopped_at", models.DateTimeField(null=True, verbose_name="stopped since")),
+                (
+                    "stopped_by",
+                    django_smska.fields.ExternalCharField(
+                        blank=True, max_length=150, verbose_name="stopped by"
+                    ),
+                ),
+                ("held_before", models.DateTimeField(null=True, verbose_name="held if due before")),
             ],
             options={
                 "verbose_name": "SMS provider",
                 "verbose_name_plural": "SMS providers",
+                "permissions": [("stop_providerstate", "Can stop and resume sending")],
                 "default_permissions": ("view",),
             },
         ),
@@ -66,6 +83,111 @@ class Migration(migrations.Migration):
             ],
             options={
                 "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="SmsErasure",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "number_hash",
+                    models.CharField(
+                        db_index=True, editable=False, max_length=64, verbose_name="number hash"
+                    ),
+                ),
+                (
+                    "erased_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, editable=False, verbose_name="erased"
+                    ),
+                ),
+                (
+                    "erased_by",
+                    models.CharField(
+                        blank=True, editable=False, max_length=150, verbose_name="erased by"
+                    ),
+                ),
+                (
+                    "messages",
+                    models.PositiveBigIntegerField(
+                        default=0, editable=False, verbose_name="messages"
+                    ),
+                ),
+                (
+                    "details",
+                    django_smska.fields.JsonTextField(
+                        default=dict, editable=False, verbose_name="details"
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "erasure",
+                "verbose_name_plural": "erasures",
+                "default_permissions": ("view",),
+            },
+        ),
+        migrations.CreateModel(
+            name="SmsLimit",
+            fields=[
+                ("key", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("log", models.TextField(default="[]")),
+                ("ends_at", models.DateTimeField(db_index=True)),
+            ],
+            options={
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="SmsInbound",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("using", models.CharField(editable=False, max_length=64, verbose_name="provider")),
+                ("sender", models.CharField(editable=False, max_length=32, verbose_name="from")),
+                (
+                    "to",
+                    models.CharField(blank=True, editable=False, max_length=32, verbose_name="to"),
+                ),
+                (
+                    "body",
+                    django_smska.fields.ExternalTextField(
+                        blank=True, editable=False, verbose_name="text"
+                    ),
+                ),
+                (
+                    "gateway_id",
+                    django_smska.fields.ExactField(
+                        editable=False, max_length=64, null=True, verbose_name="gateway id"
+                    ),
+                ),
+                (
+                    "received_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, editable=False, verbose_name="received"
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "received SMS",
+                "verbose_name_plural": "received SMS",
+                "ordering": ("-id",),
+                "default_permissions": ("delete", "view"),
+                "indexes": [
+                    models.Index(fields=["sender"], name="smska_inbound_number"),
+                    models.Index(fields=["received_at"], name="smska_inbound_received"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("using", "gateway_id"), name="smska_inbound")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -82,10 +204,13 @@ class Migration(migrations.Migration):
                 ("status", models.CharField(max_length=16)),
                 ("error_code", django_smska.fields.ExactField(max_length=32)),
                 ("delivered_within_seconds", models.PositiveBigIntegerField(default=0)),
+                ("currency", django_smska.fields.ExactField(default="", max_length=3)),
                 ("messages", models.PositiveBigIntegerField(default=0)),
                 ("segments", models.PositiveBigIntegerField(default=0)),
+                ("price", models.DecimalField(decimal_places=6, max_digits=20, null=True)),
                 ("pruned_messages", models.PositiveBigIntegerField(default=0)),
                 ("pruned_segments", models.PositiveBigIntegerField(default=0)),
+                ("pruned_price", models.DecimalField(decimal_places=6, max_digits=20, null=True)),
                 (
                     "day",
                     models.ForeignKey(
@@ -107,6 +232,7 @@ class Migration(migrations.Migration):
                             "status",
                             "error_code",
                             "delivered_within_seconds",
+                            "currency",
                         ),
                         name="smska_day_count",
                     )
@@ -161,6 +287,31 @@ class Migration(migrations.Migration):
                         verbose_name="status",
                     ),
                 ),
+                ("reported_status", models.CharField(blank=True, editable=False, max_length=16)),
+                (
+                    "proof",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("person", "a person"),
+                            ("report", "a report of the provider"),
+                            ("answer", "an answer of the provider"),
+                        ],
+                        editable=False,
+                        max_length=8,
+                        verbose_name="resolved by",
+                    ),
+                ),
+                (
+                    "reference",
+                    django_smska.fields.ExactField(
+                        default=django_smska.references.new_reference,
+                        editable=False,
+                        max_length=22,
+                        unique=True,
+                        verbose_name="reference",
+                    ),
+                ),
                 (
                     "gateway_id",
                     models.CharField(
@@ -195,6 +346,28 @@ class Migration(migrations.Migration):
                     "encoding",
                     models.CharField(
                         blank=True, editable=False, max_length=8, verbose_name="encoding"
+                    ),
+                ),
+                (
+                    "price",
+                    models.DecimalField(
+                        decimal_places=6,
+                        editable=False,
+                        max_digits=12,
+                        null=True,
+                        verbose_name="price",
+                    ),
+                ),
+                (
+                    "currency",
+                    models.CharField(
+                        blank=True, editable=False, max_length=3, verbose_name="currency"
+                    ),
+                ),
+                (
+                    "billed_segments",
+                    models.PositiveSmallIntegerField(
+                        editable=False, null=True, verbose_name="billed segments"
                     ),
                 ),
                 (
@@ -257,6 +430,26 @@ class Migration(migrations.Migration):
                     models.DateTimeField(editable=False, null=True, verbose_name="finished"),
                 ),
                 ("immediate", models.BooleanField(default=False, editable=False)),
+                ("counted_on", models.DateField(editable=False, null=True)),
+                (
+                    "sensitive",
+                    models.BooleanField(default=False, editable=False, verbose_name="sensitive"),
+                ),
+                (
+                    "code",
+                    django_smska.fields.ExactField(
+                        blank=True, default="", editable=False, max_length=64
+                    ),
+                ),
+                ("despite_opt_out", models.BooleanField(default=False, editable=False)),
+                (
+                    "text_hash",
+                    models.CharField(blank=True, default="", editable=False, max_length=64),
+                ),
+                (
+                    "erased_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="erased"),
+                ),
                 ("token", models.CharField(blank=True, editable=False, max_length=32)),
                 ("lease_until", models.DateTimeField(editable=False, null=True)),
                 (
@@ -302,6 +495,7 @@ class Migration(migrations.Migration):
                     ("see_text_smsmessage", "Can see the text of SMS messages"),
                     ("see_number_smsmessage", "Can see the whole number of SMS messages"),
                     ("export_smsmessage", "Can export SMS messages"),
+                    ("release_smsmessage", "Can release or cancel held SMS messages"),
                 ],
                 "indexes": [
                     models.Index(
@@ -315,6 +509,7 @@ class Migration(migrations.Migration):
                     models.Index(fields=["to"], name="smska_number"),
                     models.Index(fields=["gateway_id"], name="smska_gateway_id"),
                     models.Index(fields=["created_at"], name="smska_created"),
+                    models.Index(fields=["erased_at", "id"], name="smska_erased"),
                 ],
                 "constraints": [
                     models.CheckConstraint(
@@ -356,6 +551,70 @@ class Migration(migrations.Migration):
                         ),
                         name="smska_queued_has_expiry",
                     ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="SmsOptOut",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "number",
+                    django_smska.fields.ExactField(
+                        blank=True, db_index=True, max_length=16, verbose_name="number"
+                    ),
+                ),
+                ("number_hash", models.CharField(editable=False, max_length=64)),
+                (
+                    "sender",
+                    django_smska.fields.ExactField(
+                        blank=True,
+                        help_text="Empty: all. Otherwise exactly as in the messages.",
+                        max_length=32,
+                        verbose_name="sender",
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=200, verbose_name="reason")),
+                (
+                    "source",
+                    models.CharField(
+                        blank=True,
+                        help_text="Where the entry comes from.",
+                        max_length=64,
+                        verbose_name="source",
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, editable=False, verbose_name="created"
+                    ),
+                ),
+                (
+                    "created_by",
+                    django_smska.fields.UserField(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="created by",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "do-not-send entry",
+                "verbose_name_plural": "do-not-send entries",
+                "ordering": ("-id",),
+                "default_permissions": ("add", "delete", "view"),
+                "constraints": [
+                    models.UniqueConstraint(fields=("number_hash", "sender"), name="smska_opt_out")
                 ],
             },
         ),

@@ -22,8 +22,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http.client import responses
-from time import monotonic
 
+from django_smska.monotonic import now as monotonic
 from django_smska.testing.account import ERRORS, Account
 
 PATH = "/api/httppost.php"
@@ -219,18 +219,21 @@ def _silence(wire: Wire, fault: Fault, line: bytes) -> None:
 
 
 def _reset_on_greeting(wire: Wire, fault: Fault, line: bytes) -> None:
-    line or wire.sock.recv(65536)
+    if not line:
+        wire.sock.recv(65536)
     wire.reset()
 
 
 def _plain_answer(wire: Wire, fault: Fault, line: bytes) -> None:
-    line or wire.sock.recv(65536)
+    if not line:
+        wire.sock.recv(65536)
     wire.send_beneath_tls(frame(b"Bad Request", 400))
     wire.finish()
 
 
 def _reset_after_20_bytes(wire: Wire, fault: Fault, line: bytes) -> None:
-    line or wire.read(20)
+    if not line:
+        wire.read(20)
     wire.reset()
 
 

@@ -28,7 +28,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl
@@ -50,6 +50,11 @@ __all__ = ["FAULTS", "Accepted", "Fault", "Received", "StandInGateway", "answer"
 FORM_TYPE = "application/x-www-form-urlencoded"
 MAX_BODY_BYTES = 1024 * 1024
 NOT_FOUND = frame(b"Not Found", 404)
+
+
+def _require_fault(fault: object) -> None:
+    if not isinstance(fault, Fault):
+        raise TypeError(f"A fault is scripted as Fault({str(fault)!r}), not as {fault!r}.")
 
 
 class StandInGateway(Account):
@@ -159,16 +164,20 @@ class StandInGateway(Account):
         """
         if number < 1:
             raise ValueError(f"Requests are counted from 1; there is none with number {number}.")
+        if fault is not None:
+            _require_fault(fault)
         with self._changed:
             self._script.single[on or (fault.kind.on if fault else "send"), number] = fault
 
     def script_next(self, fault: Fault, on: str | None = None) -> None:
         """Let the next request without a scripted fault meet this one."""
+        _require_fault(fault)
         with self._changed:
             self.script(self._script.first_free(on or fault.kind.on), fault, on)
 
     def script_all(self, fault: Fault, on: str | None = None) -> None:
         """Let every request meet ``fault`` that nothing else is scripted for."""
+        _require_fault(fault)
         with self._changed:
             self._script.all[on or fault.kind.on] = fault
 
@@ -326,7 +335,7 @@ class StandInGateway(Account):
 
 
 @contextlib.contextmanager
-def closed_port(host: str = "127.0.0.1") -> Iterator[int]:
+def closed_port(host: str = "127.0.0.1") -> Generator[int]:
     """Give a port where nothing listens, which no other process can use in the meantime."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
         sock.bind((host, 0))

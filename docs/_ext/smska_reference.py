@@ -12,7 +12,6 @@ import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +55,16 @@ class Settings(Generated):
         for name, setting in vars(conf).items():
             if isinstance(setting, conf.Setting):
                 comment = " ".join(comments["", name]).strip()
-                rows.append((f"``{setting.name}``", f"``{as_number(setting())}``", comment))
+                rows.append((f"``{setting.name}``", f"``{_default(setting)}``", comment))
         return table(("setting", "default", "meaning"), rows, "30 15 55")
 
 
-def as_number(value: Any) -> Any:
-    value = value.total_seconds() if isinstance(value, timedelta) else value
-    return f"{value:.0f}" if isinstance(value, float) else value
+def _default(setting: conf.Setting[Any]) -> str:
+    if isinstance(setting.default, dict):
+        return "a dict"
+    if isinstance(setting.default, tuple):
+        return ", ".join(setting.default)
+    return str(setting.default) or "empty"
 
 
 class Fields(Generated):

@@ -1,146 +1,58 @@
-"""Sends through Acme, an imaginary provider with a JSON API. Copy this file and change it.
+"""Sends through Acme, an imaginary provider with a JSON API. Copy this file and change it."""
 
-POST /messages   {"to": …, "from": …, "text": …}   → 201 {"id": "…", "credits": "99.50"}
-GET  /messages/ID                                  → 200 {"state": "delivered"}
-GET  /account                                      → 200 {"credits": "99.50"}
-"""
-
-from __future__ import annotations
-
-from decimal import Decimal, InvalidOperation
-from typing import Any
-
-import requests
-from django.core.checks import CheckMessage, Error
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
-
-from django_smska.backends.base import BaseSmsBackend
-from django_smska.exceptions import (
-    AuthenticationFailed,
-    GatewayBusy,
-    GatewayUnreachable,
-    InsufficientCredits,
-    InvalidRecipient,
-    QueryFailed,
-    SmsOutcomeUnknown,
-)
+from django_smska import exceptions as sms
+from django_smska.backends.over_http import HttpBackend
+from django_smska.exchange import json_body
+from django_smska.json_answers import answered_object, number_of, text_of
 from django_smska.receipts import Receipt, Report
 
 #: What the provider documents as "not accepted". Every other answer is a doubt.
 REFUSALS = {
-    401: AuthenticationFailed,
-    402: InsufficientCredits,
-    422: InvalidRecipient,
-    429: GatewayBusy,
+    401: sms.AuthenticationFailed,
+    402: sms.InsufficientCredits,
+    422: sms.InvalidRecipient,
+    429: sms.GatewayBusy,
 }
 #: The provider's words for the end of a message.
 STATES = {"delivered": "delivered", "undeliverable": "rejected", "too_late": "expired"}
 
 
-class SmsBackend(BaseSmsBackend):
-    """OPTIONS: ``token``; ``sender_id``; ``url``."""
+class SmsBackend(HttpBackend):
+    """OPTIONS: ``token``, ``url``, and those of every backend over HTTP."""
 
-    #: The longest that one send may take, in seconds: here 5 to connect and 20 to answer.
-    deadline = 25
+    def __init__(self, *, token="", url="https://api.acme.example", **rest):
+        super().__init__(login={"token": token}, url=url, **rest)
 
-    def __init__(
-        self,
-        *,
-        token: str = "",
-        sender_id: str = "",
-        url: str = "https://api.acme.example",
-        alias: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(alias=alias, **kwargs)  # what is left over is refused
-        self.token = token
-        self.sender_id = sender_id
-        self.url = url
-        self.session: requests.Session | None = None
+    def send_request(self, message):
+        sender = message.sender or self.sender_id
+        fields = {"to": message.to, "from": sender, "text": message.body, "ref": message.reference}
+        return self.api("send", "POST", "/messages", message, body=json_body(fields))
 
-    def open(self) -> bool:
-        if self.session is not None:
-            return False
-        self.session = requests.Session()
-        self.session.trust_env = False  # no proxy and no .netrc from the environment
-        self.session.headers["Authorization"] = f"Bearer {self.token}"
-        return True
+    def read_send_answer(self, answer):
+        if refusal := REFUSALS.get(answer.status):
+            login_works = refusal is not sms.AuthenticationFailed
+            return refusal(code=f"http-{answer.status}", answered=login_works)
+        found = answered_object(answer)
+        if answer.status != 201 or not found.get("id"):
+            return sms.SmsOutcomeUnknown(code=f"http-{answer.status}")
+        return Receipt(text_of(found["id"]), balance=number_of(found.get("credits")))
 
-    def close(self) -> None:
-        session, self.session = self.session, None
-        if session is not None:
-            session.close()
+    def get_status(self, message):
+        path = f"/messages/{message.gateway_id}"
+        state = text_of(self.ask("query", path, message).get("state"))
+        return Report(STATES.get(state, "sent"), raw=state)
 
-    def send_message(self, message: Any) -> Receipt:
-        body = {"to": message.to, "from": message.sender or self.sender_id, "text": message.body}
-        answer = self.request("POST", "/messages", json=body)
-        code = answer.status_code
-        if refusal := REFUSALS.get(code):
-            raise refusal(alias=self.alias, code=str(code), answered=code != 401)
-        if code != 201:
-            raise SmsOutcomeUnknown(alias=self.alias, code=f"http-{code}")
-        accepted = parsed(answer)
-        return Receipt(gateway_id=str(accepted.get("id", "")), balance=credits(accepted))
+    def get_balance(self):
+        return number_of(self.ask("balance", "/account").get("credits"))
 
-    def get_status(self, message: Any) -> Report:
-        state = str(self.ask(f"/messages/{message.gateway_id}").get("state", ""))
-        return Report(status=STATES.get(state, "sent"), raw=state)
+    def ask(self, name, path, message=None):
+        return self.query(lambda: self.api(name, "GET", path, message), read_found)
 
-    def get_balance(self) -> Decimal:
-        balance = credits(self.ask("/account"))
-        if balance is None:
-            raise QueryFailed(alias=self.alias)
-        return balance
-
-    def check(self) -> list[CheckMessage]:
-        if self.token:
-            return []
-        text = f"SMS_PROVIDERS[{self.alias!r}] has no 'token'."
-        return [Error(text, hint="Put Acme's token in OPTIONS.", id="acme.E001")]
-
-    def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
-        """Send one request, once: no retries, no redirects."""
-        opened = self.open()
-        assert self.session is not None
-        try:
-            return self.session.request(
-                method, self.url + path, timeout=(5, 20), allow_redirects=False, **kwargs
-            )
-        except requests.RequestException as error:  # its text may hold the request
-            if was_not_connected(error):
-                raise GatewayUnreachable(alias=self.alias, code="connect") from None
-            raise SmsOutcomeUnknown(alias=self.alias, code=type(error).__name__) from None
-        finally:
-            if opened:
-                self.close()
-
-    def ask(self, path: str) -> dict[str, Any]:
-        """Ask something that changes nothing, so that no doubt can arise."""
-        try:
-            answer = self.request("GET", path)
-        except SmsOutcomeUnknown as error:
-            raise QueryFailed(alias=self.alias, code=error.code) from None
-        if answer.status_code != 200:
-            raise QueryFailed(alias=self.alias, code=str(answer.status_code))
-        return parsed(answer)
+    def api(self, name, method, path, message=None, **parts):
+        url, headers = self.url + path, {"Authorization": f"Bearer {self.login.token}"}
+        return self.request(name, message, method=method, url=url, headers=headers, **parts)
 
 
-def was_not_connected(error: requests.RequestException) -> bool:
-    """Return whether urllib3 says that no connection was made, so that nothing was written."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
-
-
-def parsed(answer: requests.Response) -> dict[str, Any]:
-    try:
-        value = answer.json()
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def credits(account: dict[str, Any]) -> Decimal | None:
-    try:
-        return Decimal(str(account["credits"]))
-    except (KeyError, InvalidOperation):
-        return None
+def read_found(answer):
+    found = answered_object(answer) if answer.status == 200 else {}
+    return found or sms.QueryFailed(code=f"http-{answer.status}")

@@ -3,9 +3,9 @@
 The code is kept in the session as a keyed hash, with its expiry and the wrong tries. (Keep sessions
 on the server, as is Django's default: one in a cookie could be played back with its tries undone.)
 
-Anybody can press "send me a code", and each costs money. How often is counted in the messages
-themselves, so the limits hold for all processes and outlive a restart, whatever a visitor does to
-cookies.
+Anybody can press "send me a code", and each costs money. ``SMSKA_LIMITS`` bounds how often: per
+number, with a wait that grows from code to code, and per visitor, since the view is decorated with
+``limit_visitors``. So one visitor cannot close the form for all others.
 """
 
 import secrets
@@ -13,78 +13,40 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.sessions.backends.base import SessionBase
-from django.core.exceptions import ValidationError
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
 from django.views.decorators.debug import sensitive_variables
 
+from django_smska import sms
 from django_smska.models import SmsMessage
-from django_smska.sms import send_sms
 
 LIFE = timedelta(minutes=5)
-COOL_DOWN = 60  # seconds between two codes to one number
-A_DAY_TO_ONE_NUMBER = 5
-AN_HOUR_IN_ALL = 100  # put a CAPTCHA before the form if your shop needs more
 TRIES = 3
 
-KEY = "code/"  # begins the idempotency key of every code
 SESSION = "sms_code"
 
 
-class TooMany(Exception):
-    """No code is sent now; the text says so to the visitor."""
-
-
 @sensitive_variables("code", "text")
-def send_code(session: SessionBase, number: str) -> None:
-    """Send a new code; the one before is void. Raises ``TooMany``, and all that ``send_sms`` does.
+def send_code(session: SessionBase, number: str) -> SmsMessage:
+    """Send a new code, and return its message; the one before is void.
 
-    Two requests in the same minute have the same key, so that only one is sent, even if they come
-    at the same instant.
+    What ``sms.send_code`` raises was not sent, so that the code before stays good.
     """
-    _refuse_too_many(number)
     code = f"{secrets.randbelow(1_000_000):06d}"
     text = f"{code} – ваш код. Никому его не говорите."
-    now = timezone.now()
-    expires = now + LIFE
-    before = session.get(SESSION)
-    _remember(session, number, code, expires.timestamp())
-    key = f"{KEY}{number}/{int(now.timestamp()) // COOL_DOWN}"
-    try:
-        send_sms(number, text, expires_at=expires, idempotency_key=key)
-    except ValidationError as error:
-        if "idempotency_key" not in error.message_dict:
-            raise
-        session[SESSION] = before  # another request of this minute sent another code
-        raise TooMany(
-            "A code was sent a moment ago. Wait a minute before you ask for another."
-        ) from None
-
-
-def _remember(session: SessionBase, number: str, code: str, expires: float) -> None:
-    """Before sending: even if the outcome is unknown, the code may arrive and must be good."""
+    expires = timezone.now() + LIFE
+    message = sms.send_code(number, text, code=code, valid_for=LIFE)
     session[SESSION] = {
         "number": number,
         "hash": _hash(number, code),
-        "expires": expires,
+        "expires": expires.timestamp(),
         "tries": 0,
     }
+    return message
 
 
 def _hash(number: str, code: str) -> str:
     return salted_hmac("shop.codes", f"{number}/{code}", algorithm="sha256").hexdigest()
-
-
-def _refuse_too_many(number: str) -> None:
-    now = timezone.now()
-    codes = SmsMessage.objects.filter(idempotency_key__startswith=KEY)
-    mine = codes.filter(to=number)
-    if mine.filter(created_at__gt=now - timedelta(seconds=COOL_DOWN)).exists():
-        raise TooMany("A code was sent a moment ago. Wait a minute before you ask for another.")
-    if mine.filter(created_at__gt=now - timedelta(days=1)).count() >= A_DAY_TO_ONE_NUMBER:
-        raise TooMany("This number got too many codes today. Come back tomorrow.")
-    if codes.filter(created_at__gt=now - timedelta(hours=1)).count() >= AN_HOUR_IN_ALL:
-        raise TooMany("Too many people ask for codes just now. Try again in an hour.")
 
 
 def pending_number(session: SessionBase) -> str:

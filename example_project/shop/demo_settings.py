@@ -16,6 +16,8 @@ DATABASES = {
 }
 
 # The demo puts its stand-in gateway here as soon as it knows the port.
-SMS_PROVIDERS = {"default": {"BACKEND": "django_smska.backends.dummy.SmsBackend"}}
+SMS_PROVIDERS = dict.fromkeys(
+    ("default", "codes"), {"BACKEND": "django_smska.backends.dummy.SmsBackend"}
+)
 # Also where a test starts the demo.
 SMSKA_LOCMEM_IN_TESTS = False

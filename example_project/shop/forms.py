@@ -1,28 +1,17 @@
-from typing import Any
-
 from django import forms
 
-from django_smska.numbers import normalize
+from django_smska.forms import PhoneField
 
-
-class PhoneField(forms.CharField):
-    """A number in any usual spelling; cleaned, it is E.164. Refuses what cannot be a number."""
-
-    widget = forms.TextInput(
-        attrs={"type": "tel", "autocomplete": "tel", "placeholder": "8 904 176-49-95"}
-    )
-
-    def clean(self, value: Any) -> str:
-        return normalize(super().clean(value))
+SPELLINGS = "8 904 176-49-95 or +7 904 176-49-95"
 
 
 class OrderReadyForm(forms.Form):
     order = forms.IntegerField(label="Order number", min_value=1, max_value=999_999)
-    phone = PhoneField(label="Customer's phone")
+    phone = PhoneField(label="Customer's phone", help_text=SPELLINGS)
 
 
 class PhoneForm(forms.Form):
-    phone = PhoneField(label="Your phone")
+    phone = PhoneField(label="Your phone", help_text=SPELLINGS)
 
 
 class CodeForm(forms.Form):

@@ -18,6 +18,10 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
 
 # This line, "django_smska" in INSTALLED_APPS and "manage.py migrate" are all that SMS take.
 SMS_PROVIDERS = {"default": sms_url(env("SMS_URL", default="consolesms://"))}
+# And this one a second provider, which shop/accounts.py names.
+SMS_PROVIDERS["codes"] = sms_url(
+    env("CODES_SMS_URL", default=env("SMS_URL", default="consolesms://"))
+)
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -28,6 +32,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_smska",
     "shop",
+    "allauth",
+    "allauth.account",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -38,7 +44,22 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
+
+# Customers log in by a code: see shop/accounts.py.
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",  # the admin's
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+ACCOUNT_ADAPTER = "shop.accounts.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"phone"}
+ACCOUNT_SIGNUP_FIELDS = ["phone*"]
+ACCOUNT_LOGIN_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ALLAUTH_USER_CODE_FORMAT = {"numeric": True, "length": 6, "dashed": False}
+LOGIN_REDIRECT_URL = "start"
+
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

@@ -8,7 +8,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.timezone import localtime
 
-from django_smska.exceptions import InvalidRecipient, SmsNotSent, SmsOutcomeUnknown
+from django_smska.decorators import limit_visitors, why
+from django_smska.exceptions import (
+    InvalidRecipient,
+    LimitExceeded,
+    SmsNotSent,
+    SmsOutcomeUnknown,
+)
 from django_smska.models import SmsMessage
 from django_smska.numbers import mask
 from django_smska.sms import providers, send_sms
@@ -64,6 +70,8 @@ def _send_ready(form: forms.Form, key: str) -> SmsMessage | None:
             form.add_error(None, error.messages)
     except InvalidRecipient:
         form.add_error("phone", "No SMS can be sent to this number. Call the customer.")
+    except LimitExceeded as error:
+        form.add_error(None, why(error))
     except SmsNotSent:
         form.add_error(None, "The SMS was not sent. Staff can send it again in the admin.")
     except SmsOutcomeUnknown:
@@ -96,6 +104,7 @@ def _report(request: HttpRequest, name: str, message: SmsMessage, again: bool) -
 # --- a one-time code ------------------------------------------------------------------------------
 
 
+@limit_visitors
 def ask_for_code(request: HttpRequest) -> HttpResponse:
     form = PhoneForm(request.POST or None)
     if form.is_valid() and _send_code(request, form):
@@ -107,18 +116,15 @@ def ask_for_code(request: HttpRequest) -> HttpResponse:
 def _send_code(request: HttpRequest, form: forms.Form) -> bool:
     """Send, or say in the form why not; return whether a code may arrive."""
     try:
-        codes.send_code(request.session, form.cleaned_data["phone"])
-    except (ValidationError, codes.TooMany) as error:
-        form.add_error(None, getattr(error, "messages", None) or str(error))
-    except InvalidRecipient:
-        form.add_error("phone", "No SMS can be sent to this number.")
-    except SmsNotSent:
-        form.add_error(None, "The code could not be sent. Try again in a few minutes.")
-    except SmsOutcomeUnknown:
-        text = "The code may be late. If it does not arrive in a minute, ask for another."
-        messages.warning(request, text)
+        message = codes.send_code(request.session, form.cleaned_data["phone"])
+    except (SmsNotSent, ValidationError) as error:
+        form.add_error("phone", why(error))
+    else:
+        if message.status == Status.UNKNOWN:
+            text = "The code may be late. If it does not arrive in a minute, ask for another."
+            messages.warning(request, text)
         return True
-    return not form.errors
+    return False
 
 
 def check_code(request: HttpRequest) -> HttpResponse:

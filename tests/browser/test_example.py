@@ -7,15 +7,12 @@ import pytest
 from django_smska.backends.smska import SmsBackend
 from django_smska.models import SmsMessage
 from tests.conftest import options
-from tests.test_demo import EXAMPLE, PHONE
+from tests.test_demo import PHONE
 
 
 @pytest.fixture
-def shop(settings, monkeypatch, provider, look):
+def shop(provider, example, look):
     """A page of the example shop, whose messages go to the stand-in gateway."""
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "shop"]
-    settings.ROOT_URLCONF = "shop.urls"
     return look
 
 
@@ -52,6 +49,22 @@ def test_a_code_proves_a_number(shop, gateway, accessible):
     page.get_by_label("Code from the SMS").fill(code)
     page.get_by_role("button", name="Check").click()
     page.get_by_text("+7904•••4995 is yours").wait_for()
+
+
+@pytest.mark.parametrize("locale", ["en", "ru"])
+@pytest.mark.parametrize("width", [1200, 360])
+def test_the_pages_of_the_login_by_code(shop, settings, accessible, locale, width):
+    settings.LANGUAGE_CODE = locale  # the live server has the middleware of the other tests
+    page = shop(locale=locale, width=width)
+    for path in ("/accounts/signup/", "/accounts/login/", "/accounts/login/code/"):
+        page.goto(path)
+        assert page.locator("html").get_attribute("lang") == locale
+        accessible(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.locator("[name=phone]").fill("8 904 17")
+    page.locator("button[type=submit]").first.click()
+    page.get_by_text("11 цифр" if locale == "ru" else "11 digits").wait_for()
+    accessible(page)
 
 
 @pytest.mark.parametrize("width", [1200, 360])

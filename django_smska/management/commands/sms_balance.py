@@ -50,7 +50,7 @@ class Command(BaseCommand):
         """Exit with 1 if there is a problem."""
         low = [alias for alias, answer in answers.items() if answer.get("low")]
         mute = [alias for alias, answer in answers.items() if "error" in answer]
-        problems = []
+        problems: list[str] = []
         if low:
             problems.append(f"Below {least}: {', '.join(low)}. Top up the account.")
         if mute:

@@ -19,7 +19,7 @@ from django_smska.testing.gateway import Received, StandInGateway
 class Command(BaseCommand):
     help = "Plays the SMS-ka gateway on loopback. No SMS is sent. Each send is printed."
     # The project's own settings may still be wrong when its developer needs a gateway.
-    requires_system_checks: list[str] = []
+    requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(

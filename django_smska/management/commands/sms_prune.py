@@ -1,34 +1,43 @@
-"""``manage.py sms_prune``: delete messages that were finished long ago."""
+"""``manage.py sms_prune``: delete or blank messages that were finished or received long ago, or
+those of one person."""
 
 from __future__ import annotations
 
+import getpass
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
-from django.db import transaction
-from django.db.models import ProtectedError, RestrictedError
 from django.utils import timezone
 
-from django_smska import conf, daily_counts
-from django_smska.management.tables import DatabaseCommand, require_tables
-from django_smska.models import SmsMessage, rows, write_db
-from django_smska.states import FINAL
+from django_smska import conf, daily_counts, personal_data, retention
+from django_smska.management.tables import DatabaseCommand, given_number, require_tables
+from django_smska.models import SmsErasure
+from django_smska.numbers import mask, normalize
+from django_smska.states import Status
 from django_smska.times import local
 
-BATCH_MESSAGES = 1000  # the messages of one transaction
-
-Row = tuple[Any, Any]  # key, key of the message that it is a resend of
+#: What is done, and what would be.
+VERBS = {"delete": ("Deleted", "Would delete"), "blank": ("Blanked", "Would blank")}
+#: Why a message of a person who is erased is kept, and what to do.
+KEPT = {
+    Status.UNKNOWN: "may have been sent: decide about them in the admin, then run this again.",
+    Status.SENT: "wait for their delivery reports: run this again when they are finished, at the "
+    "latest after SMSKA_STATUS_WINDOW.",
+}
+BEING_SENT = "are being sent: run this again in a few minutes."
 
 
 class Command(DatabaseCommand):
     help = (
         "Deletes messages that were finished (delivered, rejected, expired, deleted, unconfirmed, "
-        "failed, cancelled) longer ago than SMSKA_KEEP. Unknown and unsent ones stay, and so does "
-        "a message whose resend stays. Idempotency keys go with their messages, so that the same "
-        "key then sends again. The statistics keep their numbers, and are brought up to date."
+        "failed, cancelled) longer ago than SMSKA_KEEP, or blanks their numbers and texts where "
+        "SMSKA_PRUNE says so, and does the same with received ones. Unknown and unsent ones stay, "
+        "and so does a message whose resend is not deleted. Idempotency keys go, too, so that the "
+        "same key then sends again. The statistics keep their numbers, and are brought up to date. "
+        "With --number it erases one person instead, and prints a record of it."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -38,22 +47,77 @@ class Command(DatabaseCommand):
             metavar="DAYS",
             help="instead of SMSKA_KEEP (180 days, where it is not set)",
         )
-        parser.add_argument("--dry-run", action="store_true", help="count, delete nothing")
+        parser.add_argument(
+            "--number",
+            help="erase the person with this number, in any spelling, or - to read it from the "
+            "input: cancel what waits, blank what is finished, however new, and its histories",
+        )
+        parser.add_argument(
+            "--by",
+            metavar="NAME",
+            help="who erases, for the record; by default the user of the operating system",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="count, change nothing")
 
     def handle(self, **options: Any) -> None:
+        if options["number"] is not None:
+            self._erase(options)
+            return
+        if options["by"] is not None:
+            raise CommandError("--by is for the record of an erasure. Give --number, too.")
         before = _time_before(options["keep"])
         require_tables()
-        deleted = kept = 0
-        for number, left in _prune(before, dry_run=options["dry_run"]):
-            deleted += number
+        way = conf.prune()
+        dry_run: bool = options["dry_run"]
+        done = kept = 0
+        for number, left in retention.WAYS[way](before, dry_run=dry_run):
+            done += number
             kept += left
-        verb = "Would delete" if options["dry_run"] else "Deleted"
         day = f"{local(before):%Y-%m-%d %H:%M}"
-        self.stdout.write(f"{verb} {deleted} messages that were finished before {day}.")
+        verb = VERBS[way][dry_run]
+        self.stdout.write(f"{verb} {done} messages that were finished before {day}.")
         if kept:
             self.stdout.write(f"Kept {kept} that other rows point to.")
-        if not options["dry_run"]:
+        if received := sum(retention.end_old_received(way, before, dry_run=dry_run)):
+            self.stdout.write(f"{verb} {received} messages that were received before {day}.")
+        if not dry_run:
+            retention.delete_old_limits()
             daily_counts.catch_up()
+
+    def _erase(self, options: dict[str, Any]) -> None:
+        if options["keep"] is not None:
+            raise CommandError("--number erases messages of any age. Leave --keep out.")
+        require_tables()
+        dry_run: bool = options["dry_run"]
+        try:
+            number = normalize(given_number(options["number"]))
+            by = _user() if options["by"] is None else options["by"]
+            erasure = personal_data.erase(number, by=by, dry_run=dry_run)
+        except ValidationError as error:
+            raise CommandError(" ".join(error.messages)) from None
+        self._print(mask(number), erasure, VERBS["blank"][dry_run])
+
+    def _print(self, masked: str, erasure: SmsErasure, verb: str) -> None:
+        details = erasure.details
+        self.stdout.write(
+            f"{masked}: {verb} {erasure.messages} messages, {details['cancelled']} of them queued "
+            f"or drafts until now, {details['received']} received ones, and "
+            f"{details['do_not_send']} entries of the do-not-send list."
+        )
+        for status, number in sorted(details["kept"].items()):
+            why = KEPT.get(Status(status), BEING_SENT)
+            self.stdout.write(f"Kept {number} {status} messages: they {why}")
+        if erasure.pk is not None:
+            at = f"{local(erasure.erased_at):%Y-%m-%d %H:%M:%S}"
+            by = f" by {erasure.erased_by}" if erasure.erased_by else ""
+            self.stdout.write(f"Erasure {erasure.pk}, {at}{by}, hash {erasure.number_hash}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except Exception:  # what it raises without a user differs by the version of Python
+        return ""
 
 
 def _time_before(days: float | None) -> datetime:
@@ -66,69 +130,3 @@ def _time_before(days: float | None) -> datetime:
     raise CommandError(
         f"--keep {days} cannot be used. Write a number of days above 0, such as 180."
     )
-
-
-def _prune(before: datetime, *, dry_run: bool) -> Iterator[tuple[int, int]]:
-    """Delete in batches and yield how many messages each of them deleted and kept.
-
-    The newest message goes first, so that a resend goes before the original.
-    """
-    freed: set[Any] = set()  # originals in later batches, whose resend is deleted
-    last = _newest(before)
-    while last is not None:
-        with transaction.atomic(using=write_db()):
-            batch = _batch(before, last)
-            doomed = _doomed(batch, freed)
-            deleted = len(doomed) if dry_run else _delete(doomed)
-        yield deleted, len(batch) - deleted
-        last = batch[-1][0] - 1 if len(batch) == BATCH_MESSAGES else None
-
-
-def _newest(before: datetime) -> Any:
-    """Return the highest key that may be deleted. An index finds it, so no newer row is read."""
-    older = rows().filter(created_at__lt=before).order_by("-created_at", "-id")
-    return older.values_list("pk", flat=True).first()
-
-
-def _batch(before: datetime, last: Any) -> list[Row]:
-    """Return the next rows and lock them, so that no process resends them in the meantime."""
-    finished = rows().filter(status__in=FINAL, finished_at__lt=before, pk__lte=last)
-    locked = finished.select_for_update().order_by("-pk")
-    return list(locked.values_list("pk", "resend_of_id")[:BATCH_MESSAGES])
-
-
-def _doomed(batch: list[Row], freed: set[Any]) -> list[Any]:
-    """Return the keys of the rows to which no message points that is kept."""
-    keys = [pk for pk, _ in batch]
-    resent = set(rows().filter(resend_of__in=keys).values_list("resend_of_id", flat=True))
-    doomed = []
-    for pk, original in batch:
-        if pk not in resent or pk in freed:
-            doomed.append(pk)
-            freed.add(original)
-        freed.discard(pk)
-    freed.discard(None)
-    return doomed
-
-
-def _delete(keys: list[Any]) -> int:
-    """Delete the messages that no table of the project protects, and return their number."""
-    try:
-        return _delete_together(keys)
-    except (ProtectedError, RestrictedError):
-        return sum(_delete_alone(pk) for pk in keys)
-
-
-def _delete_together(keys: list[Any]) -> int:
-    with transaction.atomic(using=write_db()):
-        daily_counts.keep(keys)
-        # MariaDB checks row by row, so no message may point to another one of the same DELETE.
-        rows(keys).exclude(resend_of=None).update(resend_of=None)
-        return rows(keys).delete()[1].get(SmsMessage._meta.label, 0)
-
-
-def _delete_alone(pk: Any) -> int:
-    try:
-        return _delete_together([pk])
-    except (ProtectedError, RestrictedError):
-        return 0

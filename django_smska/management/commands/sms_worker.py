@@ -8,17 +8,17 @@ import math
 import signal
 import sys
 import threading
-import time
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError
 from django.db import close_old_connections, connections
 
-from django_smska import circuit_breaker, clock
+from django_smska import circuit_breaker, clock, held_queue, kill_switch, monotonic
 from django_smska.exceptions import InvalidProvider
 from django_smska.management.tables import (
     DatabaseCommand,
@@ -34,7 +34,7 @@ from django_smska.times import clock_time
 from django_smska.worker import MAX_RATE_WAIT_SECONDS, REPORTS_PER_PASS, Worker
 
 try:
-    from tqdm import tqdm
+    from tqdm import tqdm  # pyright: ignore[reportMissingModuleSource]  # optional
 except ImportError:  # the app does not require it
     tqdm = None
 
@@ -44,6 +44,7 @@ WORDS = {
     "sent": "sent",
     "queued": "back in the queue",
     "failed": "failed",
+    "cancelled": "cancelled (do-not-send list)",
     "unknown": "unknown",
     "reports": "reports requested",
 }
@@ -59,6 +60,12 @@ class Command(DatabaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--once", action="store_true", help="one pass, as for cron")
         parser.add_argument("--using", metavar="ALIAS", help="only this provider's messages")
+        parser.add_argument(
+            "--release",
+            action="store_true",
+            help="release what is held, because no worker was seen for a long time, and end; with "
+            "--once, do one pass, too",
+        )
         parser.add_argument(
             "--concurrency",
             type=int,
@@ -89,16 +96,31 @@ class Command(DatabaseCommand):
             using=options["using"], concurrency=options["concurrency"], progress=self._progress
         )
         self.paused: dict[str, str] = {}
+        self.stopped: set[str] = set()
+        self.held: dict[str, datetime] = {}
         if note := note_of_test_run():
             self._say(note)
+        if options["release"]:
+            self._release()
+            if not options["once"]:
+                return
         with _ended_by_signals(self._stop):
             if options["once"]:
                 self._once()
             else:
                 self._for_ever(options["interval"])
 
+    def _aliases(self) -> list[str]:
+        return list(providers) if self.worker.using is None else [self.worker.using]
+
+    def _release(self) -> None:
+        """Release what is held, also what this worker would hold, because a person says so."""
+        held_queue.heartbeat(self._aliases())
+        for alias in self._aliases():
+            self._say(f"{alias}: {held_queue.release(alias)} held messages released.")
+
     def _once(self) -> None:
-        end = time.monotonic() + MAX_RATE_WAIT_SECONDS
+        end = monotonic.now() + MAX_RATE_WAIT_SECONDS
         try:
             done = self._pass()
             while self.worker.wait_for_next(end):
@@ -109,11 +131,13 @@ class Command(DatabaseCommand):
             self._say(self._why_nothing())
 
     def _why_nothing(self) -> str:
-        """Return why a pass did nothing; a pause was reported line by line before."""
-        paused = sorted(self.paused)
-        if not rows().due(clock.now()).filter(using__in=paused).exists():
-            return "Nothing was due."
-        return f"Nothing was sent, because of the pause of {', '.join(paused)}."
+        """Return why a pass did nothing; what holds it up was reported line by line before."""
+        for what, aliases in (("stopped", self.stopped), ("paused", self.paused)):
+            if rows().due(clock.now()).filter(using__in=list(aliases)).exists():
+                verb = "is" if len(aliases) == 1 else "are"
+                return f"Nothing was sent: {', '.join(sorted(aliases))} {verb} {what}."
+        held = any(map(held_queue.number_held, self.held))
+        return "Nothing else was due." if held else "Nothing was due."
 
     def _for_ever(self, interval: float) -> None:
         self._say("Waiting for messages. Press Ctrl-C to stop.")
@@ -153,10 +177,12 @@ class Command(DatabaseCommand):
         elif words := [f"{text} {done[key]}" for key, text in WORDS.items() if done[key]]:
             self._say(", ".join(words))
         self._report_pauses()
+        self._report_stops()
+        self._report_holds()
         return done
 
     @contextmanager
-    def _shown(self) -> Iterator[None]:
+    def _shown(self) -> Generator[None]:
         """Show a progress bar on a terminal, where tqdm is installed."""
         if not (tqdm and sys.stderr.isatty()) or self.json:
             yield
@@ -174,8 +200,7 @@ class Command(DatabaseCommand):
 
     def _report_pauses(self) -> None:
         """Print once that a provider is paused, and once that it is open again."""
-        using = self.worker.using
-        for alias in providers if using is None else [using]:
+        for alias in self._aliases():
             state = circuit_breaker.state_of(alias)
             if state.is_paused and self.paused.get(alias) != state.reason:
                 self.paused[alias] = state.reason
@@ -183,6 +208,28 @@ class Command(DatabaseCommand):
                 self._say(f"{alias} is paused ({state.reason}{again}): {state.detail}")
             elif not state.is_paused and self.paused.pop(alias, ""):
                 self._say(f"{alias} is open again.")
+
+    def _report_stops(self) -> None:
+        """Print once that a provider is stopped, and once that it is not any more."""
+        stopped = kill_switch.stopped(self._aliases())
+        for alias in sorted(stopped - self.stopped):
+            self._say(f"{alias} is stopped: nothing is sent through it until it is resumed.")
+        for alias in sorted(self.stopped - stopped):
+            self._say(f"{alias} is resumed.")
+        self.stopped = stopped
+
+    def _report_holds(self) -> None:
+        """Print once how many messages a person must decide about."""
+        held = held_queue.moments(self._aliases())
+        for alias, moment in held.items():
+            if self.held.get(alias) != moment and (number := held_queue.number_held(alias)):
+                self._say(
+                    f"{alias}: {number} messages are held, because no worker was seen for a long "
+                    "time. Release or cancel them: in the admin, or manage.py sms_worker --release."
+                )
+        for alias in self.held.keys() - held.keys():
+            self._say(f"{alias}: what was held is released.")
+        self.held = held
 
     def _stop(self) -> None:
         self.worker.stop()
@@ -206,7 +253,7 @@ def _refuse_wrong(options: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+def _ended_by_signals(stop: Callable[[], None]) -> Generator[None]:
     def on_signal(*args: Any) -> None:
         # In a thread, because the signal may interrupt a wait() that holds the lock stop() needs.
         threading.Thread(target=stop).start()

@@ -1,0 +1,1 @@
+"""django-otp: an installable app with a device that sends its tokens by SMS."""

@@ -1,0 +1,1 @@
+"""What plays the providers in tests: one module for each, over real sockets."""
