@@ -71,6 +71,8 @@ class Server:
     def __init__(self, *, disk_mb=None):
         self.port = free_port()
         self.folder = tempfile.mkdtemp(prefix="smska-server-")
+        # Not in the folder: its disk may get full.
+        self.log = tempfile.TemporaryFile("w+", prefix="smska-server-")  # noqa: SIM115
         self.user = None
         self.disk_mb = disk_mb
         if disk_mb is not None:
@@ -96,19 +98,24 @@ class Server:
         if self.disk_mb is not None:
             subprocess.run(["umount", "--lazy", self.folder], check=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.log.close()
 
     def run(self, name, *arguments):
-        """Start a program in the folder; its output is in the folder's file ``log``."""
-        with open(f"{self.folder}/log", "a") as log:
-            return subprocess.Popen(
-                [program(name), *arguments],
-                cwd=self.folder,
-                env={"PATH": os.environ["PATH"], "HOME": self.folder, "LC_ALL": "C.UTF-8"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                **(self.user or {}),
-            )
+        """Start a program in the folder; its output is in the file ``log``."""
+        return subprocess.Popen(
+            [program(name), *arguments],
+            cwd=self.folder,
+            env={"PATH": os.environ["PATH"], "HOME": self.folder, "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+            **(self.user or {}),
+        )
+
+    def said(self):
+        """Return what it and its tools have printed, in all its lives."""
+        size = os.fstat(self.log.fileno()).st_size
+        return os.pread(self.log.fileno(), size, 0).decode(errors="replace")
 
     def install(self):
         """Make what is there before the first start."""
@@ -118,8 +125,7 @@ class Server:
         end = time.monotonic() + START_SECONDS
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > end:
-                with open(f"{self.folder}/log") as log:
-                    raise AssertionError(f"{self.programs[0]} does not start: {log.read()[-2000:]}")
+                raise AssertionError(f"{self.programs[0]} does not start: {self.said()[-2000:]}")
             time.sleep(0.05)
 
     def answers(self):
@@ -153,11 +159,14 @@ class Server:
             self.crash()
             self.start()
 
+    def is_damaged(self):
+        """Return whether its own log says that its tables are corrupt."""
+        return "corrupt" in self.said()
+
     def checked(self, *command):
         code = self.run(*command).wait(START_SECONDS)
         if code != 0:
-            with open(f"{self.folder}/log") as log:
-                raise AssertionError(f"{command[0]} ended with {code}: {log.read()[-2000:]}")
+            raise AssertionError(f"{command[0]} ended with {code}: {self.said()[-2000:]}")
 
 
 class PostgreSQL(Server):
@@ -220,6 +229,7 @@ class MariaDB(Server):
             "mariadb-install-db",
             "--no-defaults",
             f"--datadir={self.folder}/data",
+            f"--tmpdir={self.folder}",  # two that install side by side disturb each other in /tmp
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         )
@@ -234,8 +244,6 @@ class MariaDB(Server):
             "character-set-server": "utf8mb4",
         }
         settings = {**fixed, **self.settings}.items()
-        if self.disk_mb is not None:  # else each table has room of its own
-            fixed["innodb-file-per-table"] = 0
         return ["mariadbd", "--no-defaults", *(f"--{name}={value}" for name, value in settings)]
 
 

@@ -11,6 +11,7 @@ import sys
 import pytest
 from django.db import connection
 
+from .crashes import NO_VERDICT
 from .database_servers import SERVERS, PgBouncer, require_mount, require_program
 
 pytestmark = [
@@ -23,7 +24,7 @@ def crash(*arguments):
     require_program(*SERVERS[connection.vendor].programs)
     command = [sys.executable, "-m", "tests.crashes", connection.vendor, *arguments]
     return subprocess.run(
-        command, env=os.environ, capture_output=True, text=True, timeout=110, check=False
+        command, env=os.environ, capture_output=True, text=True, timeout=600, check=False
     )
 
 
@@ -45,7 +46,10 @@ def test_the_same_holds_through_a_pooler_that_gives_each_transaction_another_con
 
 def test_a_full_disk_loses_and_doubles_nothing():
     require_mount()
-    ended = crash("--crashes", "2", "--seed", "1", "--full")
+    for seed in "12345":
+        ended = crash("--crashes", "2", "--seed", seed, "--full")
+        if ended.returncode != NO_VERDICT:
+            break
     assert ended.returncode == 0, ended.stdout + ended.stderr
     counts = dict(re.findall(r"^(\S.*?) {2,}(\d+)$", ended.stdout, re.MULTILINE))
     assert counts["times that the disk was full"] == "2" and counts["callers that met it"] != "0"
