@@ -24,7 +24,7 @@ from .database_servers import SERVERS, START_SECONDS, PgBouncer
 NO_VERDICT = 2  # of the exit codes
 DISK_MB = 400  # of a server whose disk gets full: its own files need a half
 OUTAGE_SECONDS = 1  # the longest wait until a caller meets an outage: one may be storing an outcome
-NOTICE_SECONDS = 90  # the same for a full disk: pages of deleted versions have room for a while
+NOTICE_SECONDS = 240  # the same for a full disk: pages of deleted versions have room for a while
 
 
 @dataclass

@@ -24,7 +24,7 @@ def crash(*arguments):
     require_program(*SERVERS[connection.vendor].programs)
     command = [sys.executable, "-m", "tests.crashes", connection.vendor, *arguments]
     return subprocess.run(
-        command, env=os.environ, capture_output=True, text=True, timeout=600, check=False
+        command, env=os.environ, capture_output=True, text=True, timeout=900, check=False
     )
 
 
