@@ -409,7 +409,7 @@ class Dispatcher:
         claimed = self._claim_batch()
         fit = self._within_day(claimed)
         self.claimed += fit
-        return bool(claimed.cancelled) or len(fit) < len(claimed)
+        return bool(claimed.cancelled or claimed.set_aside) or len(fit) < len(claimed)
 
     def _claim_batch(self) -> sending.Claimed:
         now = clock.now()

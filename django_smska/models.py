@@ -293,6 +293,16 @@ class SmsMessage(models.Model):
         blank=True,
         editable=False,
     )
+    mailing: SmsMailing | None = columns.ForeignKey(
+        "SmsMailing",
+        models.SET_NULL,
+        verbose_name=_("mailing"),
+        related_name="messages",
+        null=True,
+        blank=True,
+        editable=False,
+        db_index=False,  # smska_mailing begins with it
+    )
     created_by: Any = ours.UserField(
         settings.AUTH_USER_MODEL,
         models.SET_NULL,
@@ -344,6 +354,7 @@ class SmsMessage(models.Model):
     if TYPE_CHECKING:  # what Django adds
         id: int
         resend_of_id: int | None
+        mailing_id: int | None
         created_by_id: Any
 
         # What ``send_messages`` of a backend sets.
@@ -381,6 +392,7 @@ class SmsMessage(models.Model):
             models.Index(fields=["gateway_id"], name="smska_gateway_id"),
             models.Index(fields=["created_at"], name="smska_created"),
             models.Index(fields=["erased_at", "id"], name="smska_erased"),
+            models.Index(fields=["mailing", "status", "-id"], name="smska_mailing"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -662,6 +674,110 @@ class SmsMessage(models.Model):
         await run(self.using, self.refresh_status)
 
 
+class Resent(int):
+    """The number of messages that were queued again.
+
+    :ivar errors: ``(primary key, error)`` of those that were not
+    """
+
+    errors: list[tuple[int, SmsError]]
+
+
+class SmsMailing(models.Model):
+    """Messages that were written together, and are watched, stopped and counted together.
+
+    :ivar body: the text, where all of them have the same one
+    :ivar stopped_at: since when its messages wait, as drafts, until a person lets it go on
+    :ivar counts: the number of messages by status, pruned ones included, and under "again" those
+        that were sent again, as at ``counted_at``. ``mailing_counts`` writes these columns.
+    :ivar pruned: the same of those that are in no other table
+    :ivar samples: times, and how many waited then, which give the rate
+    :ivar settled: every counted status is final, so that it is not counted again
+    """
+
+    name: str = columns.CharField(_("name"), max_length=200)
+    body: str = columns.TextField(_("text"), blank=True, editable=False)
+    sender: str = columns.CharField(_("sender"), max_length=32, blank=True, editable=False)
+    using: str = columns.CharField(_("provider"), max_length=64, blank=True, editable=False)
+    send_after: datetime | None = columns.DateTimeField(_("send after"), null=True, editable=False)
+    created_at: datetime = columns.DateTimeField(_("created"), default=timezone.now, editable=False)
+    created_by: Any = ours.UserField(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        verbose_name=_("created by"),
+        related_name="+",
+        null=True,
+        blank=True,
+        editable=False,
+    )
+    stopped_at: datetime | None = columns.DateTimeField(
+        _("stopped since"), null=True, editable=False
+    )
+    stopped_by: str = ours.ExternalCharField(
+        _("stopped by"), max_length=150, blank=True, editable=False
+    )
+    counts: dict[str, int] = ours.JsonTextField(default=dict, editable=False)
+    pruned: dict[str, int] = ours.JsonTextField(default=dict, editable=False)
+    samples: list[Any] = ours.JsonTextField(default=list, editable=False)
+    counted_at: datetime | None = columns.DateTimeField(null=True, editable=False)
+    settled: bool = columns.BooleanField(default=False, editable=False)
+
+    if TYPE_CHECKING:  # what Django adds
+        id: int
+        created_by_id: Any
+        messages: SmsMessageManager
+
+    class Meta:
+        verbose_name = _("mailing")
+        verbose_name_plural = _("mailings")
+        default_permissions = ("view",)
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def require_name(self) -> None:
+        """Raise ``ValidationError`` where its name cannot be stored."""
+        field: Any = self._meta.get_field("name")
+        self.name = str(self.name)
+        problem = problem_of_text(field, self.name, one_line=True)
+        if problem is None and not self.name.strip():
+            problem = ValidationError(_("Give the mailing a name."), code="empty")
+        if problem is None and len(self.name) > field.max_length:
+            words = _("This is longer than %s characters.") % field.max_length
+            problem = ValidationError(words, code="too_long")
+        if problem is not None:
+            raise ValidationError({"name": problem})
+
+    def stop(self, by: str = "") -> int:
+        """Let no more of its messages leave; return how many wait now, as drafts.
+
+        Those that a worker has in its hands at this moment are still sent.
+
+        :param by: the name of who stops it, for the page
+        """
+        from .mailings import stop
+
+        return stop(self, by)
+
+    def resume(self) -> int:
+        """Queue what waits; return how many messages."""
+        from .mailings import resume
+
+        return resume(self)
+
+    def resend_failed(self, *, created_by: Any = None, most: int | None = None) -> Resent:
+        """Queue the texts again of those that have definitely failed, each as a new message of this
+        mailing; never of an *unknown* one.
+
+        :param created_by: the user who decided so
+        :param most: the most messages
+        """
+        from .mailings import resend_failed
+
+        return resend_failed(self, created_by=created_by, most=most)
+
+
 class ProviderState(models.Model):
     """The circuit breaker of a provider, its balance and its rate, as all workers see them.
 
@@ -902,7 +1018,10 @@ def _held_before(alias: Any) -> Coalesce:
     return Coalesce(held, Value(times.as_stored(times.FIRST)))
 
 
-for _model in (SmsMessage, ProviderState, SmsDay, SmsLimit, SmsOptOut, SmsInbound, SmsErasure):
+for _model in (
+    *(SmsMessage, SmsMailing, ProviderState, SmsDay, SmsLimit),
+    *(SmsOptOut, SmsInbound, SmsErasure),
+):
     times.make_readable(_model)
 
 
@@ -916,6 +1035,12 @@ def dots() -> str:
     body = SmsMessage._meta.get_field("body")
     lacking = unsupported_character(DOTS, body, connections[write_db()])
     return DOTS if lacking is None else PLAIN_DOTS
+
+
+def mailings(pks: Iterable[Any] | None = None) -> models.QuerySet[SmsMailing]:
+    """Return mailings in the database that messages are written to."""
+    every = SmsMailing.objects.using(write_db())
+    return every if pks is None else every.filter(pk__in=list(pks))
 
 
 def provider_states() -> models.QuerySet[ProviderState]:

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import ProtectedError, QuerySet, RestrictedError
 
-from . import clock, daily_counts
+from . import clock, daily_counts, mailing_counts
 from .models import SmsInbound, SmsLimit, SmsMessage, SmsMessageQuerySet, rows, write_db
 from .states import FINAL
 
@@ -159,6 +159,7 @@ def _delete(keys: list[Any]) -> int:
 def _delete_together(keys: list[Any]) -> int:
     with transaction.atomic(using=write_db()):
         daily_counts.keep(keys)
+        mailing_counts.keep(keys)
         # MariaDB checks row by row, so no message may point to another one of the same DELETE.
         rows(keys).exclude(resend_of=None).update(resend_of=None)
         return rows(keys).delete()[1].get(SmsMessage._meta.label, 0)

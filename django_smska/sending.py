@@ -42,6 +42,7 @@ from . import (
     kill_switch,
     limits,
     log_fields,
+    mailing_counts,
     monotonic,
     notify,
     opt_out,
@@ -63,7 +64,15 @@ from .exceptions import (
     WrongStatus,
     gettext_noop,
 )
-from .models import REPORTED, Proof, SmsMessage, SmsMessageQuerySet, rows, write_db
+from .models import (
+    REPORTED,
+    Proof,
+    SmsMessage,
+    SmsMessageQuerySet,
+    mailings,
+    rows,
+    write_db,
+)
 from .query_errors import first_line, hide_values
 from .receipts import Receipt
 from .redact import WITHHELD, repeats
@@ -477,6 +486,19 @@ def _into_queue(messages: SmsMessageQuerySet) -> int:
     )
 
 
+def set_aside(messages: SmsMessageQuerySet, **changes: Any) -> int:
+    """Make drafts of what is queued or claimed, until its mailing goes on; return how many.
+
+    What had the site's lifetime gets a new one then. A time that the caller gave stays.
+    """
+    lifetime = ExpressionWrapper(
+        F("send_after") + conf.expires_after(), output_field=DateTimeField()
+    )
+    expiry = Case(When(expires_at=lifetime, then=Value(None)), default=F("expires_at"))
+    old = [Status.QUEUED, Status.CLAIMED]
+    return move(messages, old, Status.DRAFT, **_UNCLAIMED, expires_at=expiry, **changes)
+
+
 def cancel(messages: SmsMessageQuerySet) -> int:
     """Cancel drafts and queued messages; return how many."""
     return move(messages, [Status.DRAFT, Status.QUEUED], Status.CANCELLED, finished_at=clock.now())
@@ -486,9 +508,10 @@ class Claimed(list[SmsMessage]):
     """Messages that were claimed.
 
     :ivar cancelled: how many others were cancelled, because of the do-not-send list
+    :ivar set_aside: how many others are drafts now, because their mailing is stopped
     """
 
-    cancelled = 0
+    cancelled = set_aside = 0
 
 
 def claim_of(message: SmsMessage) -> Claim:
@@ -505,7 +528,8 @@ def claim(
 ) -> Claimed:
     """Claim queued messages for this process; return those that it got, in their order.
 
-    Those whose numbers are on the do-not-send list are cancelled.
+    Those whose numbers are on the do-not-send list are cancelled, and those of a stopped mailing
+    are set aside.
 
     :param token: of this claim, never used before
     :param immediate: the caller waits for the outcome, so that no worker may send them after this
@@ -520,11 +544,26 @@ def claim(
     def claim_together() -> Claimed:
         with transaction.atomic(using=write_db()) if skips else nullcontext():
             claimed = _claim(candidates.all(), now, token, immediate)
-            mine = Claimed(cancel_opted_out(claimed))
-            mine.cancelled = len(claimed) - len(mine)
+            going = claimed if immediate else _of_going_mailings(claimed)
+            mine = Claimed(cancel_opted_out(going))
+            mine.cancelled = len(going) - len(mine)
+            mine.set_aside = len(claimed) - len(going)
             return mine
 
     return repeat_conflicts(claim_together)
+
+
+def _of_going_mailings(claimed: list[SmsMessage]) -> list[SmsMessage]:
+    """Set those of these claimed messages aside whose mailing is stopped; return the others. A
+    person sends one of them all the same, by "Send"."""
+    keys = {message.mailing_id for message in claimed} - {None}
+    if not keys:
+        return claimed
+    stopped = set(mailings(keys).exclude(stopped_at=None).values_list("pk", flat=True))
+    waiting = [message for message in claimed if message.mailing_id in stopped]
+    if waiting:
+        set_aside(_held(waiting), attempts=F("attempts") - 1)
+    return [message for message in claimed if message.mailing_id not in stopped]
 
 
 def cancel_opted_out(claimed: Sequence[SmsMessage]) -> list[SmsMessage]:
@@ -1368,10 +1407,12 @@ def resend(message: SmsMessage, *, created_by: Any = None) -> SmsMessage:
                 send_after=clock.now(),
                 status=Status.QUEUED,
                 resend_of=message,
+                mailing_id=message.mailing_id,
                 created_by=created_by,
             )
             opt_out.require(again)
             again.save(using=write_db())  # it counts the segments
+            mailing_counts.reopen([message.mailing_id])
             limits.Admission(exempt=True).require(again)
             notify.notify_workers()
     except IntegrityError:

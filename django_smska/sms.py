@@ -27,6 +27,7 @@ from . import (
     conf,
     handover,
     held_queue,
+    mailing_counts,
     notify,
     opt_out,
     own_connection,
@@ -38,7 +39,7 @@ from .checked_backend import CheckedBackend
 from .conflicts import in_atomic_block, repeat_conflicts
 from .exceptions import LimitExceeded, RecipientOptedOut, SmsNotSent, SmsOutcomeUnknown
 from .limits import Admission
-from .models import SmsMessage, rolled_back, rows, write_db
+from .models import SmsMailing, SmsMessage, mailings, rolled_back, rows, write_db
 from .providers import DEFAULT_ALIAS, providers
 from .query_errors import hides_values
 from .redact import Hidden
@@ -382,15 +383,22 @@ class Stored(int):
     :ivar errors: ``(row number from 0, error)`` of those that were not, the first thousand; the
         error is a ``ValidationError``, ``LimitExceeded`` or ``RecipientOptedOut``
     :ivar bad: how many were not
+    :ivar mailing: that they belong to; ``None`` where none was asked for, or nothing was stored
     """
 
     errors: list[tuple[int, Refusal]]
     bad: int
+    mailing: SmsMailing | None
 
 
 @hides_values
 def send_mass_sms(
-    messages: Iterable[Any], *, using: str | None = None, repeat: bool = False, exempt: bool = False
+    messages: Iterable[Any],
+    *,
+    using: str | None = None,
+    mailing: SmsMailing | str | None = None,
+    repeat: bool = False,
+    exempt: bool = False,
 ) -> Stored:
     """Store many messages for the workers; return how many, as a :class:`Stored`.
 
@@ -406,37 +414,60 @@ def send_mass_sms(
     :param messages: ``(number, text)`` pairs or unsaved ``SmsMessage`` objects, from any iterable;
         no more than a batch of it is held in memory
     :param using: the provider for all of them
+    :param mailing: its name, or an ``SmsMailing``: it is made with the first message that is
+        stored, and its page shows, stops and counts them together
     :param repeat: as with :func:`send_sms`
     :param exempt: as with :func:`send_sms`
     :raises TypeError: where no row at all is of such a kind
+    :raises ValidationError: for a mailing's name that cannot be stored
     """
     if isinstance(messages, (str, bytes)):
         raise TypeError(f"send_mass_sms takes an iterable of {ROW}.")
     messages = iter(messages)  # a debug page does not show what an iterator holds
     if using is not None:
         providers.require(using)
+    mailing = SmsMailing(name=mailing) if isinstance(mailing, str) else mailing
+    if mailing is not None:
+        mailing.require_name()
     bad = _BadRows()
     admission = Admission(repeat=repeat, exempt=exempt)
     stored = 0
     to_engine = handover.begin()
     with transaction.atomic(using=write_db()):
         good = _of_right_kind(messages, bad)
+        is_new = mailing is not None and _open(mailing)
         while batch := list(islice(good, BATCH_ROWS)):
-            new = _store_batch(_valid(_without_stored(batch, bad), using, bad), admission, bad)
+            unstored = _without_stored(batch, bad)
+            new = _store_batch(_valid(unstored, using, mailing, bad), admission, bad)
             stored += len(new)
             if to_engine is not None:
                 to_engine.add(new)
         if to_engine is not None:
             to_engine.on_commit()
         notify.notify_workers()
+        if mailing is not None and is_new and not stored:
+            mailing.delete(using=write_db())
     if bad.wrong_kind and bad.wrong_kind == bad.rows:
         raise TypeError(f"send_mass_sms takes an iterable of {ROW}; this one has {bad.first_kind}.")
     result = Stored(stored)
     result.errors, result.bad = sorted(bad.errors, key=itemgetter(0)), bad.number
+    result.mailing = mailing if mailing is not None and mailing.pk is not None else None
     if bad.number:
         words = "%s of %s messages were not stored: see 'errors' of what send_mass_sms returned"
         logger.warning(words, bad.number, bad.number + stored)
     return result
+
+
+def _open(mailing: SmsMailing) -> bool:
+    """Store a new mailing, also one whose transaction was rolled back, or let one get more
+    messages; return whether it is new."""
+    is_known = mailing.pk is not None and mailings([mailing.pk]).exists()
+    if is_known:
+        mailing_counts.reopen([mailing.pk])
+    else:
+        mailing.pk = None
+        mailing.save(force_insert=True, using=write_db())
+    return not is_known
 
 
 class _BadRows:
@@ -499,7 +530,9 @@ def _without_stored(batch: list[Row], bad: _BadRows) -> list[Row]:
     return [(index, message) for index, message in batch if message._state.adding]
 
 
-def _valid(batch: list[Row], using: str | None, bad: _BadRows) -> list[Row]:
+def _valid(
+    batch: list[Row], using: str | None, mailing: SmsMailing | None, bad: _BadRows
+) -> list[Row]:
     """Make the messages of a batch ready to be queued; leave out those that are not valid.
 
     :raises InvalidProvider: for an unknown alias
@@ -507,6 +540,8 @@ def _valid(batch: list[Row], using: str | None, bad: _BadRows) -> list[Row]:
     valid: list[Row] = []
     for index, message in batch:
         message.using = using or message.using
+        if mailing is not None:
+            message.mailing = mailing
         message.status, message.counted_on = Status.QUEUED, None
         providers.require(message.using)
         try:

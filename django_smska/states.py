@@ -9,6 +9,7 @@
                tried again with back-off, bounded     provider proves it) ─► sent
     draft, queued ─► cancelled
     claimed ─► cancelled                             (its number is on the do-not-send list)
+    queued, claimed ─► draft                         (its mailing is stopped)
 """
 
 from __future__ import annotations
@@ -68,9 +69,10 @@ S = Status
 MOVES: dict[Status, frozenset[Status]] = {
     S.DRAFT: frozenset({S.QUEUED, S.CANCELLED}),
     # queued ─► failed: it expired before a worker could send it.
-    S.QUEUED: frozenset({S.CLAIMED, S.CANCELLED, S.FAILED}),
+    # queued ─► draft: a person has stopped its mailing.
+    S.QUEUED: frozenset({S.CLAIMED, S.CANCELLED, S.FAILED, S.DRAFT}),
     # claimed ─► cancelled: its number is on the do-not-send list. Nothing was written yet.
-    S.CLAIMED: frozenset({S.QUEUED, S.SENDING, S.FAILED, S.CANCELLED}),
+    S.CLAIMED: frozenset({S.QUEUED, S.SENDING, S.FAILED, S.CANCELLED, S.DRAFT}),
     S.SENDING: frozenset({S.QUEUED, S.SENT, S.FAILED, S.UNKNOWN}),
     S.SENT: frozenset({S.DELIVERED, S.REJECTED, S.EXPIRED, S.DELETED, S.UNCONFIRMED}),
     # By a person's word, or by the provider's own: a report or an answer with our reference.

@@ -11,10 +11,12 @@ draft cancelled
 queued claimed
 queued cancelled
 queued failed
+queued draft
 claimed queued
 claimed sending
 claimed failed
 claimed cancelled
+claimed draft
 sending queued
 sending sent
 sending failed

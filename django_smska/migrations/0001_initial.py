@@ -191,6 +191,74 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="SmsMailing",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=200, verbose_name="name")),
+                ("body", models.TextField(blank=True, editable=False, verbose_name="text")),
+                (
+                    "sender",
+                    models.CharField(
+                        blank=True, editable=False, max_length=32, verbose_name="sender"
+                    ),
+                ),
+                (
+                    "using",
+                    models.CharField(
+                        blank=True, editable=False, max_length=64, verbose_name="provider"
+                    ),
+                ),
+                (
+                    "send_after",
+                    models.DateTimeField(editable=False, null=True, verbose_name="send after"),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, editable=False, verbose_name="created"
+                    ),
+                ),
+                (
+                    "stopped_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="stopped since"),
+                ),
+                (
+                    "stopped_by",
+                    django_smska.fields.ExternalCharField(
+                        blank=True, editable=False, max_length=150, verbose_name="stopped by"
+                    ),
+                ),
+                ("counts", django_smska.fields.JsonTextField(default=dict, editable=False)),
+                ("pruned", django_smska.fields.JsonTextField(default=dict, editable=False)),
+                ("samples", django_smska.fields.JsonTextField(default=list, editable=False)),
+                ("counted_at", models.DateTimeField(editable=False, null=True)),
+                ("settled", models.BooleanField(default=False, editable=False)),
+                (
+                    "created_by",
+                    django_smska.fields.UserField(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="created by",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "mailing",
+                "verbose_name_plural": "mailings",
+                "ordering": ("-id",),
+                "default_permissions": ("view",),
+            },
+        ),
+        migrations.CreateModel(
             name="SmsDayCount",
             fields=[
                 (
@@ -472,6 +540,19 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "mailing",
+                    models.ForeignKey(
+                        blank=True,
+                        db_index=False,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="messages",
+                        to="django_smska.smsmailing",
+                        verbose_name="mailing",
+                    ),
+                ),
+                (
                     "resend_of",
                     models.OneToOneField(
                         blank=True,
@@ -510,6 +591,7 @@ class Migration(migrations.Migration):
                     models.Index(fields=["gateway_id"], name="smska_gateway_id"),
                     models.Index(fields=["created_at"], name="smska_created"),
                     models.Index(fields=["erased_at", "id"], name="smska_erased"),
+                    models.Index(fields=["mailing", "status", "-id"], name="smska_mailing"),
                 ],
                 "constraints": [
                     models.CheckConstraint(

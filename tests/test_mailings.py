@@ -1,0 +1,391 @@
+"""Mailings: many messages that are watched, stopped and counted together."""
+
+import threading
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from django_smska import clock, conf, mailing_counts, retention, sending
+from django_smska.exceptions import RecipientOptedOut
+from django_smska.models import SmsMailing, SmsMessage, rows
+from django_smska.opt_out import opt_out
+from django_smska.sms import send_mass_sms
+from django_smska.testing.gateway import Fault
+from django_smska.worker import Worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NOW = timezone.now().replace(microsecond=0) + timedelta(days=1)
+
+
+def numbers(many, first=0):
+    return [f"+7916{n:07}" for n in range(first, first + many)]
+
+
+def mail(many=3, name="Autumn", first=0, **more):
+    pairs = [(number, f"Sale {number[-4:]}") for number in numbers(many, first)]
+    return send_mass_sms(pairs, mailing=name, **more).mailing
+
+
+def statuses(mailing=None):
+    every = SmsMessage.objects.all() if mailing is None else mailing.messages
+    return Counter(every.order_by().values_list("status", flat=True))
+
+
+def set_status(new, **about):
+    SmsMessage.objects.filter(**about).update(status=new, finished_at=clock.now())
+
+
+def progress(mailing):
+    mailing.refresh_from_db()
+    mailing_counts.refresh([mailing])
+    return mailing_counts.progress(mailing)
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """A clock that the test sets."""
+
+    class Clock:
+        now = NOW
+
+        def forward(self, seconds):
+            self.now += timedelta(seconds=seconds)
+
+    ours = Clock()
+    monkeypatch.setattr(clock, "now", lambda: ours.now)
+    return ours
+
+
+class TestNew:
+    def test_a_name_makes_one_that_has_all_messages(self):
+        result = send_mass_sms([("+79161234567", "A"), ("8 916 765-43-21", "B")], mailing="Autumn")
+        assert (result, result.mailing.name) == (2, "Autumn")
+        assert {one.mailing_id for one in SmsMessage.objects.all()} == {result.mailing.pk}
+
+    def test_without_one_there_is_none(self):
+        assert send_mass_sms([("+79161234567", "A")]).mailing is None
+        assert not SmsMailing.objects.exists()
+
+    def test_an_object_may_get_more(self):
+        mailing = mail(2)
+        assert progress(mailing).total == 2
+        send_mass_sms([("+79161234567", "One more")], mailing=mailing)
+        mailing.refresh_from_db()
+        assert mailing.messages.count() == 3 and SmsMailing.objects.count() == 1
+
+    def test_where_nothing_is_stored_there_is_none(self):
+        result = send_mass_sms([("12", "A"), ("+79161234567", "")], mailing="Autumn")
+        assert (result, result.bad, result.mailing) == (0, 2, None)
+        assert not SmsMailing.objects.exists()
+
+    def test_a_rollback_takes_it_back_and_the_same_object_can_be_used_again(self):
+        mailing = SmsMailing(name="Autumn")
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            send_mass_sms([("+79161234567", "A")], mailing=mailing)
+            raise ZeroDivisionError
+        assert not SmsMailing.objects.exists()
+        assert send_mass_sms([("+79161234567", "A")], mailing=mailing).mailing is mailing
+        assert SmsMailing.objects.get().messages.count() == 1
+
+    @pytest.mark.parametrize("name", ["", " ", "x" * 201, "two\nlines", "\x00"])
+    def test_a_name_that_cannot_be_shown_is_refused_before_anything_is_stored(self, name):
+        with pytest.raises(ValidationError) as caught:
+            send_mass_sms([("+79161234567", "A")], mailing=name)
+        assert list(caught.value.message_dict) == ["name"]
+        assert not (SmsMailing.objects.exists() or SmsMessage.objects.exists())
+
+    def test_a_row_whose_key_is_stored_already_stays_where_it_is(self):
+        first = [SmsMessage(to="+79161234567", body="A", idempotency_key="k-1")]
+        again = [SmsMessage(to="+79161234567", body="A", idempotency_key="k-1")]
+        old = send_mass_sms(first, mailing="First").mailing
+        assert send_mass_sms(again, mailing="Second").mailing is None
+        assert SmsMessage.objects.get().mailing_id == old.pk
+
+
+class TestStop:
+    def test_what_waits_becomes_drafts_and_nothing_leaves(self, provider):
+        mailing = mail(5)
+        assert mailing.stop(by="olga") == 5
+        assert (mailing.stopped_by, mailing.stopped_at is None) == ("olga", False)
+        Worker().run_once()
+        assert (statuses(), provider.sends) == ({"draft": 5}, 0)
+
+    def test_other_messages_go_on(self, provider):
+        mail(2).stop()
+        other = mail(2, "Other", first=50)
+        send_mass_sms([("+79161234567", "Alone")])
+        Worker().run_once()
+        assert statuses() == {"draft": 2, "sent": 3} and statuses(other) == {"sent": 2}
+
+    def test_it_goes_on_with_each_message_once(self, provider):
+        mailing = mail(4)
+        mailing.stop()
+        assert mailing.resume() == 4
+        assert (mailing.stopped_at, mailing.stopped_by) == (None, "")
+        Worker().run_once()
+        texts = sorted(entry.text for entry in provider.accepted)
+        assert texts == [f"Sale {n:04}" for n in range(4)]
+
+    def test_who_stopped_it_first_is_kept(self):
+        mailing = mail(1)
+        mailing.stop(by="olga")
+        at = mailing.stopped_at
+        mailing.stop(by="petr")
+        assert (mailing.stopped_by, mailing.stopped_at) == ("olga", at)
+
+    def test_what_is_stored_later_waits_too(self, provider):
+        mailing = mail(2)
+        mailing.stop()
+        send_mass_sms([(number, "Late") for number in numbers(3, 70)], mailing=mailing)
+        Worker().run_once()
+        assert (statuses(), provider.sends) == ({"draft": 5}, 0)
+        assert set(rows().values_list("attempts", "token", "lease_until")) == {(0, "", None)}
+
+    def test_a_long_stopped_tail_keeps_no_worker_from_what_is_behind_it(self, provider):
+        """What was queued while it was stopped is set aside batch by batch, in one pass."""
+        mailing = mail(1)
+        mailing.stop()
+        send_mass_sms([(number, "Late") for number in numbers(450, 100)], mailing=mailing)
+        send_mass_sms([("+79161234567", "Alone")])
+        Worker(concurrency=2).run_once()
+        assert statuses() == {"draft": 451, "sent": 1}
+
+    def test_a_worker_that_has_claimed_before_sends_and_claims_no_more(self, provider):
+        mail(3)
+        (claimed,) = sending.claim(rows().order_by("pk")[:1], clock.now())
+        SmsMailing.objects.get().stop()
+        sending.release([claimed])
+        assert statuses() == {"queued": 1, "draft": 2}
+        assert sending.claim(rows().filter(status="queued"), clock.now()) == []
+        assert statuses() == {"draft": 3}
+
+    def test_a_person_sends_one_of_them_all_the_same(self, provider):
+        mailing = mail(2)
+        mailing.stop()
+        mailing.messages.first().send()
+        assert statuses() == {"draft": 1, "sent": 1}
+
+    def test_the_lifetime_of_the_site_begins_again(self, at, settings):
+        settings.SMSKA_EXPIRES_AFTER = 3600
+        mailing = mail(1)
+        mailing.stop()
+        at.forward(86400)
+        mailing.resume()
+        message = mailing.messages.get()
+        assert (message.status, message.expires_at) == ("queued", at.now + conf.expires_after())
+
+    def test_a_time_of_the_caller_stays(self, at):
+        end = NOW + timedelta(hours=5)
+        message = SmsMessage(to="+79161234567", body="Doors open", expires_at=end, send_after=NOW)
+        mailing = send_mass_sms([message], mailing="Concert").mailing
+        mailing.stop()
+        mailing.resume()
+        assert mailing.messages.get().expires_at == end
+
+    def test_a_later_time_stays(self, at):
+        begin = NOW + timedelta(hours=5)
+        message = SmsMessage(to="+79161234567", body="Doors open", send_after=begin)
+        mailing = send_mass_sms([message], mailing="Concert").mailing
+        mailing.stop()
+        mailing.resume()
+        assert mailing.messages.get().send_after == begin
+
+    def test_an_interrupted_resume_can_be_repeated(self, monkeypatch, provider):
+        monkeypatch.setattr("django_smska.mailings.BATCH_ROWS", 2)
+        mailing = mail(5)
+        assert mailing.stop() == 5
+        enqueue, batches = sending.enqueue, []
+
+        def once(found):
+            if batches:
+                raise ConnectionError
+            batches.append(1)
+            return enqueue(found)
+
+        with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+            patch.setattr(sending, "enqueue", once)
+            mailing.resume()
+        assert statuses() == {"queued": 2, "draft": 3}
+        assert mailing.resume() == 3
+        Worker().run_once()
+        assert statuses() == {"sent": 5} and provider.sends == 5
+
+    def test_what_was_decided_before_is_not_touched(self):
+        mailing = mail(4)
+        first, second, third, _fourth = mailing.messages.order_by("pk")
+        set_status("cancelled", pk=first.pk)
+        set_status("unknown", pk=second.pk)
+        set_status("sent", pk=third.pk)
+        assert (mailing.stop(), mailing.resume()) == (1, 1)
+        assert statuses() == {"cancelled": 1, "unknown": 1, "sent": 1, "queued": 1}
+
+    def test_stopping_and_going_on_again_and_again_beside_workers_sends_each_once(self, provider):
+        mailing = mail(60)
+        ended = threading.Event()
+
+        def work():
+            try:
+                while not ended.is_set():
+                    Worker(concurrency=2).run_once()
+            finally:
+                connection.close()
+
+        workers = [threading.Thread(target=work) for _ in range(2)]
+        for one in workers:
+            one.start()
+        try:
+            for _ in range(8):
+                mailing.stop()
+                mailing.resume()
+            provider.wait_for(lambda: len(provider.accepted) >= 60, timeout=60)
+        finally:
+            ended.set()
+            for one in workers:
+                one.join()
+        Worker().run_once()
+        assert statuses() == {"sent": 60}
+        assert len({entry.text for entry in provider.accepted}) == len(provider.accepted) == 60
+
+
+class TestResendFailed:
+    def test_only_what_definitely_failed_goes_again_and_once(self, provider):
+        mailing = mail(5)
+        one, two, three, four, _five = mailing.messages.order_by("pk")
+        set_status("failed", pk__in=[one.pk, two.pk])
+        set_status("unknown", pk=three.pk)
+        set_status("delivered", pk=four.pk)
+        result = mailing.resend_failed()
+        assert (result, result.errors) == (2, [])
+        again = mailing.messages.exclude(resend_of=None)
+        assert {message.resend_of_id for message in again} == {one.pk, two.pk}
+        assert mailing.resend_failed() == 0
+        set_status("failed", pk__in=[message.pk for message in again])
+        assert mailing.resend_failed(most=1) == 1
+
+    def test_what_cannot_be_sent_again_is_reported(self):
+        mailing = mail(2)
+        first, _second = mailing.messages.order_by("pk")
+        set_status("failed")
+        opt_out(first.to)
+        result = mailing.resend_failed()
+        [(key, error)] = result.errors
+        assert (result, key, type(error)) == (1, first.pk, RecipientOptedOut)
+
+    def test_a_text_that_is_not_stored_any_more_is_left_out(self):
+        mailing = mail(2)
+        set_status("failed")
+        retention.blank(rows([mailing.messages.first().pk]))
+        assert mailing.resend_failed() == 1
+
+
+class TestCounts:
+    def test_each_message_is_in_one_number(self, at):
+        mailing = mail(13)
+        every = list(mailing.messages.order_by("pk"))
+        known = ("queued", "claimed", "sending", "draft", "sent", "unconfirmed", "delivered")
+        known += ("rejected", "expired", "deleted", "failed", "unknown", "cancelled")
+        for message, status in zip(every, known, strict=True):
+            SmsMessage.objects.filter(pk=message.pk).update(status=status, lease_until=NOW)
+        found = progress(mailing)
+        assert found == mailing_counts.Progress(
+            *(13, 3, 1, 2, 1, 3, 1, 1, 1), again=0, seconds_left=None
+        )
+
+    def test_what_was_sent_again_is_one_recipient(self, at):
+        mailing = mail(3)
+        set_status("failed", pk=mailing.messages.first().pk)
+        mailing.resend_failed()
+        found = progress(mailing)
+        assert (found.total, found.waiting, found.failed, found.again) == (3, 3, 1, 1)
+
+    def test_it_is_counted_at_most_once_in_two_seconds(self, at):
+        mailing = mail(2)
+        assert progress(mailing).waiting == 2
+        set_status("sent")
+        at.forward(1.9)
+        assert progress(mailing).waiting == 2
+        at.forward(0.1)
+        assert progress(mailing).sent == 2
+
+    def test_and_no_more_once_all_is_final(self, at):
+        mailing = mail(2)
+        set_status("delivered")
+        assert progress(mailing).delivered == 2
+        at.forward(100)
+        mailing.refresh_from_db()
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            mailing_counts.refresh([mailing])
+        assert (mailing.settled, len(queries)) == (True, 0)
+
+    def test_but_again_when_one_is_sent_again(self, at):
+        mailing = mail(2)
+        set_status("failed")
+        progress(mailing)
+        mailing.resend_failed()
+        at.forward(2)
+        assert progress(mailing).waiting == 2
+
+    def test_pruned_ones_stay_counted(self, at):
+        mailing = mail(4)
+        ended = mailing.messages.order_by("pk")[:3]
+        set_status("delivered", pk__in=[message.pk for message in ended])
+        at.forward(60)
+        assert list(retention.delete_old(at.now)) == [(3, 0)]
+        found = progress(mailing)
+        assert (found.total, found.delivered, found.waiting) == (4, 3, 1)
+        set_status("failed", status="queued")
+        at.forward(60)
+        list(retention.delete_old(at.now))
+        found = progress(mailing)
+        assert (found.total, found.delivered, found.failed) == (4, 3, 1)
+        assert mailing.settled and not SmsMessage.objects.exists()
+
+    def test_the_number_of_queries_does_not_depend_on_that_of_mailings_and_messages(self, at):
+        def queries(many):
+            for n in range(many):
+                mail(4, f"Number {n}", first=100 * n)
+            at.forward(10)
+            found = list(SmsMailing.objects.all())
+            with CaptureQueriesContext(connection) as queries:
+                mailing_counts.refresh(found)
+            SmsMessage.objects.all().delete()
+            return [query["sql"].split()[0] for query in queries]
+
+        assert queries(1) == queries(9)
+
+    def test_the_time_left_is_told_by_the_rate_of_the_last_minute(self, at):
+        mailing = mail(40)
+        every = list(mailing.messages.order_by("pk").values_list("pk", flat=True))
+        assert progress(mailing).seconds_left is None
+        for seconds, gone in ((20, 10), (20, 20)):
+            at.forward(seconds)
+            set_status("sent", pk__in=every[:gone])
+            found = progress(mailing)
+        assert (found.waiting, found.seconds_left) == (20, 40)
+        at.forward(20)
+        set_status("sent", pk__in=every[:38])
+        assert progress(mailing).seconds_left == pytest.approx(2 * 60 / 38)
+        at.forward(61)  # nothing left in the last minute
+        assert progress(mailing).seconds_left is None
+
+
+def test_a_fault_of_one_message_is_seen_in_its_mailing(provider):
+    mailing = mail(3)
+    provider.script(1, Fault("bad_number"))
+    Worker(concurrency=1).run_once()
+    found = progress(mailing)
+    assert (found.total, found.sent, found.failed) == (3, 2, 1)
+
+
+def test_a_mailing_that_is_deleted_leaves_its_messages():
+    mailing = mail(2)
+    mailing.delete()
+    assert set(SmsMessage.objects.values_list("mailing", "status")) == {(None, "queued")}
