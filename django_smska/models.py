@@ -730,7 +730,7 @@ class SmsMailing(models.Model):
     class Meta:
         verbose_name = _("mailing")
         verbose_name_plural = _("mailings")
-        default_permissions = ("view",)
+        default_permissions = ()  # who may see messages may see them
         ordering = ("-id",)
 
     def __str__(self) -> str:

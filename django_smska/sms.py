@@ -429,6 +429,7 @@ def send_mass_sms(
     mailing = SmsMailing(name=mailing) if isinstance(mailing, str) else mailing
     if mailing is not None:
         mailing.require_name()
+        mailing.using = using or mailing.using
     bad = _BadRows()
     admission = Admission(repeat=repeat, exempt=exempt)
     stored = 0

@@ -1,4 +1,4 @@
-"""The admin of messages, sent and received, providers, erasures and the do-not-send list.
+"""The admin of messages, sent and received, mailings, providers, erasures and the do-not-send list.
 
 The modules that read files of numbers are here, too, and the commands use them without the admin.
 """
@@ -8,6 +8,7 @@ from django.apps import apps
 if apps.is_installed("django.contrib.admin"):
     from .erasures import SmsErasureAdmin
     from .inbound import SmsInboundAdmin
+    from .mailings import SmsMailingAdmin
     from .messages import SmsMessageAdmin
     from .opt_outs import SmsOptOutAdmin
     from .providers import ProviderStateAdmin
@@ -16,6 +17,7 @@ __all__ = [
     "ProviderStateAdmin",
     "SmsErasureAdmin",
     "SmsInboundAdmin",
+    "SmsMailingAdmin",
     "SmsMessageAdmin",
     "SmsOptOutAdmin",
 ]

@@ -5,6 +5,7 @@ A handful of queries, each bounded, however long the table is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -38,11 +39,18 @@ class Alert:
 
 def alerts() -> list[Alert]:
     """Return the present alerts."""
-    states = {state.alias: state for state in circuit_breaker.states_of(providers)}
-    found: list[Alert | None] = [_needing_line()]
+    needing = _needing_line()
+    return [*([needing] if needing else []), *of(providers)]
+
+
+def of(aliases: Iterable[str]) -> list[Alert]:
+    """Return what there is to say of these providers, and of all of them together."""
+    aliases = list(aliases)
+    states = {state.alias: state for state in circuit_breaker.states_of(aliases)}
     stops = kill_switch.stops()
-    found += [_stop(alias, row) for alias, row in stops.items()]
-    for alias in providers:
+    about = {*aliases, kill_switch.EVERY}
+    found: list[Alert | None] = [_stop(one, row) for one, row in stops.items() if one in about]
+    for alias in aliases:
         state = states.get(alias) or ProviderState(alias=alias)
         found += _of_provider(state, stopped=bool({alias, kill_switch.EVERY} & stops.keys()))
     return [line for line in found if line is not None]

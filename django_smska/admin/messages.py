@@ -31,7 +31,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import held_queue, sending
 from ..exceptions import WrongStatus
-from ..models import SmsInbound, SmsMessage, rows, write_db
+from ..models import SmsInbound, SmsMailing, SmsMessage, rows, write_db
 from ..numbers import mask, normalize
 from ..providers import providers
 from ..states import Status
@@ -58,6 +58,7 @@ MAX_LISTED = 10_000  # the number of newest rows that the list shows
 PART_SEARCH_ROWS = 50_000  # the number of newest rows searched for a part of a number
 MAX_ID_CHARACTERS = 64  # the longest gateway id
 RECEIVED = "received"  # the parameter with the key of a received message
+MAILING = "mailing"  # the same of a mailing
 
 if TYPE_CHECKING:
     PaginatorBase = Paginator[Any]
@@ -133,6 +134,21 @@ class ReceivedFilter(admin.SimpleListFilter):
         return received.first() or ""
 
 
+class MailingFilter(admin.SimpleListFilter):
+    """Filters the messages of a mailing, whose page leads here."""
+
+    title = _("mailing")
+    parameter_name = MAILING
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        key = request.GET.get(MAILING)
+        found = SmsMailing.objects.filter(pk=key).first() if key is not None else None
+        return [] if key is None else [(key, found.name if found else key)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset if self.value() is None else queryset.filter(mailing=self.value())
+
+
 def _needing_attention(messages: QuerySet[Any]) -> QuerySet[Any]:
     return messages.filter(pk__in=SmsMessage.objects.needing_attention(timezone.now()))
 
@@ -158,6 +174,10 @@ def _matches(term: str, *, numbers: bool) -> Q:
         newest = SmsMessage.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
         found |= part & Q(pk__gt=newest - PART_SEARCH_ROWS)
     return found
+
+
+def _key(value: str) -> str | None:
+    return value if re.fullmatch(r"[1-9][0-9]{0,17}", value) else None
 
 
 _WRITTEN = ("to", "body", "sender", "using")
@@ -197,7 +217,7 @@ class SmsMessageAdmin(ActionAdmin):
         "using",
     )
     list_display_links = ("to",)
-    list_filter = (ReceivedFilter, NeedsFilter, "status", UsingFilter, "created_at")
+    list_filter = (ReceivedFilter, MailingFilter, NeedsFilter, "status", UsingFilter, "created_at")
     list_per_page = 50
     ordering = ("-id",)
     sortable_by = ("to",)
@@ -211,7 +231,7 @@ class SmsMessageAdmin(ActionAdmin):
         "using": one_of(lambda: providers),
         "created_at__gte": moment,
         "created_at__lt": moment,
-        RECEIVED: lambda value: value if re.fullmatch(r"[1-9][0-9]{0,17}", value) else None,
+        **dict.fromkeys((RECEIVED, MAILING), _key),
     }
     actions = (
         "send_selected",
@@ -221,7 +241,7 @@ class SmsMessageAdmin(ActionAdmin):
         "resend_selected",
         "export_selected",
     )
-    readonly_fields = (*_SHOWN, *_SIZE, *_MADE, *_RAW, "resend_of", "attempts")
+    readonly_fields = (*_SHOWN, *_SIZE, *_MADE, *_RAW, "resend_of", "mailing", "attempts")
 
     # --- who may what
 
@@ -393,6 +413,7 @@ class SmsMessageAdmin(ActionAdmin):
         raw = ["error" if name == "error_text" else name for name in raw]
         linked = ["resend_of"] if obj.resend_of_id else []
         linked += ["resent_as_link"] if hasattr(obj, "resent_as") else []
+        linked += ["mailing"] if obj.mailing_id else []
         what_to_do = advice(obj, may_decide=self.may(request, "resend", obj))
         return [
             (None, {"fields": ("status_badge", *linked), "description": what_to_do}),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from django.template.defaultfilters import floatformat
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import circuit_breaker, clock, held_queue, kill_switch, sending
@@ -50,6 +50,15 @@ def money(amount: Decimal, currency: str) -> str:
     digits: Any = amount.normalize().as_tuple().exponent
     number = number_format(amount, max(2, -digits), use_l10n=True, force_grouping=True)
     return f"{number}\N{NO-BREAK SPACE}{currency}".strip()
+
+
+def time_left_words(seconds: float) -> str:
+    """Return a time as people say it: minutes, or hours."""
+    minutes = max(round(seconds / 60), 1)
+    if minutes < 90:
+        return ngettext("about %s minute left", "about %s minutes left", minutes) % minutes
+    hours = round(minutes / 60)
+    return ngettext("about %s hour left", "about %s hours left", hours) % hours
 
 
 # --- failures -------------------------------------------------------------------------------------

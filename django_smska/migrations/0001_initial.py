@@ -255,7 +255,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "mailing",
                 "verbose_name_plural": "mailings",
                 "ordering": ("-id",),
-                "default_permissions": ("view",),
+                "default_permissions": (),
             },
         ),
         migrations.CreateModel(

@@ -1,0 +1,287 @@
+"""The admin of mailings: a list with their progress, and a page that follows one of them."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet, Sum
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from .. import mailing_counts, mailings
+from ..models import SmsMailing, SmsMessage
+from ..providers import providers
+from ..states import Status
+from ..times import local
+from . import alerts, permissions
+from .actions import MAX_ONE_BY_ONE, log
+from .guard import TEMPLATES, EntriesAdmin
+from .messages import MAILING
+from .permissions import may
+from .wording import money, time_left_words
+
+_MESSAGES = SmsMessage._meta
+
+
+@admin.register(SmsMailing)
+class SmsMailingAdmin(EntriesAdmin):
+    """Mailings are watched, stopped and let go on. Who may see messages may see them."""
+
+    list_display: Any = ("name", "progress", "begins", "created_by")
+    list_per_page = 25
+    ordering = ("-id",)
+    sortable_by = ()
+    actions = None
+    search_fields = ("name",)
+    search_help_text = _("A part of its name.")
+    show_full_result_count = False
+
+    class Media:
+        js = ("django_smska/progress.js",)
+
+    # --- who may what
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return permissions.may_view(request.user)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return permissions.may_view(request.user)
+
+    def has_send_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request) and may(request.user, "send", _MESSAGES)
+
+    def has_resend_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request) and may(request.user, "resend", _MESSAGES)
+
+    # --- the list
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SmsMailing]:
+        return super().get_queryset(request).select_related("created_by")
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        found = super().get_changelist_instance(request)
+        found.result_list = list(found.result_list)
+        mailing_counts.refresh(found.result_list)
+        return found
+
+    @admin.display(description=_("progress"))
+    def progress(self, obj: SmsMailing) -> str:
+        found = mailing_counts.progress(obj)
+        bar = format_html(
+            '<progress class="smska-bar" value="{}" max="{}" aria-hidden="true"></progress> ',
+            found.total - found.waiting - found.drafts,
+            found.total,
+        )
+        return format_html("{}<span>{}</span>", bar, "; ".join(summary(obj, found)))
+
+    @admin.display(description=_("begins"))
+    def begins(self, obj: SmsMailing) -> str:
+        return date_format(local(obj.send_after or obj.created_at), "SHORT_DATETIME_FORMAT")
+
+    # --- one mailing
+
+    def own_urls(self) -> list[URLPattern]:
+        views = {
+            "progress": self.progress_view,
+            "stop": self.stop_view,
+            "resume": self.resume_view,
+            "resend": self.resend_view,
+        }
+        return [
+            path(
+                f"<int:key>/{name}/",
+                self.admin_site.admin_view(view),
+                name=f"django_smska_smsmailing_{name}",
+            )
+            for name, view in views.items()
+        ]
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        mailing = self.get_object(request, object_id or "")
+        if not self.has_view_permission(request, mailing):
+            raise PermissionDenied
+        if mailing is None:
+            self.message_user(request, _("There is no such mailing."), messages.WARNING)
+            return HttpResponseRedirect(self.url("changelist"))
+        body = mailing.body if permissions.may_see_text(request.user) else ""
+        return self.page(
+            request,
+            "mailing",
+            mailing.name,
+            **self._shown(request, mailing),
+            body=permissions.Unlogged(body),
+            list_url=self.list_url(mailing),
+            cost=_cost(mailing),
+            history_url=self.url("history", mailing.pk),
+            back_url=self.url("changelist"),
+        )
+
+    def progress_view(self, request: HttpRequest, key: int) -> HttpResponse:
+        """Answer with the part of the page that changes, for the script that renews it."""
+        mailing = self._mailing(request, key)
+        request.current_app = self.admin_site.name
+        shown = self._shown(request, mailing)
+        return TemplateResponse(request, f"{TEMPLATES}/mailing_progress.html", shown)
+
+    def _mailing(self, request: HttpRequest, key: int) -> SmsMailing:
+        mailing: SmsMailing | None = self.get_object(request, str(key))
+        if mailing is None or not self.has_view_permission(request, mailing):
+            raise PermissionDenied
+        return mailing
+
+    def _shown(self, request: HttpRequest, mailing: SmsMailing) -> dict[str, Any]:
+        mailing_counts.refresh([mailing])
+        found = mailing_counts.progress(mailing)
+        failed = found.failed and mailings.failed(mailing)[: MAX_ONE_BY_ONE + 1].count()
+        may_send, may_resend = (
+            self.has_send_permission(request),
+            self.has_resend_permission(request),
+        )
+        return {
+            "mailing": mailing,
+            "progress": found,
+            "gone": found.total - found.waiting - found.drafts,
+            "lines": list(self._lines(mailing, found)),
+            "time_left": "" if found.seconds_left is None else time_left_words(found.seconds_left),
+            "warnings": _warnings(mailing) if found.waiting else [],
+            "is_live": not mailing.settled and (found.waiting or found.sent),
+            "may_stop": may_send and found.waiting and mailing.stopped_at is None,
+            "may_resume": may_send and (found.drafts or mailing.stopped_at is not None),
+            "failed": failed if may_resend else 0,
+            "urls": {
+                name: self.url(name, mailing.pk)
+                for name in ("progress", "stop", "resume", "resend")
+            },
+        }
+
+    def _lines(self, mailing: SmsMailing, found: mailing_counts.Progress) -> Any:
+        """Yield what there is of each kind: its name, its number, and the list of its messages."""
+        kinds: tuple[tuple[Any, int, Status | None], ...] = (
+            (_("Delivered"), found.delivered, Status.DELIVERED),
+            (_("Sent, not delivered yet"), found.sent, None),
+            (_("Waiting to be sent"), found.waiting, None),
+            (_("Stopped"), found.drafts, Status.DRAFT),
+            (_("Not delivered"), found.not_delivered, None),
+            (_("Not sent"), found.failed, Status.FAILED),
+            (_("Unknown whether it was sent"), found.unknown, Status.UNKNOWN),
+            (_("Cancelled"), found.cancelled, Status.CANCELLED),
+        )
+        for words, number, status in kinds:
+            if number:
+                yield words, number, self.list_url(mailing, status)
+
+    def list_url(self, mailing: SmsMailing, status: Status | None = None) -> str:
+        """Return the address of the list of its messages, of one status or of all."""
+        name = "admin:django_smska_smsmessage_changelist"
+        query = {MAILING: mailing.pk, **({"status__exact": str(status)} if status else {})}
+        return f"{reverse(name, current_app=self.admin_site.name)}?{urlencode(query)}"
+
+    # --- deeds
+
+    def stop_view(self, request: HttpRequest, key: int) -> HttpResponse:
+        mailing = self._for_deed(request, key, self.has_send_permission(request))
+        number = mailing.stop(by=request.user.get_username())
+        words = ngettext("Stopped: %s message waits.", "Stopped: %s messages wait.", number)
+        return self._done(request, mailing, words % number)
+
+    def resume_view(self, request: HttpRequest, key: int) -> HttpResponse:
+        mailing = self._for_deed(request, key, self.has_send_permission(request))
+        number = mailing.resume()
+        words = ngettext("It goes on: %s message.", "It goes on: %s messages.", number)
+        return self._done(request, mailing, words % number)
+
+    def resend_view(self, request: HttpRequest, key: int) -> HttpResponse:
+        """Answer GET by what would be sent again, and send it by POST."""
+        if request.method != "POST":
+            return self._ask_resend(request, self._mailing(request, key))
+        mailing = self._for_deed(request, key, self.has_resend_permission(request))
+        result = mailing.resend_failed(created_by=request.user, most=MAX_ONE_BY_ONE)
+        words = ngettext("Queued again: %s message.", "Queued again: %s messages.", result)
+        if result.errors:
+            more = ngettext(
+                "%s message cannot be sent again: its number is on the do-not-send list, or a "
+                "limit does not allow it.",
+                "%s messages cannot be sent again: their numbers are on the do-not-send list, or a "
+                "limit does not allow it.",
+                len(result.errors),
+            )
+            self.message_user(request, more % len(result.errors), messages.WARNING)
+        return self._done(request, mailing, words % int(result))
+
+    def _ask_resend(self, request: HttpRequest, mailing: SmsMailing) -> HttpResponse:
+        if not self.has_resend_permission(request):
+            raise PermissionDenied
+        chosen = list(mailings.failed(mailing).values_list("segments", flat=True)[:MAX_ONE_BY_ONE])
+        return self.page(
+            request,
+            "mailing_resend",
+            gettext("Write again to those that it was not sent to"),
+            mailing=mailing,
+            number=len(chosen),
+            segments=sum(chosen),
+            action_url=self.url("resend", mailing.pk),
+            back_url=self.url("change", mailing.pk),
+        )
+
+    def _for_deed(self, request: HttpRequest, key: int, allowed: bool) -> SmsMailing:
+        mailing = self._mailing(request, key)
+        if not allowed or request.method != "POST":
+            raise PermissionDenied
+        return mailing
+
+    def _done(self, request: HttpRequest, mailing: SmsMailing, words: str) -> HttpResponse:
+        log(request.user, [mailing], words)
+        self.message_user(request, words, messages.SUCCESS)
+        return HttpResponseRedirect(self.url("change", mailing.pk))
+
+
+def summary(mailing: SmsMailing, found: mailing_counts.Progress) -> list[str]:
+    """Return in few words how far it is."""
+    words = [
+        gettext("%(number)s of %(total)s delivered")
+        % {"number": found.delivered, "total": found.total}
+    ]
+    kinds = (
+        (gettext("waiting: %s"), found.waiting),
+        (gettext("stopped: %s"), found.drafts),
+        (gettext("not sent: %s"), found.failed),
+        (gettext("unknown: %s"), found.unknown),
+    )
+    return words + [text % number for text, number in kinds if number]
+
+
+def _warnings(mailing: SmsMailing) -> list[str]:
+    """Return why its messages may wait longer than a person expects."""
+    aliases = [mailing.using] if mailing.using else providers
+    return [alert.words for alert in alerts.of(aliases) if alert.warns]
+
+
+def _cost(mailing: SmsMailing) -> str:
+    """Return its segments, and the prices that providers have told."""
+    sums = mailing.messages.order_by().values("currency").annotate(Sum("price"), Sum("segments"))
+    found = list(sums.values_list("currency", "price__sum", "segments__sum"))
+    segments = sum(number or 0 for _currency, _price, number in found)
+    words = ngettext("%s segment", "%s segments", segments) % segments
+    prices = [money(price, currency) for currency, price, _number in found if price is not None]
+    return " · ".join([words, *prices])

@@ -1,0 +1,193 @@
+"""The admin's pages of mailings: what they show, and what their buttons do."""
+
+import re
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from django_smska import circuit_breaker
+from django_smska.exceptions import GatewayUnreachable
+from django_smska.models import SmsMailing, SmsMessage
+from django_smska.opt_out import opt_out
+from django_smska.sms import send_mass_sms
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/django_smska/smsmailing/"
+
+
+def mail(many=3, name="Autumn sale"):
+    return send_mass_sms([(f"+7916{n:07}", f"Sale {n}") for n in range(many)], mailing=name).mailing
+
+
+def page_of(mailing):
+    return f"{LIST}{mailing.pk}/change/"
+
+
+def text_of(answer):
+    return " ".join(re.sub(r"<[^>]*>", " ", answer.content.decode()).split())
+
+
+def buttons(answer):
+    found = re.findall(r'<input type="submit"[^>]* value="([^"]*)"', answer.content.decode())
+    return [words for words in found if words != "Log out"]
+
+
+def set_status(new, *messages):
+    SmsMessage.objects.filter(pk__in=[one.pk for one in messages]).update(status=new)
+
+
+def statuses():
+    return sorted(SmsMessage.objects.values_list("status", flat=True))
+
+
+@pytest.fixture
+def desk(client):
+    """Return a client of a user who has these permissions."""
+
+    def log_in(*codenames):
+        user = User.objects.create_user("desk", is_staff=True)
+        names = [f"{one}_smsmessage" for one in codenames]
+        user.user_permissions.set(Permission.objects.filter(codename__in=names))
+        client.force_login(user)
+        return client
+
+    return log_in
+
+
+class TestList:
+    def test_it_says_how_far_each_one_is(self, admin_client):
+        mailing = mail(4)
+        one, two, three, _four = mailing.messages.order_by("pk")
+        set_status("delivered", one)
+        set_status("failed", two)
+        set_status("unknown", three)
+        shown = text_of(admin_client.get(LIST))
+        assert "Autumn sale 1 of 4 delivered; waiting: 1; not sent: 1; unknown: 1" in shown
+
+    def test_the_number_of_queries_does_not_depend_on_that_of_mailings(self, admin_client):
+        def queries():
+            with CaptureQueriesContext(connection) as found:
+                admin_client.get(LIST)
+            return len(found)
+
+        mail()
+        admin_client.get(LIST)
+        SmsMailing.objects.update(counted_at=None)
+        few = queries()
+        for number in range(5):
+            mail(name=f"Number {number}")
+        SmsMailing.objects.update(counted_at=None)
+        assert queries() == few
+
+    def test_who_may_not_see_messages_sees_none(self, desk):
+        mail()
+        assert desk("send").get(LIST).status_code == 403
+
+
+class TestPage:
+    def test_it_shows_each_kind_with_a_link_to_its_messages(self, admin_client):
+        mailing = mail(4)
+        one, two, _three, _four = mailing.messages.order_by("pk")
+        set_status("delivered", one)
+        set_status("failed", two)
+        answer = admin_client.get(page_of(mailing))
+        assert "1 of 4 delivered" in text_of(answer)
+        links = re.findall(r'<a href="([^"]*mailing=[^"]*)">(\d+)</a>', answer.content.decode())
+        [url] = [url.replace("&amp;", "&") for url, _number in links if "failed" in url]
+        listed = admin_client.get(url).context["cl"].result_list
+        assert [row.pk for row in listed] == [two.pk]
+
+    def test_the_list_of_messages_shows_its_own_alone(self, admin_client):
+        mail(2, "Other")
+        mailing = mail(3)
+        url = reverse("admin:django_smska_smsmessage_changelist")
+        shown = admin_client.get(f"{url}?mailing={mailing.pk}")
+        assert {row.mailing_id for row in shown.context["cl"].result_list} == {mailing.pk}
+        assert "Autumn sale" in text_of(shown)
+        assert admin_client.get(f"{url}?mailing=1x").status_code == 302  # not understood
+
+    def test_a_message_leads_to_its_mailing(self, admin_client):
+        mailing = mail(1)
+        message = mailing.messages.get()
+        url = reverse("admin:django_smska_smsmessage_change", args=[message.pk])
+        assert page_of(mailing) in admin_client.get(url).content.decode()
+
+    def test_a_text_is_shown_to_whom_may_see_it(self, desk):
+        mailing = SmsMailing(name="Autumn sale", body="Boots at half price")
+        send_mass_sms([("+79161234567", "Boots at half price")], mailing=mailing)
+        client = desk("view")
+        assert "half price" not in text_of(client.get(page_of(mailing)))
+        one = Permission.objects.get(codename="see_text_smsmessage")
+        User.objects.get(username="desk").user_permissions.add(one)
+        assert "half price" in text_of(client.get(page_of(mailing)))
+
+    def test_it_says_why_messages_wait(self, admin_client):
+        mailing = mail()
+        circuit_breaker.note_error("default", GatewayUnreachable())
+        assert "“default” is paused." in text_of(admin_client.get(page_of(mailing)))
+
+    def test_the_part_that_changes_comes_alone(self, admin_client):
+        mailing = mail(2)
+        answer = admin_client.get(f"{LIST}{mailing.pk}/progress/")
+        assert "0 of 2 delivered" in text_of(answer) and "<html" not in answer.content.decode()
+        assert "data-live" in answer.content.decode()
+        set_status("delivered", *mailing.messages.all())
+        SmsMailing.objects.update(counted_at=None)
+        answer = admin_client.get(f"{LIST}{mailing.pk}/progress/")
+        assert "data-live" not in answer.content.decode()
+
+    def test_one_that_is_not_there_is_a_word_on_the_list(self, admin_client):
+        answer = admin_client.get(f"{LIST}777/change/", follow=True)
+        assert "There is no such mailing." in text_of(answer)
+
+
+class TestDeeds:
+    def test_stop_and_go_on(self, desk):
+        mailing = mail(2)
+        client = desk("view", "send")
+        assert buttons(client.get(page_of(mailing))) == ["Stop"]
+        answer = client.post(f"{LIST}{mailing.pk}/stop/", follow=True)
+        assert "Stopped: 2 messages wait." in text_of(answer) and "by desk" in text_of(answer)
+        assert buttons(answer) == ["Go on"]
+        assert statuses() == ["draft", "draft"]
+        shown = text_of(client.post(f"{LIST}{mailing.pk}/resume/", follow=True))
+        assert "It goes on: 2 messages." in shown
+        assert statuses() == ["queued", "queued"]
+        words = LogEntry.objects.order_by("pk").values_list("change_message", flat=True)
+        assert list(words) == ["Stopped: 2 messages wait.", "It goes on: 2 messages."]
+
+    def test_write_again_to_those_that_failed_alone(self, desk):
+        mailing = mail(4)
+        one, two, three, _four = mailing.messages.order_by("pk")
+        set_status("failed", one, two)
+        set_status("unknown", three)
+        opt_out(two.to)
+        client = desk("view", "resend")
+        assert "Write again to 2 that it was not sent to…" in text_of(client.get(page_of(mailing)))
+        shown = text_of(client.get(f"{LIST}{mailing.pk}/resend/"))
+        assert "2 messages, 2 segments" in shown
+        assert SmsMessage.objects.count() == 4  # nothing yet
+        shown = text_of(client.post(f"{LIST}{mailing.pk}/resend/", follow=True))
+        assert "Queued again: 1 message." in shown
+        assert "1 message cannot be sent again" in shown
+        assert SmsMessage.objects.get(resend_of=one).created_by.username == "desk"
+
+    @pytest.mark.parametrize("deed", ["stop", "resume", "resend"])
+    def test_only_a_post_does_anything_and_only_of_who_may(self, desk, deed):
+        mailing = mail(2)
+        set_status("failed", mailing.messages.order_by("pk").first())
+        if deed == "resume":
+            mailing.stop()
+        before = statuses()
+        client = desk("view", "send" if deed == "resend" else "resend")
+        assert client.post(f"{LIST}{mailing.pk}/{deed}/").status_code == 403
+        assert client.get(f"{LIST}{mailing.pk}/{deed}/").status_code == 403
+        assert statuses() == before
+        answer = client.get(page_of(mailing))
+        words = {"stop": "Stop", "resume": "Go on", "resend": "Write again"}[deed]
+        assert words not in buttons(answer) and words not in text_of(answer)
