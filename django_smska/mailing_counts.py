@@ -7,24 +7,24 @@ status is final. Messages that are pruned are noted in its row before they are d
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import Count, QuerySet
+from django.db.models import Count, F, QuerySet, Sum
 
 from . import clock
-from .models import SmsMailing, mailings, rows, write_db
+from .daily_counts import sum_of_prices
+from .models import SmsMailing, SmsMessageQuerySet, mailings, rows, write_db
 from .states import FINAL, Status
 
 FRESH_FOR = timedelta(seconds=2)  # the shortest time between two counts of a mailing
+PRICED_EVERY = timedelta(minutes=10)  # the shortest time between two sums of its prices
+PRICES_COME_WITHIN = timedelta(days=1)  # of the last change: providers tell some of them late
 SAMPLE_EVERY = timedelta(seconds=10)  # the least time between two samples of those that wait
 RATE_OVER = timedelta(seconds=60)  # the time over which the rate of a mailing is known
-#: That many messages were sent again, as new messages of the mailing, which are counted, too.
-AGAIN = "again"
-
 #: They are on their way to the provider, or will be without a person.
 WAITING = frozenset({Status.QUEUED, Status.CLAIMED, Status.SENDING})
 #: The provider has accepted them, and has not said what became of them.
@@ -65,13 +65,12 @@ class Progress:
 def progress(mailing: SmsMailing) -> Progress:
     """Return how far it is, as last counted."""
     counts = Counter(mailing.counts)
-    again = counts.pop(AGAIN, 0)
 
     def of(statuses: Iterable[Status]) -> int:
         return sum(counts[status] for status in statuses)
 
     return Progress(
-        total=counts.total() - again,
+        total=counts.total() - mailing.again,
         waiting=of(WAITING),
         drafts=counts[Status.DRAFT],
         sent=of(SENT),
@@ -80,7 +79,7 @@ def progress(mailing: SmsMailing) -> Progress:
         failed=counts[Status.FAILED],
         unknown=counts[Status.UNKNOWN],
         cancelled=counts[Status.CANCELLED],
-        again=again,
+        again=mailing.again,
         seconds_left=_seconds_left(mailing, of(WAITING)),
     )
 
@@ -121,14 +120,19 @@ def _count(due: list[SmsMailing], now: datetime) -> list[SmsMailing]:
     counted before."""
     locked = list(_locked(mailings(mailing.pk for mailing in due)))
     live: dict[int, Counter[str]] = defaultdict(Counter)
-    groups = rows().filter(mailing__in=[mailing.pk for mailing in locked]).order_by()
-    counted = groups.values_list("mailing_id", "status").annotate(Count("pk"), Count("resend_of"))
-    for key, status, number, again in counted:
-        live[key].update({status: number, AGAIN: again})
+    # These columns are in one index, so that no row is read.
+    for key, status, number in _sizes(rows().filter(mailing__in=[one.pk for one in locked])):
+        live[key][status] = number
     for mailing in locked:
         _note(mailing, live[mailing.pk] + Counter(mailing.pruned), now)
     mailings().bulk_update(locked, COUNTED)
     return locked
+
+
+def _sizes(messages: SmsMessageQuerySet) -> Iterator[tuple[Any, str, int]]:
+    """Yield the number of messages of each mailing and status."""
+    counted = messages.order_by().values("mailing_id", "status").annotate(number=Count("*"))
+    yield from counted.values_list("mailing_id", "status", "number")
 
 
 def _locked(found: QuerySet[SmsMailing]) -> QuerySet[SmsMailing]:
@@ -139,7 +143,7 @@ def _locked(found: QuerySet[SmsMailing]) -> QuerySet[SmsMailing]:
 def _note(mailing: SmsMailing, counts: Counter[str], now: datetime) -> None:
     mailing.counts, mailing.counted_at = dict(+counts), now
     mailing.samples = _samples(mailing.samples, now, sum(counts[status] for status in WAITING))
-    open_ones = counts.keys() - FINAL - {AGAIN}
+    open_ones = counts.keys() - FINAL
     mailing.settled = bool(counts) and not any(counts[status] for status in open_ones)
 
 
@@ -155,20 +159,44 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def reopen(keys: Iterable[Any]) -> None:
-    """Let mailings be counted again that get a message more."""
-    if known := [key for key in keys if key is not None]:
-        mailings(known).filter(settled=True).update(settled=False)
+def refresh_prices(mailing: SmsMailing) -> None:
+    """Sum up what providers have told of its prices, once nothing waits, and then rarely: every row
+    is read. Pruned messages keep their part."""
+    now = clock.now()
+    if not _is_price_due(mailing, now):
+        return
+    sums = rows().filter(mailing=mailing.pk).exclude(price=None).order_by().values("currency")
+    found = dict(sums.annotate(Sum("price")).values_list("currency", "price__sum"))
+    mailing.prices = {currency: str(sum_of_prices(price)) for currency, price in found.items()}
+    mailing.priced_at = now
+    mailings([mailing.pk]).update(prices=mailing.prices, priced_at=now)
+
+
+def _is_price_due(mailing: SmsMailing, now: datetime) -> bool:
+    if mailing.counted_at is None or mailing.pruned or progress(mailing).waiting:
+        return False
+    seen = mailing.priced_at
+    return seen is None or (
+        not now - PRICED_EVERY < seen <= now and seen < mailing.counted_at + PRICES_COME_WITHIN
+    )
+
+
+def add(key: Any, segments: int, *, again: int = 0) -> None:
+    """Note messages that a mailing gets, in the transaction that stores them.
+
+    :param segments: of them
+    :param again: how many of them are sent again
+    """
+    more = {"segments": F("segments") + segments, "again": F("again") + again}
+    mailings([key]).update(settled=False, **more)
 
 
 def keep(keys: list[Any]) -> None:
     """Note the messages with these keys in their mailings, before they are deleted in the same
     transaction."""
-    groups = rows(keys).exclude(mailing=None).order_by()
-    counted = groups.values_list("mailing_id", "status").annotate(Count("pk"), Count("resend_of"))
     found: dict[int, Counter[str]] = defaultdict(Counter)
-    for key, status, number, again in counted:
-        found[key].update({status: number, AGAIN: again})
+    for key, status, number in _sizes(rows(keys).exclude(mailing=None)):
+        found[key][status] = number
     if not found:
         return
     noted = list(mailings(found).order_by("pk").select_for_update())

@@ -688,9 +688,12 @@ class SmsMailing(models.Model):
 
     :ivar body: the text, where all of them have the same one
     :ivar stopped_at: since when its messages wait, as drafts, until a person lets it go on
-    :ivar counts: the number of messages by status, pruned ones included, and under "again" those
-        that were sent again, as at ``counted_at``. ``mailing_counts`` writes these columns.
+    :ivar segments: of all its messages
+    :ivar again: how many of its messages were sent again, as new ones of the mailing
+    :ivar counts: the number of messages by status, pruned ones included, as at ``counted_at``.
+        ``mailing_counts`` writes this column and the next ones.
     :ivar pruned: the same of those that are in no other table
+    :ivar prices: what providers have said that it cost, by currency, as at ``priced_at``
     :ivar samples: times, and how many waited then, which give the rate
     :ivar settled: every counted status is final, so that it is not counted again
     """
@@ -716,11 +719,17 @@ class SmsMailing(models.Model):
     stopped_by: str = ours.ExternalCharField(
         _("stopped by"), max_length=150, blank=True, editable=False
     )
+    segments: int = columns.PositiveBigIntegerField(
+        pgettext_lazy("SMS", "segments"), default=0, editable=False
+    )
+    again: int = columns.PositiveIntegerField(default=0, editable=False)
     counts: dict[str, int] = ours.JsonTextField(default=dict, editable=False)
     pruned: dict[str, int] = ours.JsonTextField(default=dict, editable=False)
     samples: list[Any] = ours.JsonTextField(default=list, editable=False)
     counted_at: datetime | None = columns.DateTimeField(null=True, editable=False)
     settled: bool = columns.BooleanField(default=False, editable=False)
+    prices: dict[str, str] = ours.JsonTextField(default=dict, editable=False)
+    priced_at: datetime | None = columns.DateTimeField(null=True, editable=False)
 
     if TYPE_CHECKING:  # what Django adds
         id: int

@@ -1412,7 +1412,8 @@ def resend(message: SmsMessage, *, created_by: Any = None) -> SmsMessage:
             )
             opt_out.require(again)
             again.save(using=write_db())  # it counts the segments
-            mailing_counts.reopen([message.mailing_id])
+            if again.mailing_id is not None:
+                mailing_counts.add(again.mailing_id, again.segments, again=1)
             limits.Admission(exempt=True).require(again)
             notify.notify_workers()
     except IntegrityError:

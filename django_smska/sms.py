@@ -432,7 +432,7 @@ def send_mass_sms(
         mailing.using = using or mailing.using
     bad = _BadRows()
     admission = Admission(repeat=repeat, exempt=exempt)
-    stored = 0
+    stored = segments = 0
     to_engine = handover.begin()
     with transaction.atomic(using=write_db()):
         good = _of_right_kind(messages, bad)
@@ -441,12 +441,15 @@ def send_mass_sms(
             unstored = _without_stored(batch, bad)
             new = _store_batch(_valid(unstored, using, mailing, bad), admission, bad)
             stored += len(new)
+            segments += sum(message.segments for message in new)
             if to_engine is not None:
                 to_engine.add(new)
         if to_engine is not None:
             to_engine.on_commit()
         notify.notify_workers()
-        if mailing is not None and is_new and not stored:
+        if mailing is not None and stored:
+            mailing_counts.add(mailing.pk, segments)
+        elif mailing is not None and is_new:
             mailing.delete(using=write_db())
     if bad.wrong_kind and bad.wrong_kind == bad.rows:
         raise TypeError(f"send_mass_sms takes an iterable of {ROW}; this one has {bad.first_kind}.")
@@ -460,12 +463,10 @@ def send_mass_sms(
 
 
 def _open(mailing: SmsMailing) -> bool:
-    """Store a new mailing, also one whose transaction was rolled back, or let one get more
-    messages; return whether it is new."""
+    """Store a new mailing, also one whose transaction was rolled back, return whether it is
+    new."""
     is_known = mailing.pk is not None and mailings([mailing.pk]).exists()
-    if is_known:
-        mailing_counts.reopen([mailing.pk])
-    else:
+    if not is_known:
         mailing.pk = None
         mailing.save(force_insert=True, using=write_db())
     return not is_known

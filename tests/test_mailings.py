@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -45,6 +46,13 @@ def progress(mailing):
     mailing.refresh_from_db()
     mailing_counts.refresh([mailing])
     return mailing_counts.progress(mailing)
+
+
+def prices(mailing):
+    progress(mailing)
+    mailing_counts.refresh_prices(mailing)
+    mailing.refresh_from_db()
+    return {one: f"{Decimal(price):f}" for one, price in mailing.prices.items()}
 
 
 @pytest.fixture
@@ -360,6 +368,41 @@ class TestCounts:
             return [query["sql"].split()[0] for query in queries]
 
         assert queries(1) == queries(9)
+
+    def test_segments_are_those_of_all_messages(self):
+        mailing = send_mass_sms(
+            [("+79161234567", "x" * 161), ("+79161234568", "y")], mailing="A"
+        ).mailing
+        send_mass_sms([("+79161234569", "z")], mailing=mailing)
+        set_status("failed", body="x" * 161)
+        mailing.resend_failed()
+        mailing.refresh_from_db()
+        assert (mailing.segments, mailing.again) == (2 + 1 + 1 + 2, 1)
+
+    def test_prices_are_summed_up_once_nothing_waits(self, at):
+        mailing = mail(4)
+        every = list(mailing.messages.order_by("pk"))
+        for message, price in zip(every, ("1.20", "1.20", "0.05", None), strict=True):
+            currency = "RUB" if price == "1.20" else "USD"
+            rows([message.pk]).update(price=price, currency=currency if price else "")
+        assert prices(mailing) == {}
+        set_status("sent")
+        at.forward(2)
+        assert prices(mailing) == {"RUB": "2.400000", "USD": "0.050000"}
+        rows([every[3].pk]).update(price="0.5", currency="RUB")
+        at.forward(599)
+        assert prices(mailing)["RUB"] == "2.400000"
+        at.forward(1)
+        assert prices(mailing)["RUB"] == "2.900000"
+
+    def test_prices_of_pruned_messages_stay(self, at):
+        mailing = mail(1)
+        rows().update(price="1.20", currency="RUB")
+        set_status("delivered")
+        assert prices(mailing) == {"RUB": "1.200000"}
+        at.forward(3600)
+        list(retention.delete_old(at.now))
+        assert prices(mailing) == {"RUB": "1.200000"}
 
     def test_the_time_left_is_told_by_the_rate_of_the_last_minute(self, at):
         mailing = mail(40)

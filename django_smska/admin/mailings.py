@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet, Sum
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -279,9 +280,7 @@ def _warnings(mailing: SmsMailing) -> list[str]:
 
 def _cost(mailing: SmsMailing) -> str:
     """Return its segments, and the prices that providers have told."""
-    sums = mailing.messages.order_by().values("currency").annotate(Sum("price"), Sum("segments"))
-    found = list(sums.values_list("currency", "price__sum", "segments__sum"))
-    segments = sum(number or 0 for _currency, _price, number in found)
-    words = ngettext("%s segment", "%s segments", segments) % segments
-    prices = [money(price, currency) for currency, price, _number in found if price is not None]
+    mailing_counts.refresh_prices(mailing)
+    words = ngettext("%s segment", "%s segments", mailing.segments) % mailing.segments
+    prices = [money(Decimal(price), one) for one, price in sorted(mailing.prices.items())]
     return " · ".join([words, *prices])

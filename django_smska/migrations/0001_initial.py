@@ -233,11 +233,20 @@ class Migration(migrations.Migration):
                         blank=True, editable=False, max_length=150, verbose_name="stopped by"
                     ),
                 ),
+                (
+                    "segments",
+                    models.PositiveBigIntegerField(
+                        default=0, editable=False, verbose_name="segments"
+                    ),
+                ),
+                ("again", models.PositiveIntegerField(default=0, editable=False)),
                 ("counts", django_smska.fields.JsonTextField(default=dict, editable=False)),
                 ("pruned", django_smska.fields.JsonTextField(default=dict, editable=False)),
                 ("samples", django_smska.fields.JsonTextField(default=list, editable=False)),
                 ("counted_at", models.DateTimeField(editable=False, null=True)),
                 ("settled", models.BooleanField(default=False, editable=False)),
+                ("prices", django_smska.fields.JsonTextField(default=dict, editable=False)),
+                ("priced_at", models.DateTimeField(editable=False, null=True)),
                 (
                     "created_by",
                     django_smska.fields.UserField(
