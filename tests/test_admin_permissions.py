@@ -23,6 +23,7 @@ from django_smska.models import (
     ProviderState,
     SmsErasure,
     SmsInbound,
+    SmsMailing,
     SmsMessage,
     SmsOptOut,
     rows,
@@ -101,6 +102,7 @@ class Cell(NamedTuple):
         return frozenset(own)
 
 
+SEES = "view_smsmessage"
 SEES_ALL = "see_text_smsmessage see_number_smsmessage"
 READS = ("view_smsinbound",)
 IMPORTS = "view add see_number_smsmessage"
@@ -182,6 +184,21 @@ TABLE = [
     Cell("smsinbound/<pk>/history/", "GET", "view"),
     Cell("smsinbound/<pk>/delete/", "GET", "delete"),
     Cell("smsinbound/<pk>/delete/", "POST", "delete"),
+    Cell("smsmailing/", "GET", SEES),
+    Cell("smsmailing/add/", "GET", None),
+    Cell("smsmailing/<pk>/", "GET", "", Gives.MOVES),
+    Cell("smsmailing/<pk>/change/", "GET", SEES),
+    Cell("smsmailing/<pk>/change/", "_save", None),
+    Cell("smsmailing/<pk>/history/", "GET", SEES),
+    Cell("smsmailing/<pk>/delete/", "GET", None),
+    Cell("smsmailing/<pk>/delete/", "POST", None),
+    Cell("smsmailing/<pk>/progress/", "GET", SEES),
+    Cell("smsmailing/<pk>/stop/", "GET", None, status="queued"),
+    Cell("smsmailing/<pk>/stop/", "POST", f"{SEES} send_smsmessage", status="queued"),
+    Cell("smsmailing/<pk>/resume/", "GET", None),
+    Cell("smsmailing/<pk>/resume/", "POST", f"{SEES} send_smsmessage"),
+    Cell("smsmailing/<pk>/resend/", "GET", f"{SEES} resend_smsmessage", status="failed"),
+    Cell("smsmailing/<pk>/resend/", "POST", f"{SEES} resend_smsmessage", status="failed"),
     Cell("smsoptout/", "GET", "view"),
     Cell("smsoptout/add/", "GET", "add"),
     Cell("smsoptout/add/", "_save", "add"),
@@ -319,7 +336,10 @@ def make(status="draft"):
     SmsInbound.objects.all().delete()
     said = f"{RECEIVED_TEXT} from {RECEIVED}"
     SmsInbound.objects.create(pk=LISTED_PK, using="default", sender=RECEIVED, body=said)
-    message = SmsMessage(to=NUMBER, body=TEXT)
+    SmsMailing.objects.all().delete()
+    mailing = SmsMailing.objects.create(pk=LISTED_PK, name="Autumn", body=TEXT, settled=True)
+    SmsMailing.objects.update(counts={status: 1})  # it is settled, so that no page counts it
+    message = SmsMessage(to=NUMBER, body=TEXT, mailing=mailing)
     message.save()
     said = f"Not sent. The gateway said: {NUMBER[1:]}: {TEXT}"
     rows([message.pk]).update(
@@ -334,7 +354,7 @@ def make(status="draft"):
 
 def address(cell, message):
     keys = {"smsmessage": message.pk, "providerstate": "default", "smserasure": 1}
-    keys["smsoptout"] = keys["smsinbound"] = LISTED_PK
+    keys["smsoptout"] = keys["smsinbound"] = keys["smsmailing"] = LISTED_PK
     key = keys[cell.url.partition("/")[0]]
     return START + cell.url.replace("<pk>", str(key))
 

@@ -58,10 +58,10 @@ class SmsMailingAdmin(EntriesAdmin):
         return False
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return permissions.may_view(request.user)
+        return any(may(request.user, one, _MESSAGES) for one in ("view", "change"))
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        return permissions.may_view(request.user)
+        return self.has_view_permission(request)
 
     def has_send_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request) and may(request.user, "send", _MESSAGES)
@@ -119,7 +119,9 @@ class SmsMailingAdmin(EntriesAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
-        mailing = self.get_object(request, object_id or "")
+        if object_id is None or request.method == "POST":
+            raise PermissionDenied
+        mailing = self.get_object(request, object_id)
         if not self.has_view_permission(request, mailing):
             raise PermissionDenied
         if mailing is None:
