@@ -1,7 +1,7 @@
 """Count the messages of mailings by status, so that a page reads one row, not a hundred thousand.
 
-A mailing is counted when somebody looks at it, at most once in two seconds, and no more once every
-status is final. Messages that are pruned are noted in its row before they are deleted.
+A mailing is counted when its page or the list is shown, at most once in two seconds, and no more
+once every status is final. Messages that are pruned are noted in its row before they are deleted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .states import FINAL, Status
 
 FRESH_FOR = timedelta(seconds=2)  # the shortest time between two counts of a mailing
 PRICED_EVERY = timedelta(minutes=10)  # the shortest time between two sums of its prices
-PRICES_COME_WITHIN = timedelta(days=1)  # of the last change: providers tell some of them late
+PRICES_COME_WITHIN = timedelta(days=1)  # of the last change: providers report some of them late
 SAMPLE_EVERY = timedelta(seconds=10)  # the least time between two samples of those that wait
 RATE_OVER = timedelta(seconds=60)  # the time over which the rate of a mailing is known
 #: They are on their way to the provider, or will be without a person.
@@ -160,8 +160,8 @@ def _moment(text: str) -> datetime:
 
 
 def refresh_prices(mailing: SmsMailing) -> None:
-    """Sum up what providers have told of its prices, once nothing waits, and then rarely: every row
-    is read. Pruned messages keep their part."""
+    """Sum up the prices that providers have reported, once nothing waits, and then rarely: every
+    row is read. Pruned messages keep their part."""
     now = clock.now()
     if not _is_price_due(mailing, now):
         return

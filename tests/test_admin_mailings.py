@@ -146,7 +146,7 @@ class TestPage:
         assert "There is no such mailing." in text_of(answer)
 
 
-class TestDeeds:
+class TestActions:
     def test_stop_and_go_on(self, desk):
         mailing = mail(2)
         client = desk("view", "send")
@@ -177,17 +177,17 @@ class TestDeeds:
         assert "1 message cannot be sent again" in shown
         assert SmsMessage.objects.get(resend_of=one).created_by.username == "desk"
 
-    @pytest.mark.parametrize("deed", ["stop", "resume", "resend"])
-    def test_only_a_post_does_anything_and_only_of_who_may(self, desk, deed):
+    @pytest.mark.parametrize("action", ["stop", "resume", "resend"])
+    def test_only_a_post_does_anything_and_only_of_who_may(self, desk, action):
         mailing = mail(2)
         set_status("failed", mailing.messages.order_by("pk").first())
-        if deed == "resume":
+        if action == "resume":
             mailing.stop()
         before = statuses()
-        client = desk("view", "send" if deed == "resend" else "resend")
-        assert client.post(f"{LIST}{mailing.pk}/{deed}/").status_code == 403
-        assert client.get(f"{LIST}{mailing.pk}/{deed}/").status_code == 403
+        client = desk("view", "send" if action == "resend" else "resend")
+        assert client.post(f"{LIST}{mailing.pk}/{action}/").status_code == 403
+        assert client.get(f"{LIST}{mailing.pk}/{action}/").status_code == 403
         assert statuses() == before
         answer = client.get(page_of(mailing))
-        words = {"stop": "Stop", "resume": "Go on", "resend": "Write again"}[deed]
+        words = {"stop": "Stop", "resume": "Go on", "resend": "Write again"}[action]
         assert words not in buttons(answer) and words not in text_of(answer)

@@ -353,6 +353,16 @@ def test_mass_sending(settings, capsys):
     assert reminders.count() == 2
 
 
+@pytest.mark.django_db
+def test_a_mailing(capsys):
+    patients = [mock.Mock(phone=number) for number in (NUMBER, "+79161234567")]
+    found = run("howto/mass-sending", "resend_failed()", patients=patients)
+    assert capsys.readouterr().out == "0 queued again, 0 not\n"
+    mailing = found["mailing"]
+    assert (mailing.name, mailing.stopped_at) == ("Closed on Friday", None)
+    assert mailing.messages.filter(status="queued").count() == 2
+
+
 def test_limits_are_listed_with_their_defaults():
     assert run("howto/limits", "SMSKA_LIMITS = {")["SMSKA_LIMITS"] == limit_rules.DEFAULTS
     listed = re.findall(r"^``(\w+)``$", DOCUMENTS["howto/limits"], re.M)

@@ -404,7 +404,7 @@ class TestCounts:
         list(retention.delete_old(at.now))
         assert prices(mailing) == {"RUB": "1.200000"}
 
-    def test_the_time_left_is_told_by_the_rate_of_the_last_minute(self, at):
+    def test_the_time_left_follows_from_the_rate_of_the_last_minute(self, at):
         mailing = mail(40)
         every = list(mailing.messages.order_by("pk").values_list("pk", flat=True))
         assert progress(mailing).seconds_left is None

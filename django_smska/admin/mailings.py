@@ -200,16 +200,16 @@ class SmsMailingAdmin(EntriesAdmin):
         query = {MAILING: mailing.pk, **({"status__exact": str(status)} if status else {})}
         return f"{reverse(name, current_app=self.admin_site.name)}?{urlencode(query)}"
 
-    # --- deeds
+    # --- actions
 
     def stop_view(self, request: HttpRequest, key: int) -> HttpResponse:
-        mailing = self._for_deed(request, key, self.has_send_permission(request))
+        mailing = self._to_act_on(request, key, self.has_send_permission(request))
         number = mailing.stop(by=request.user.get_username())
         words = ngettext("Stopped: %s message waits.", "Stopped: %s messages wait.", number)
         return self._done(request, mailing, words % number)
 
     def resume_view(self, request: HttpRequest, key: int) -> HttpResponse:
-        mailing = self._for_deed(request, key, self.has_send_permission(request))
+        mailing = self._to_act_on(request, key, self.has_send_permission(request))
         number = mailing.resume()
         words = ngettext("It goes on: %s message.", "It goes on: %s messages.", number)
         return self._done(request, mailing, words % number)
@@ -218,7 +218,7 @@ class SmsMailingAdmin(EntriesAdmin):
         """Answer GET by what would be sent again, and send it by POST."""
         if request.method != "POST":
             return self._ask_resend(request, self._mailing(request, key))
-        mailing = self._for_deed(request, key, self.has_resend_permission(request))
+        mailing = self._to_act_on(request, key, self.has_resend_permission(request))
         result = mailing.resend_failed(created_by=request.user, most=MAX_ONE_BY_ONE)
         words = ngettext("Queued again: %s message.", "Queued again: %s messages.", result)
         if result.errors:
@@ -247,7 +247,7 @@ class SmsMailingAdmin(EntriesAdmin):
             back_url=self.url("change", mailing.pk),
         )
 
-    def _for_deed(self, request: HttpRequest, key: int, allowed: bool) -> SmsMailing:
+    def _to_act_on(self, request: HttpRequest, key: int, allowed: bool) -> SmsMailing:
         mailing = self._mailing(request, key)
         if not allowed or request.method != "POST":
             raise PermissionDenied
@@ -281,7 +281,7 @@ def _warnings(mailing: SmsMailing) -> list[str]:
 
 
 def _cost(mailing: SmsMailing) -> str:
-    """Return its segments, and the prices that providers have told."""
+    """Return its segments, and the prices that providers have reported."""
     mailing_counts.refresh_prices(mailing)
     words = ngettext("%s segment", "%s segments", mailing.segments) % mailing.segments
     prices = [money(Decimal(price), one) for one, price in sorted(mailing.prices.items())]
