@@ -43,7 +43,6 @@ class SmsMailingAdmin(EntriesAdmin):
     sortable_by = ()
     actions = None
     search_fields = ("name",)
-    search_help_text = _("A part of its name.")
     show_full_result_count = False
 
     class Media:
