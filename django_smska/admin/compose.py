@@ -31,7 +31,7 @@ from ..models import SmsMessage, rows, write_db
 from ..numbers import is_russian_mobile, mask
 from ..sms import send_mass_sms
 from ..states import Status
-from . import recipients
+from . import recipients, text_words
 from .action_views import BATCH_MESSAGES, ActionAdmin
 from .actions import QUEUED, SEND, Outcome, log
 from .forms import SmsMessageForm
@@ -198,6 +198,8 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         number=len(numbers),
         segments=len(numbers) * form.instance.segments,
         numbers=Unlogged(", ".join(numbers)),
+        phone=text_words.phone(form.instance.body, _sender(form)),
+        advice=[Unlogged(words) for words in text_words.advice(form.instance.body)],
         doubled=len(found.doubled),
         bad=len(found.bad),
         opted_out=len(opted_out),
@@ -211,6 +213,10 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         most=conf.send_at_once(),
         hidden=[form[name] for name in form.fields if name != "file"],
     )
+
+
+def _sender(form: ComposeForm) -> Any:
+    return form.cleaned_data["sender"] or text_words.own_sender(form.cleaned_data["using"])
 
 
 def _warnings(form: ComposeForm, state: Any, stopped: str, user: Any) -> Iterator[str]:

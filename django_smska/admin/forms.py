@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from ..forms import PhoneField
 from ..models import SmsMessage
 from ..providers import DEFAULT_ALIAS, providers
+from . import text_words
 
 if TYPE_CHECKING:
     ModelForm = forms.ModelForm[SmsMessage]
@@ -28,15 +29,20 @@ def aliases() -> list[tuple[str, str]]:
 
 
 class CountedTextarea(AdminTextareaWidget):
-    """Shows the length and the segments under the text, where scripts run."""
+    """Shows the length and the segments under the text, and a phone, where scripts run."""
 
     WORDS = {
         "data-size": _("Characters: {characters}. Room left in this segment: {left}."),
-        "data-short": _("Segments: {segments}. Alphabet: Latin (GSM-7)."),
-        "data-long": _(
-            "Segments: {segments}. Alphabet: all characters (UCS-2), with less room in a "
-            "segment, because of “{character}”, character {position}."
-        ),
+        "data-empty": _("The text is empty."),
+        "data-segments": _("Segments: {segments}."),
+        "data-odd": text_words.ODD,
+        "data-without": text_words.WITHOUT_ODD,
+        "data-fewer": text_words.FEWER,
+        "data-named": text_words.NAMED,
+        "data-phone": text_words.PHONE,
+        "data-sender": text_words.SENDER,
+        "data-mark": text_words.MARK,
+        "data-joined": text_words.JOINED,
     }
 
     class Media:
@@ -75,8 +81,10 @@ class SmsMessageForm(ModelForm):
             if isinstance(field, forms.SplitDateTimeField):
                 _label_both(field)
         if "using" in self.fields and len(aliases()) == 1:
-            self.initial["using"] = aliases()[0][0]
+            alias = self.initial["using"] = aliases()[0][0]
             self.fields["using"].widget = forms.HiddenInput()
+            if "body" in self.fields:
+                self.fields["body"].widget.attrs["data-sender"] = text_words.own_sender(alias)
 
     def add_error(self, field: str | None, error: Any) -> None:
         """Put the model's errors at their fields, unless they have one already.
