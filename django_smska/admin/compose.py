@@ -238,6 +238,8 @@ def _warnings(form: ComposeForm, state: Any, stopped: str, user: Any) -> Iterato
         yield words % {"name": state.alias}
     if state.balance is not None and state.balance < segments:
         yield gettext("The balance is lower than the number of segments and may not be enough.")
+    if braces := text_words.warning_of_braces(form.instance.body):
+        yield Unlogged(braces)
     if _just_sent(form, user):
         yield gettext(
             "This text went to some of these numbers within the last hour. They would get it twice."
