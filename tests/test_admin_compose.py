@@ -100,6 +100,12 @@ def test_every_page_has_a_nonce_of_its_own(boss):
     assert len(nonces) == 2 and all(len(nonce) == 32 for nonce in nonces)
 
 
+def test_the_first_field_has_the_focus(boss):
+    page = boss.get(PAGE).content.decode()
+    assert page.count(" autofocus") == 1
+    assert " autofocus" in page[page.index('<textarea name="numbers"') :].split(">")[0]
+
+
 def test_one_provider_is_no_choice(boss, settings):
     assert '<select name="using"' not in boss.get(PAGE).content.decode()
     settings.SMS_PROVIDERS = {"default": {}, "bulk": {}}

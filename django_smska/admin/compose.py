@@ -75,6 +75,7 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         self.given: list[str] = []
         words = gettext("Empty: now. It is %s by the clock of this site.")
         self.fields["send_at"].help_text = words % _time(timezone.now())
+        self.fields["numbers"].widget.attrs["autofocus"] = True
 
     def clean_send_at(self) -> Any:
         at = self.cleaned_data["send_at"]
