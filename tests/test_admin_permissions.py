@@ -19,6 +19,7 @@ from django.test import RequestFactory
 from django.urls import URLResolver, get_resolver
 
 from django_smska.admin.actions import ACTIONS
+from django_smska.admin.permissions import NAMES
 from django_smska.models import (
     ProviderState,
     SmsErasure,
@@ -268,8 +269,12 @@ class Who(NamedTuple):
     def may(self, cell):
         if cell.needs is None or not (self.is_staff and self.is_active):
             return False
+        return self.is_superuser or cell.permissions <= self.held
+
+    @property
+    def held(self):
         seen = {one.replace("change_", "view_") for one in self.has if one.startswith("change_")}
-        return self.is_superuser or cell.permissions <= self.has | seen
+        return self.has | seen
 
     def turns(self, cell):
         """Return whether the answer turns at one of this user's permissions, or shows what they may
@@ -414,6 +419,11 @@ def problems(client, cell, who, callbacks):
         yield f"it gives {result}, not {cell.result}"
     if not who.may(cell) and not (is_refused(response, cell, who) and everything() == before):
         yield f"it is not refused: {result}"
+    named = cell.needs is not None and not cell.is_action and cell.gives is not Gives.MOVES
+    if response.status_code == 403 and named:
+        missing = cell.permissions - who.held
+        if response.context["missing"] != [NAMES[one] for one in NAMES if one in missing]:
+            yield f"it names {response.context['missing']} as missing"
     if not who.may(cell) and LogEntry.objects.count() > notes:
         yield "it is noted in a history"
     page = shown(client, response)

@@ -47,6 +47,15 @@ BATCH_MESSAGES = 1000  # the messages of one transaction
 class ActionAdmin(GuardedAdmin):
     """Adds a confirmation page for each action to an admin of messages."""
 
+    # To change includes to view, as in Django.
+    needs = {
+        **GuardedAdmin.needs,
+        **{
+            one.name: ("change",) if one.permission == "change" else ("view", one.permission)
+            for one in ACTIONS
+        },
+    }
+
     def may(self, request: HttpRequest, permission: str, obj: Any = None) -> bool:
         return self.has_view_permission(request, obj) and permissions.may(
             request.user, permission, self.opts

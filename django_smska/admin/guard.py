@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -22,7 +22,9 @@ from django.contrib.admin.views.main import (
     PAGE_VAR,
     ChangeList,
 )
-from django.core.exceptions import BadRequest
+from django.contrib.auth import get_permission_codename
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, reverse
@@ -118,8 +120,13 @@ class DiscreetReport(SafeExceptionReporterFilter):
         return [(name, self.cleansed_substitute) for name in tb_frame.f_locals]
 
 
-def guarded(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the view with discreet reports, and 400 for what cannot be read as text."""
+def guarded(
+    view: Callable[..., Any], refused: Callable[[HttpRequest], HttpResponse | None]
+) -> Callable[..., Any]:
+    """Return the view with discreet reports, and 400 for what cannot be read as text.
+
+    :param refused: returns the page for a user who lacks a permission, or None for the site's own
+    """
 
     @wraps(view)
     def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
@@ -127,9 +134,23 @@ def guarded(view: Callable[..., Any]) -> Callable[..., Any]:
         for name, values in (*request.GET.lists(), *request.POST.lists()):
             if any(map(_HALF.search, (name, *values))):
                 raise BadRequest("There is half a surrogate pair in the request.")
-        return view(request, *args, **kwargs)
+        try:
+            return view(request, *args, **kwargs)
+        except PermissionDenied:
+            response = refused(request)
+            if response is None:
+                raise
+            _roll_back()
+            return response
 
     return answer
+
+
+def _roll_back() -> None:
+    """Undo what a refused request has stored. Django does it at an exception alone."""
+    for connection in connections.all(initialized_only=True):
+        if connection.settings_dict["ATOMIC_REQUESTS"] and connection.in_atomic_block:
+            connection.set_rollback(True)
 
 
 class GuardedAdmin(AdminBase):
@@ -137,9 +158,18 @@ class GuardedAdmin(AdminBase):
 
     :cvar look_ups: the parameters, apart from ``TURNING``, that may stand in the address of the
         list, each with its check
+    :cvar needs: the permissions for each page, by the last part of its URL's name: "view" for that
+        of this model, and whole codenames for those of others
     """
 
     look_ups: Mapping[str, Check] = {}
+    needs: Mapping[str, tuple[str, ...]] = {
+        "changelist": ("view",),
+        "change": ("view",),
+        "history": ("view",),
+        "add": ("add",),
+        "delete": ("delete",),
+    }
 
     class Media:
         css = {"all": ("django_smska/admin.css",)}
@@ -147,7 +177,8 @@ class GuardedAdmin(AdminBase):
     def get_urls(self) -> list[URLPattern]:
         urls = [*self.own_urls(), *super().get_urls()]
         for url in urls:
-            url.callback = guarded(url.callback)
+            name = (url.name or "").removeprefix(f"{self.opts.app_label}_{self.opts.model_name}_")
+            url.callback = guarded(url.callback, partial(self.refused, page=name))
         return urls
 
     def own_urls(self) -> list[URLPattern]:
@@ -176,7 +207,51 @@ class GuardedAdmin(AdminBase):
             query = request.GET.copy()
             del query[ERROR_FLAG]
             request.GET = query  # type: ignore[assignment]
-        return super().changelist_view(request, extra_context)
+        response = super().changelist_view(request, extra_context)
+        if request.method == "GET" and isinstance(response, TemplateResponse):
+            for words in permissions.gap_words(permissions.held(request.user)):
+                self.message_user(request, ask_for(words), messages.WARNING)
+        return response
+
+    # --- refusals
+
+    def needed(self, request: HttpRequest, page: str) -> set[str]:
+        """Return the codenames of the permissions that this request to the page needs."""
+        copies = page == "change" and "_saveasnew" in request.POST
+        return self.codenames(self.needs.get("add" if copies else page, ()))
+
+    def codenames(self, needs: Iterable[str]) -> set[str]:
+        """Return the codenames of what ``needs`` says."""
+        theirs = permissions.NAMES
+        return {one if one in theirs else get_permission_codename(one, self.opts) for one in needs}
+
+    def refused(self, request: HttpRequest, page: str) -> HttpResponse | None:
+        """Return the page that says which permissions are missing; nothing else is on it.
+
+        Return None for a request that the admin does not let in at all.
+        """
+        if not self.admin_site.has_permission(request):
+            return None
+        held = permissions.held(request.user)
+        # Of those that no user can have it says nothing.
+        missing = self.needed(request, page).intersection(permissions.NAMES) - held
+        may_view = self.has_view_permission(request)
+        index = reverse("admin:index", current_app=self.admin_site.name)
+        response = self.page(
+            request,
+            "refused",
+            gettext("You may not do this"),
+            missing=list(permissions.names_of(missing).values()),
+            gaps=list(permissions.gap_words(held)),
+            back_url=self.list_url() if may_view and page != "changelist" else index,
+            has_view_permission=may_view,
+        )
+        response.status_code = 403
+        return response
+
+    def list_url(self) -> str:
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"
+        return reverse(name, current_app=self.admin_site.name)
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
@@ -246,6 +321,11 @@ def _message_of(entry: Any) -> str:
         return str(entry.get_change_message())
     except Exception:  # it is JSON, and none of Django's
         return str(entry.change_message)
+
+
+def ask_for(words: str) -> str:
+    """Return the sentence with what the user can do about it."""
+    return f"{words} {gettext('Ask your administrator.')}"
 
 
 def not_understood() -> str:

@@ -233,6 +233,13 @@ class SmsMessageAdmin(ActionAdmin):
         "created_at__lt": moment,
         **dict.fromkeys((RECEIVED, MAILING), _key),
     }
+    needs = {
+        **ActionAdmin.needs,
+        "compose": ("view", "add", "send"),
+        "export": ("view", "export"),
+        "held": ("view", "release"),
+        "statistics": ("view",),
+    }
     actions = (
         "send_selected",
         "refresh_selected",
@@ -262,6 +269,14 @@ class SmsMessageAdmin(ActionAdmin):
 
     def has_export_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may(request, "export", obj)
+
+    def needed(self, request: HttpRequest, page: str) -> set[str]:
+        needs = super().needed(request, page)
+        if page == "change" and request.method == "POST" and "_saveasnew" not in request.POST:
+            needs = self.codenames(("change", "see_text_smsmessage", "see_number_smsmessage"))
+        if "_send" in request.POST and page in ("add", "change"):
+            needs |= self.codenames(("view", "send") if page == "add" else ("send",))
+        return needs
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Allow to edit drafts to users who may see what the form shows: text and number. A

@@ -138,6 +138,7 @@ class SmsOptOutAdmin(EntriesAdmin):
     show_facets = admin.ShowFacets.NEVER
     paginator = RecentPaginator
     change_list_template = "admin/django_smska/smsoptout/change_list.html"
+    needs = {**EntriesAdmin.needs, "import": ("view", "add", "see_number_smsmessage")}
 
     # --- who may what
 

@@ -1,18 +1,82 @@
-"""The permissions to see a message's text and its whole number."""
+"""Who may do what: the app's permissions, groups of them, and what users may see of a message."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from django.contrib.auth import get_permission_codename
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop, pgettext_lazy
 
 from ..models import SmsMessage
 from ..numbers import mask
 from ..redact import WITHHELD, repeats, withhold
 
 PIECE_DIGITS = 5  # digits in a row that count as a part of a number
+
+APP = "django_smska"
+VIEW = "view_smsmessage"
+#: Each permission of the app by its codename, with the name that Django stores.
+NAMES = {
+    VIEW: gettext_noop("Can view SMS message"),
+    "see_text_smsmessage": gettext_noop("Can see the text of SMS messages"),
+    "see_number_smsmessage": gettext_noop("Can see the whole number of SMS messages"),
+    "add_smsmessage": gettext_noop("Can add SMS message"),
+    "change_smsmessage": gettext_noop("Can change SMS message"),
+    "send_smsmessage": gettext_noop("Can send SMS messages"),
+    "refresh_smsmessage": gettext_noop("Can refresh the status of SMS messages"),
+    "resend_smsmessage": gettext_noop("Can decide about and resend SMS messages"),
+    "export_smsmessage": gettext_noop("Can export SMS messages"),
+    "release_smsmessage": gettext_noop("Can release or cancel held SMS messages"),
+    "delete_smsmessage": gettext_noop("Can delete SMS message"),
+    "view_providerstate": gettext_noop("Can view SMS provider"),
+    "stop_providerstate": gettext_noop("Can stop and resume sending"),
+    "view_smsoptout": gettext_noop("Can view do-not-send entry"),
+    "add_smsoptout": gettext_noop("Can add do-not-send entry"),
+    "delete_smsoptout": gettext_noop("Can delete do-not-send entry"),
+    "view_smsinbound": gettext_noop("Can view received SMS"),
+    "delete_smsinbound": gettext_noop("Can delete received SMS"),
+    "view_smserasure": gettext_noop("Can view erasure"),
+}
+_VIEWERS = (VIEW, "view_providerstate")
+_WRITERS = (
+    *_VIEWERS,
+    *("see_text_smsmessage", "see_number_smsmessage"),
+    *("add_smsmessage", "send_smsmessage", "refresh_smsmessage"),
+    "view_smsinbound",
+)
+_MANAGERS = (
+    *_WRITERS,
+    *("change_smsmessage", "resend_smsmessage", "export_smsmessage", "release_smsmessage"),
+    "stop_providerstate",
+    *("view_smsoptout", "add_smsoptout", "delete_smsoptout"),
+    "view_smserasure",
+)
+#: The groups that ``sms_groups`` makes: the name of each, and its permissions. Each has all of the
+#: group before it. Deleting messages is in none, because what is deleted cannot be explained.
+GROUPS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "viewers": (pgettext_lazy("group of users", "SMS: viewers"), _VIEWERS),
+    "writers": (pgettext_lazy("group of users", "SMS: writers"), _WRITERS),
+    "managers": (pgettext_lazy("group of users", "SMS: managers"), _MANAGERS),
+}
+#: Permissions that are of no use without one of these others. The first is the one to give.
+_OF_NO_USE_WITHOUT = {
+    "see_text_smsmessage": (VIEW, "view_providerstate"),
+    "see_number_smsmessage": (
+        *(VIEW, "view_providerstate", "view_smsinbound"),
+        *("view_smsoptout", "add_smsoptout"),
+    ),
+    "send_smsmessage": (VIEW,),
+    "refresh_smsmessage": (VIEW,),
+    "resend_smsmessage": (VIEW,),
+    "export_smsmessage": (VIEW,),
+    "release_smsmessage": (VIEW,),
+    "delete_smsmessage": (VIEW,),
+    "stop_providerstate": ("view_providerstate",),
+    "delete_smsoptout": ("view_smsoptout",),
+    "delete_smsinbound": ("view_smsinbound",),
+}
 _DIGITS = re.compile(r"\d(?:[\W_]{0,3}\d){4,}")
 # As people write them. A date and a time do not begin like this.
 _NUMBER = re.compile(r"(?<!\d)(?:\+\d|[789])(?:[\s().\-]{0,3}\d){9,14}")
@@ -28,6 +92,58 @@ class Unlogged(str):
 def may(user: Any, action: str, opts: Any) -> bool:
     """Return whether the user has the permission for an action on rows of a model."""
     return bool(user.has_perm(f"{opts.app_label}.{get_permission_codename(action, opts)}"))
+
+
+def held(user: Any) -> set[str]:
+    """Return the codenames of the app's permissions that the user has.
+
+    To change includes to view, as in Django.
+    """
+    has = {one for one in NAMES if user.has_perm(f"{APP}.{one}")}
+    return _with_view(has)
+
+
+def _with_view(codenames: Iterable[str]) -> set[str]:
+    has = set(codenames)
+    return has | {VIEW} if "change_smsmessage" in has else has
+
+
+def gaps(codenames: Collection[str]) -> dict[str, str]:
+    """Return the permissions of this set that are of no use, each with the one that it lacks.
+
+    :param codenames: the permissions of a user or of a group
+    """
+    has = _with_view(codenames)
+    return {
+        one: others[0]
+        for one, others in _OF_NO_USE_WITHOUT.items()
+        if one in has and not has.intersection(others)
+    }
+
+
+def gap_words(codenames: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each gap."""
+    found = gaps(codenames)
+    names = names_of({*found, *found.values()})
+    for has, lacks in found.items():
+        words = gettext("“%(has)s” is of no use without “%(lacks)s”.")
+        yield words % {"has": names[has], "lacks": names[lacks]}
+
+
+def names_of(codenames: Collection[str]) -> dict[str, str]:
+    """Return the permissions' names as users know them, by their codenames."""
+    from django.contrib.auth.models import Permission
+
+    if not codenames:
+        return {}
+    stored = Permission.objects.filter(content_type__app_label=APP, codename__in=codenames)
+    names = NAMES | dict(stored.values_list("codename", "name"))
+    return {one: translated(names[one]) for one in NAMES if one in codenames}
+
+
+def translated(name: str) -> str:
+    """Return a stored name in the reader's language. One that is not ours stays as it is."""
+    return gettext(name) if name in NAMES.values() else name
 
 
 def may_view(user: Any) -> bool:
