@@ -360,6 +360,7 @@ COMMANDS = {
     "sms_prune": ["sms_prune", "--keep", "0.000001"],
     "sms_prune --number": ["sms_prune", "--number", NUMBER],
     "sms_webhooks": ["sms_webhooks"],
+    "sms_groups": ["sms_groups"],
     "check": ["check", "--deploy", "--database", "default"],
     "sms_optout": ["sms_optout", "add", NUMBER],  # the last ones, for they end sending
     "sms_stop": ["sms_stop"],
