@@ -82,7 +82,8 @@ def test_all_code_is_found():
 
 def test_each_block_of_code_is_run_here():
     here = Path(__file__)
-    files = (here, here.with_name("test_mocked_http.py"))
+    others = ("test_mocked_http.py", "test_groups.py")
+    files = (here, *map(here.with_name, others))
     source = "\n".join(file.read_text(encoding="utf-8") for file in files)
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     ran = {

@@ -4,12 +4,18 @@ from io import StringIO
 
 import pytest
 from django.apps import apps
+from django.contrib import admin
 from django.contrib.auth.models import Group, Permission, User
+from django.contrib.contenttypes.models import ContentType
+from django.contrib.messages.storage.cookie import CookieStorage
 from django.core.management import CommandError, call_command
+from django.test import RequestFactory
 
+from django_smska.admin import permissions
 from django_smska.admin.permissions import GROUPS, NAMES
 from django_smska.models import SmsMessage
 
+from .documents import run
 from .test_admin_permissions import TABLE, Who, problems
 
 pytestmark = pytest.mark.django_db
@@ -128,6 +134,88 @@ def test_without_the_app_of_groups_it_says_so(monkeypatch):
     monkeypatch.setattr(apps, "is_installed", lambda app: known(app) and "auth" not in app)
     with pytest.raises(CommandError, match=r"django\.contrib\.auth"):
         made()
+
+
+# --- their names in the admin of users and groups
+
+
+@pytest.fixture
+def with_names():
+    """Let the admins of the documentation stand in for Django's."""
+    registered = dict(admin.site._registry)
+    yield run("howto/admin", "SmsPermissionsMixin")
+    admin.site._registry = registered
+
+
+def labels_of(model, user):
+    """Return the permissions that the form of a user or of a group offers, as it names them."""
+    request = RequestFactory().get("/")
+    request.user = user
+    row = user if model is User else Group(name="shop")
+    form = admin.site._registry[model].get_form(request, row, change=True)(instance=row)
+    field = "permissions" if model is Group else "user_permissions"
+    return [label for _, label in form.fields[field].choices]
+
+
+@pytest.mark.parametrize("model", [Group, User])
+def test_they_are_in_the_language_of_the_reader(with_names, monkeypatch, model):
+    boss = User.objects.create_superuser("boss")
+    Permission.objects.filter(codename="export_smsmessage").update(name="May fetch Excel")
+    monkeypatch.setattr(permissions, "gettext", lambda words: f"«{words}»")
+    labels = labels_of(model, boss)
+    assert "SMS | SMS message | «Can send SMS messages»" in labels
+    assert "SMS | SMS provider | «Can stop and resume sending»" in labels
+    assert "SMS | SMS message | May fetch Excel" in labels
+    assert "Authentication and Authorization | user | Can add user" in labels
+    assert sum("«" in label for label in labels) == len(NAMES) - 1
+
+
+@pytest.mark.parametrize("model", [Group, User])
+def test_their_content_types_are_not_looked_up_one_by_one(
+    with_names, django_assert_max_num_queries, model
+):
+    boss = User.objects.create_superuser("boss")
+    ContentType.objects.clear_cache()
+    with django_assert_max_num_queries(5):
+        assert labels_of(model, boss)
+
+
+def save(model, pk, data):
+    """Save a group or a user in these admins; return the warnings that are shown."""
+    boss = User.objects.create_superuser("boss")
+    request = RequestFactory().post("/", data)
+    request.user, request._dont_enforce_csrf_checks = boss, True
+    request.session, request._messages = {}, CookieStorage(request)
+    response = admin.site._registry[model].changeform_view(request, str(pk))
+    assert response.status_code == 302
+    return [str(one) for one in request._messages if one.level_tag == "warning"]
+
+
+def keys(*codenames):
+    return list(Permission.objects.filter(codename__in=codenames).values_list("pk", flat=True))
+
+
+OF_NO_USE = "“Can export SMS messages” is of no use without “Can view SMS message”."
+
+
+def test_who_saves_a_group_reads_which_of_its_permissions_are_of_no_use(with_names):
+    group = Group.objects.create(name="Бухгалтерия")
+    data = {"name": "Бухгалтерия", "permissions": keys("export_smsmessage", "view_user")}
+    assert save(Group, group.pk, data) == [OF_NO_USE]
+    assert codenames("Бухгалтерия") == {"export_smsmessage", "view_user"}
+
+
+@pytest.mark.parametrize(("given", "said"), [((), [OF_NO_USE]), (("view_smsmessage",), [])])
+def test_who_saves_a_user_reads_it_unless_a_group_has_the_other(with_names, given, said):
+    """The user had the other one before, directly."""
+    group = Group.objects.create(name="Смена")
+    group.permissions.set(keys(*given))
+    user = User.objects.create_user("nina", is_staff=True)
+    user.user_permissions.set(keys("view_smsmessage"))
+    data = {"username": "nina", "is_active": "on", "is_staff": "on", "groups": [group.pk]}
+    data |= {"date_joined_0": "2026-11-30", "date_joined_1": "10:00"}
+    data |= {"user_permissions": keys("export_smsmessage")}
+    assert save(User, user.pk, data) == said
 
 
 # --- what they can do

@@ -12,8 +12,10 @@ if apps.is_installed("django.contrib.admin"):
     from .messages import SmsMessageAdmin
     from .opt_outs import SmsOptOutAdmin
     from .providers import ProviderStateAdmin
+    from .users import SmsPermissionsMixin
 
 __all__ = [
+    "SmsPermissionsMixin",
     "ProviderStateAdmin",
     "SmsErasureAdmin",
     "SmsInboundAdmin",

@@ -325,7 +325,7 @@ def _message_of(entry: Any) -> str:
 
 def ask_for(words: str) -> str:
     """Return the sentence with what the user can do about it."""
-    return f"{words} {gettext('Ask your administrator.')}"
+    return " ".join((words, gettext("Ask your administrator.")))
 
 
 def not_understood() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.admin import GroupAdmin
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.dispatch import receiver
@@ -14,6 +15,7 @@ from django.test import TestCase
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from django_smska.admin import SmsPermissionsMixin
 from django_smska.backends.base import BaseSmsBackend
 from django_smska.decorators import limit_visitors
 from django_smska.exceptions import LimitExceeded, RecipientOptedOut, SmsNotSent, SmsOutcomeUnknown
@@ -36,6 +38,11 @@ from django_smska.testing.cases import SmsTestMixin
 from django_smska.testing.factory import make_sms
 from django_smska.testing.gateway import Fault, StandInGateway
 from django_smska.testing.worker import run_sms_worker
+
+
+class ShopGroupAdmin(SmsPermissionsMixin, GroupAdmin):
+    list_display = ("name",)
+
 
 READY = _("Your order is ready.")
 
