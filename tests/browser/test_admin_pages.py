@@ -55,6 +55,21 @@ def test_list_and_messages_are_accessible_and_fit(
         accessible(page)
 
 
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("light", 768), ("dark", 360)])
+@pytest.mark.parametrize("names", [["view", "send"], ["resend"]])
+def test_a_refusal_is_accessible_and_leads_back(
+    look, staff, accessible, complaints, theme, width, names
+):
+    page = look(staff(*names), theme=theme, width=width)
+    assert page.goto(f"{LIST}compose/").status == 403
+    assert "403" in complaints.pop() and complaints == []  # the browser's own word
+    assert page.get_by_role("heading", name="You lack").is_visible()
+    assert fits(page)
+    accessible(page)
+    page.get_by_role("button", name="Back").click()
+    page.wait_for_url(LIST if "view" in names else "**/admin/")
+
+
 def test_the_mark_before_a_status_is_not_read_aloud(look, superuser, messages):
     page = look(superuser)
     page.goto(f"{LIST}{messages['unknown'].pk}/change/")
