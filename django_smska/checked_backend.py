@@ -38,7 +38,7 @@ from .exceptions import (
 )
 from .fields import UNSENDABLE
 from .providers import providers
-from .receipts import Evidence, Inbound, Receipt, Report
+from .receipts import CREDITS, MONEY, Evidence, Inbound, Receipt, Report
 from .redact import WITHHELD, withhold
 from .shapes import is_mapping, is_sequence
 from .states import MOVES, STOPPING_KINDS, Status
@@ -159,6 +159,14 @@ def has_balance(alias: str) -> bool:
         return True
 
 
+def balance_unit(alias: str) -> str:
+    """Return what this provider's balance counts; empty where that is not known."""
+    try:
+        return configured(alias).balance_unit
+    except InvalidProvider:
+        return ""
+
+
 def may_have_sent(alias: str, using: str) -> bool:
     """Return whether the provider ``alias`` may have sent a message of ``using``: it is that one,
     or a member of that failover."""
@@ -186,6 +194,7 @@ class CheckedBackend:
         reports, balance = (hasattr(cls, one) for one in ("get_status", "get_balance"))
         self.gives_reports = self._attribute("gives_reports", reports) is True
         self.has_balance = self._attribute("has_balance", balance) is True
+        self.balance_unit = self._balance_unit()
         self.members = self._members()
         self.senders = self._senders()
         self.prefixes = self._prefixes()
@@ -467,6 +476,16 @@ class CheckedBackend:
         if self.members:
             return any(member.can_be_asked for member in self.members)
         return self.evidence in (Evidence.CERTAIN, Evidence.ASKED, Evidence.SEARCHED)
+
+    def _balance_unit(self) -> str:
+        unit = self._attribute("balance_unit", "")
+        if unit in (CREDITS, MONEY):
+            return str(unit)
+        try:
+            return _currency(unit)
+        except Exception as error:
+            self._log("balance_unit", error)
+            return ""
 
     def _members(self) -> list[CheckedBackend]:
         """Return the providers that a failover tries in turn, each as a CheckedBackend."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -17,10 +19,13 @@ from django.core.exceptions import ImproperlyConfigured
 from . import limit_rules, replies
 from .exceptions import InvalidProvider
 from .limit_rules import Limits
+from .receipts import CREDITS
 from .redact import Hidden, contained
-from .shapes import is_collection
+from .shapes import is_collection, is_mapping
 
 T = TypeVar("T")
+PRICE_LIMIT = 10**6  # of a segment, in any currency
+_UNIT = re.compile(f"[A-Z]{{3}}|{CREDITS}")
 MAX_DURATION = timedelta(days=36525)  # a date that far ahead is still in the calendar
 
 
@@ -127,6 +132,38 @@ def _public_url(value: Any) -> str:
     return value.rstrip("/")
 
 
+class Price(NamedTuple):
+    """What a segment costs.
+
+    :param unit: three letters (ISO 4217), ``"credits"``, or empty where it is not known
+    """
+
+    amount: Decimal
+    unit: str
+
+
+def _prices(value: Any) -> dict[str, Price]:
+    if not is_mapping(value):
+        raise TypeError
+    known = getattr(settings, "SMS_PROVIDERS", {})
+    if unknown := [alias for alias in value if alias not in known]:
+        raise WrongPart(f"{unknown[0]!r} is not in SMS_PROVIDERS")
+    return {str(alias): _price(alias, price) for alias, price in value.items()}
+
+
+def _price(alias: Any, price: Any) -> Price:
+    """Return the price of a segment, from a pair such as ``("3.50", "RUB")``."""
+    try:
+        amount, unit = price
+        found = Price(Decimal(str(amount)), unit if unit == CREDITS else unit.upper())
+        if not 0 < found.amount < PRICE_LIMIT or not _UNIT.fullmatch(found.unit):
+            raise ValueError
+        return found
+    except (ArithmeticError, AttributeError, TypeError, ValueError):
+        example = f"a price and its unit, such as ('3.50', 'RUB') or (1, '{CREDITS}')"
+        raise WrongPart(f"{alias!r} must have {example}") from None
+
+
 def _stop_words(value: Any) -> frozenset[str]:
     if value is None:
         return frozenset()
@@ -178,8 +215,11 @@ max_attempts = _whole("SMSKA_MAX_ATTEMPTS", 5, 1000)
 max_segments = _whole("SMSKA_MAX_SEGMENTS", 10, 255)
 #: Messages that the admin sends while a person waits; more go into the queue.
 send_at_once = _whole("SMSKA_SEND_AT_ONCE", 5, 1000)
-#: Credits below which the admin warns; 0 for never.
+#: The balance below which the admin warns, in whatever unit the account has; 0 for never.
 low_balance = Setting("SMSKA_LOW_BALANCE", 100, _credits, "a number of credits, 0 or above")
+#: What a segment costs, by provider: ``{"default": ("3.50", "RUB")}``, or ``("1", "credits")``.
+#: Where a provider is left out, the prices count that it said lately.
+prices = Setting("SMSKA_PRICES", {}, _prices, "a dict of a price and its currency by provider")
 #: The alias in ``TASKS`` of the task engine that sends what is queued.
 tasks = Setting("SMSKA_TASKS", None, _alias, "an alias of TASKS or None")
 #: The dotted path of a function that gives queued messages to any other task engine, see

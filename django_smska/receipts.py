@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
 
+#: What a balance counts, where that is no currency. Money is in the currency of the account, which
+#: the prices have, too.
+CREDITS, MONEY = "credits", "money"
+
 
 @dataclass(frozen=True)
 class Receipt:

@@ -371,7 +371,8 @@ def test_the_page_shows_balance_and_pause_of_each_provider(boss, settings):
     ProviderState.objects.create(alias="default", balance=1000, balance_at=now)
     ProviderState.objects.create(alias="bulk", reason="funds", paused_at=now)
     page = choose(boss, "send", make(), make(using="bulk")).content.decode()
-    assert f"1000, as of {date_format(local(now), 'SHORT_DATETIME_FORMAT')}" in page
+    at = date_format(local(now), "SHORT_DATETIME_FORMAT")
+    assert f"1000 (unit not known), as of {at}" in page
     assert "Paused since" in page and "The account has too few credits." in page
     one = choose(boss, "send", make(using="bulk")).content.decode()
     assert "Sending starts" not in one and "what cannot be sent now stays as it is" in one

@@ -82,7 +82,7 @@ class TestProviders:
         at = timezone.now() - timedelta(minutes=5)
         ProviderState.objects.create(alias="default", balance=Decimal("7464"), balance_at=at)
         when = date_format(local(at), "SHORT_DATETIME_FORMAT")
-        assert words() == [f"Balance of “default”: 7464, as of {when}"]
+        assert words() == [f"Balance of “default”: 7464 credits, as of {when}"]
         assert not alerts.alerts()[0].warns
 
     @pytest.mark.parametrize(("low", "warns"), [(100, True), (99, False), (0, False)])

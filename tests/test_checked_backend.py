@@ -469,7 +469,7 @@ def test_a_balance_that_cannot_be_asked_for_is_a_sentence(use, place):
 @pytest.mark.parametrize("balance, shown", [(7, "7"), (7.25, "7.25"), (Decimal("1E-9"), "0.0000")])
 def test_any_number_is_a_balance(use, balance, shown):
     use(returns={"get_balance": balance})
-    assert run("sms_balance")[0] == f"bad: {shown} credits\n"
+    assert run("sms_balance")[0] == f"bad: {shown} (unit not known)\n"
 
 
 @pytest.mark.parametrize("place", ["__init__", "open", "send_message", "close"])

@@ -49,6 +49,7 @@ LAYERS = (
         "opt_out",
         "daily_counts",
         "mailing_counts",
+        "pricing",
         "retention",
     },
     {"circuit_breaker"},

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
-from .. import circuit_breaker, conf, held_queue, kill_switch, limits
-from ..checked_backend import has_balance
+from .. import circuit_breaker, conf, held_queue, kill_switch, limits, pricing
 from ..models import ProviderState, SmsMessage
 from ..providers import providers
 from ..states import Status
@@ -94,8 +94,8 @@ def _of_provider(state: ProviderState, *, stopped: bool) -> list[Alert | None]:
     """
     name = {"name": state.alias}
     found: list[Alert | None] = []
-    if state.balance is not None and has_balance(state.alias):
-        found.append(_balance(state))
+    if (balance := pricing.balance_of(state)) is not None:
+        found.append(_balance(state, balance))
     found += [_hold(state.alias)] if state.held_before is not None else []
     if stopped:
         return found
@@ -117,9 +117,9 @@ def _of_provider(state: ProviderState, *, stopped: bool) -> list[Alert | None]:
     return found
 
 
-def _balance(state: ProviderState) -> Alert:
+def _balance(state: ProviderState, balance: Decimal) -> Alert:
     parts = {"name": state.alias, "balance": balance_words(state)}
-    if state.balance is not None and state.balance < conf.low_balance():
+    if balance < conf.low_balance():
         words = gettext("Balance of “%(name)s”: %(balance)s. That is low: top up the account.")
         return Alert(words % parts, warns=True)
     return Alert(gettext("Balance of “%(name)s”: %(balance)s") % parts)

@@ -12,10 +12,11 @@ from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import circuit_breaker, clock, held_queue, kill_switch, sending
-from ..checked_backend import has_balance, traits
+from .. import circuit_breaker, clock, held_queue, kill_switch, pricing, sending
+from ..checked_backend import traits
 from ..exceptions import AGAIN, AT, SAID
 from ..models import REPORTED, ProviderState, SmsMessage
+from ..receipts import CREDITS, MONEY
 from ..states import Status
 from ..times import clock_time, local
 
@@ -59,6 +60,26 @@ def time_left_words(seconds: float) -> str:
         return ngettext("about %s minute left", "about %s minutes left", minutes) % minutes
     hours = round(minutes / 60)
     return ngettext("about %s hour left", "about %s hours left", hours) % hours
+
+
+def amount(number: Decimal, unit: str) -> str:
+    """Return an amount with the word for what it counts: ``831 credits``, ``17.50 RUB``.
+
+    :param unit: as ``pricing.unit_of_balance`` has it
+    """
+    shown = floatformat(number, -2)
+    if unit == CREDITS:
+        # Where plurals have several forms, a fraction has that of two.
+        whole = number == number.to_integral_value()
+        count = int(abs(number)) if whole else 2
+        words = ngettext("%(number)s credit", "%(number)s credits", count)
+    elif unit == MONEY:
+        words = gettext("%(number)s in the account's currency")
+    elif not unit:
+        words = gettext("%(number)s (unit not known)")
+    else:
+        return money(number, unit)
+    return words % {"number": shown}
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -361,10 +382,11 @@ def error_words(stored: str) -> str:
 
 def balance_words(state: ProviderState) -> str:
     """Return the balance that the gateway reported last, and when."""
-    if state.balance is None or state.balance_at is None or not has_balance(state.alias):
+    balance = pricing.balance_of(state)
+    if balance is None or state.balance_at is None:
         return gettext("not known")
     at = date_format(local(state.balance_at), "SHORT_DATETIME_FORMAT")
-    parts = {"balance": floatformat(state.balance, -2), "time": at}
+    parts = {"balance": amount(balance, pricing.unit_of_balance(state.alias)), "time": at}
     return gettext("%(balance)s, as of %(time)s") % parts
 
 

@@ -54,6 +54,9 @@ class BaseSmsBackend:
     most_segments: int | None = None
     #: What a sender must match as a whole; another one is refused before the request.
     sender_rule: ClassVar[re.Pattern[str] | None] = None
+    #: What the balance counts: "credits", a currency of three letters, "money" for the currency of
+    #: the account and its prices, or empty where that is not known.
+    balance_unit: str = ""
     #: How reports come: "polling" (:meth:`get_status`), "push" (:meth:`parse_reports`) or "both".
     reports_by: str = "polling"
     #: What it can prove about an unknown outcome.
@@ -178,7 +181,7 @@ class BaseSmsBackend:
         return []
 
     def get_balance(self) -> Decimal:
-        """Return the credits left."""
+        """Return what is left, in :attr:`balance_unit`."""
         raise QueryFailed(gettext_noop("This provider has no balance."), alias=self.alias)
 
     def check(self) -> list[CheckMessage]:

@@ -30,7 +30,7 @@ from ..exchange import CANNOT_BE_WRITTEN, Answer, Request, clean, decode
 from ..http_answers import Condition, Place, Said, conditions, path, place, several
 from ..http_templates import PARTS, Call, read
 from ..json_answers import json_value
-from ..receipts import Evidence, Receipt, Report
+from ..receipts import CREDITS, Evidence, Receipt, Report
 from ..redact import Hidden, repeats
 from ..shapes import is_object
 from ..webhook_urls import REPORT
@@ -102,6 +102,7 @@ class SmsBackend(HttpBackend):
     :param currency: of the price, three letters
     :param segments: where the number of its segments stands
     :param balance: where the account's balance stands
+    :param balance_unit: what it counts: ``credits``, or a currency of three letters
     :param code: where the provider's code of an error stands
     :param statuses: a dict of our statuses, with the provider's words for each
     :param status_query: a dict: the request for a report, and where its ``status`` stands
@@ -132,6 +133,7 @@ class SmsBackend(HttpBackend):
         currency: str = "",
         segments: str = "",
         balance: str = "",
+        balance_unit: str = "",
         code: str = "",
         statuses: Mapping[str, Any] | None = None,
         status_query: Mapping[str, Any] | None = None,
@@ -152,6 +154,7 @@ class SmsBackend(HttpBackend):
             "balance_query": balance_query, "reports": reports,
         }  # fmt: skip
         self.retry_in, self.currency, self.most_at_once = retry_in, currency, most_at_once
+        self.balance_unit = balance_unit
         super().__init__(login={} if self._secrets_are else given.secrets, url=url, **rest)
 
     # --- options
@@ -166,6 +169,8 @@ class SmsBackend(HttpBackend):
             self._refuse("'most_at_once' must be a whole number from 1 on, or None.")
         if not re.fullmatch("([A-Za-z]{3})?", str(self.currency)):
             self._refuse("'currency' must be three letters, such as RUB.")
+        if not re.fullmatch(f"([A-Za-z]{{3}}|{CREDITS})?", str(self.balance_unit)):
+            self._refuse(f"'balance_unit' must be '{CREDITS}', or three letters, such as RUB.")
         if self._secrets_are or self._wrong:
             return  # the rules name what is wrong here
         try:

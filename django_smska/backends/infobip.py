@@ -39,7 +39,7 @@ from ..json_answers import (
     whole_of,
 )
 from ..numbers import normalize
-from ..receipts import Evidence, Inbound, Receipt, Report
+from ..receipts import MONEY, Evidence, Inbound, Receipt, Report
 from ..shapes import is_list, is_object
 from .over_http import HttpBackend
 
@@ -82,6 +82,7 @@ class SmsBackend(HttpBackend):
 
     reports_by = "both"
     evidence = Evidence.ASKED
+    balance_unit = MONEY
     most_segments = 25
 
     def __init__(self, *, api_key: str = "", url: str = "", **rest: Any) -> None:

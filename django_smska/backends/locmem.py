@@ -6,7 +6,7 @@ import copy
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from ..receipts import Receipt, Report
+from ..receipts import CREDITS, Receipt, Report
 from .base import BaseSmsBackend
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class SmsBackend(BaseSmsBackend):
     """
 
     uses_network = False
+    balance_unit = CREDITS
 
     def send_message(self, message: SmsMessage) -> Receipt:
         outbox.append(copy.copy(message))

@@ -101,6 +101,7 @@ class SmsBackend(HttpBackend):
     sender_rule = re.compile(r"[ -~]{1,11}|\+?[0-9]{1,15}")
     reports_by = "both"
     evidence = Evidence.ASKED
+    balance_unit = "RUB"
     one_webhook = True
 
     def __init__(

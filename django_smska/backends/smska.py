@@ -15,7 +15,7 @@ from ..exceptions import InvalidRecipient, QueryFailed, SmsError, gettext_noop
 from ..exchange import Answer, Request
 from ..numbers import is_russian_mobile, normalize
 from ..protocol import read_balance_answer, read_send_answer, read_status_answer
-from ..receipts import Receipt, Report
+from ..receipts import CREDITS, Receipt, Report
 from ..senders import RULE, can_be_shown
 from .over_http import HttpBackend
 
@@ -34,6 +34,7 @@ class SmsBackend(HttpBackend):
     """
 
     prefixes = ("+79",)
+    balance_unit = CREDITS
 
     def __init__(
         self, *, api_key: str = "", api_password: str = "", url: str = DEFAULT_URL, **rest: Any

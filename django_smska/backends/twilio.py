@@ -47,7 +47,7 @@ from ..json_answers import (
     whole_of,
 )
 from ..numbers import normalize
-from ..receipts import Evidence, Inbound, Receipt, Report
+from ..receipts import MONEY, Evidence, Inbound, Receipt, Report
 from ..redact import Hidden
 from ..shapes import is_list, is_object
 from ..webhook_urls import public_address
@@ -117,6 +117,7 @@ class SmsBackend(HttpBackend):
     reports_by = "both"
     #: What holds always. A report carries our reference too, once there is a public address.
     evidence = Evidence.SEARCHED
+    balance_unit = MONEY
     sender_rule = re.compile(r"\+?[0-9]{3,15}|(?=.*[A-Za-z])[A-Za-z0-9 +_&-]{1,11}")
 
     def __init__(

@@ -20,6 +20,8 @@ STATES = {"delivered": "delivered", "undeliverable": "rejected", "too_late": "ex
 class SmsBackend(HttpBackend):
     """OPTIONS: ``token``, ``url``, and those of every backend over HTTP."""
 
+    balance_unit = "credits"
+
     def __init__(self, *, token="", url="https://api.acme.example", **rest):
         super().__init__(login={"token": token}, url=url, **rest)
 

@@ -10,10 +10,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from django_smska import checked_backend, circuit_breaker, conf
+from django_smska import checked_backend, circuit_breaker, conf, pricing
 from django_smska.exceptions import ErrorKind, InvalidProvider, SmsError
+from django_smska.receipts import MONEY
 from django_smska.sms import providers
 
+UNITS = {MONEY: "in the account's currency", "": "(unit not known)"}
 #: In the texts of errors about a message; here none was to be sent.
 NOTHING_SENT = " Nothing was sent."
 
@@ -42,7 +44,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(answers, ensure_ascii=False))
         else:
             for alias, answer in answers.items():
-                words = _in_words(answer).removeprefix(f"SMS_PROVIDERS[{alias!r}]: ")
+                words = _in_words(alias, answer).removeprefix(f"SMS_PROVIDERS[{alias!r}]: ")
                 self.stdout.write(f"{alias}: {words}")
         self._complain(answers, least)
 
@@ -132,10 +134,10 @@ def _keep(alias: str, balance: Decimal) -> dict[str, Any]:
     return {"opened_again": True} if before.is_paused else {}
 
 
-def _in_words(answer: dict[str, Any]) -> str:
+def _in_words(alias: str, answer: dict[str, Any]) -> str:
     if "error" in answer:
         return str(answer["error"])
-    words = [f"{answer['balance']} credits" if "balance" in answer else "has no balance"]
+    words = [f"{answer['balance']} {_unit(alias)}" if "balance" in answer else "has no balance"]
     if answer.get("paused"):
         words.append("still paused, because the account is empty")
     if answer.get("opened_again"):
@@ -143,3 +145,12 @@ def _in_words(answer: dict[str, Any]) -> str:
     if answer.get("not_stored"):
         words.append(f"not stored: {answer['not_stored']}")
     return "; ".join(words)
+
+
+def _unit(alias: str) -> str:
+    """Return the word for what its balance counts. A currency may stand in the database alone."""
+    try:
+        unit = pricing.unit_of_balance(alias)
+    except DatabaseError:
+        unit = MONEY
+    return UNITS.get(unit, unit)
