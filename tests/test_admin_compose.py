@@ -250,7 +250,7 @@ def test_it_shows_the_balance_and_warns(boss, settings):
     def page(**changes):
         return boss.post(PAGE, filled(numbers=numbers, **changes)).content.decode()
 
-    assert "3, as of " in page() and "may not be enough" not in page()
+    assert "3 credits, as of " in page() and "may not be enough" not in page()
     assert "may not be enough" in page(body="я" * 71)
     assert "1 number is not a Russian mobile number" in page()
     assert "No worker has been seen" in page() and "is paused" not in page()

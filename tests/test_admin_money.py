@@ -1,16 +1,19 @@
 """Prices and billed segments, where the provider says them; nothing where it does not."""
 
 import json
+import re
 from decimal import Decimal
 from io import BytesIO, StringIO
 from zipfile import ZipFile
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
-from django.utils import translation
+from django.utils import timezone, translation
 
+from django_smska import opt_out
 from django_smska.admin.wording import money
-from django_smska.models import SmsMessage
+from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import send_sms
 from tests.test_admin_export import exported
 
@@ -29,6 +32,10 @@ def make(**fields):
 def content(response):
     assert response.status_code == 200
     return response.content.decode().partition('id="content"')[2]
+
+
+def without_token(page):
+    return re.sub(r"csrfmiddlewaretoken[^>]*", "", page)
 
 
 @pytest.mark.parametrize(
@@ -99,3 +106,95 @@ def test_a_persons_file_has_them():
     columns = ("price", "currency", "billed_segments")
     read = [tuple(one[name] for name in columns) for one in json.loads(out.getvalue())]
     assert read == [(None, "", None), ("3.500000", "RUB", 2)]
+
+
+class TestBeforeSending:
+    """What the page before sending says: 3 numbers, and 2 segments for each."""
+
+    NUMBERS = ("+79031112233", "+79031112244", "+79031112255")
+
+    @pytest.fixture
+    def accounts(self, settings):
+        """Let there be a provider whose balance is in roubles."""
+        login = {"login": "shop", "password": "x"}
+        smsc = {"BACKEND": "django_smska.backends.smsc.SmsBackend", "OPTIONS": login}
+        settings.SMS_PROVIDERS = {**settings.SMS_PROVIDERS, "smsc": smsc}
+
+    def page(self, client, using="smsc", body="я" * 71):
+        form = {"numbers": "\n".join(self.NUMBERS), "body": body, "using": using, "nonce": "n"}
+        return content(client.post(f"{LIST}compose/", form))
+
+    def balance(self, balance, alias="smsc"):
+        state = {"balance": Decimal(balance), "balance_at": timezone.now()}
+        ProviderState.objects.update_or_create(alias=alias, defaults=state)
+
+    def test_cost_and_what_is_left(self, admin_client, accounts, settings):
+        settings.SMSKA_PRICES = {"smsc": ("206.50", "RUB")}
+        self.balance("2000.25")
+        page = self.page(admin_client)
+        assert "3 messages, 6 segments, about 1,239.00\xa0RUB</strong>" in page
+        assert "about 1,239.00\xa0RUB: 206.50\xa0RUB for each segment</dd>" in page
+        assert "<dd>2,000.25\xa0RUB, as of " in page
+        assert "<dd>about 761.25\xa0RUB, if nothing else is sent</dd>" in page
+        assert "smska-warns" not in page
+
+    def test_a_balance_that_does_not_suffice(self, admin_client, accounts, settings):
+        settings.SMSKA_PRICES = {"smsc": ("2.50", "RUB")}
+        self.balance("14.90")
+        page = self.page(admin_client)
+        assert '<li class="smska-warns">The balance does not suffice. The account lacks ' in page
+        assert "lacks about 0.10\xa0RUB. Top it up first." in page
+        assert "Left after sending" not in page and "about 15.00\xa0RUB" in page
+        self.balance("15")
+        page = self.page(admin_client)
+        assert "suffice" not in page and "<dd>about 0.00\xa0RUB, if nothing" in page
+
+    def test_a_price_that_was_charged(self, admin_client, accounts):
+        make(using="smsc", status="delivered", segments=1, price="0.0079", currency="RUB")
+        self.balance("5")
+        page = self.page(admin_client)
+        average = "0.0079\xa0RUB for each segment, on average of the newest messages"
+        assert f"about 0.0474\xa0RUB: {average}" in page
+        assert "about 4.95\xa0RUB, if nothing else" in page and "smska-warns" not in page
+
+    @pytest.mark.parametrize("price", [None, ("3.50", "RUB")])
+    def test_what_cannot_be_compared(self, admin_client, settings, price):
+        settings.SMSKA_PRICES = {} if price is None else {"default": price}
+        self.balance(5, "default")
+        page = self.page(admin_client, "default")
+        assert "These are 6 segments, and the balance is 5 credits. That may not be" in page
+        assert ("about 21.00\xa0RUB" in page) is (price is not None)
+        assert "Left after sending" not in page and "suffice" not in page
+        self.balance(6, "default")
+        assert "may not be enough" not in self.page(admin_client, "default")
+
+    def test_a_price_in_credits(self, admin_client, settings):
+        settings.SMSKA_PRICES = {"default": (1, "credits")}
+        self.balance(831, "default")
+        page = self.page(admin_client, "default")
+        assert "about 6 credits: 1 credit for each segment" in page
+        assert "about 825 credits, if nothing else is sent" in page
+
+    def test_without_a_balance(self, admin_client, accounts, settings):
+        settings.SMSKA_PRICES = {"smsc": ("2.50", "RUB")}
+        page = self.page(admin_client)
+        assert "<dd>not known</dd>" in page and "about 15.00" in page
+        assert "Left after sending" not in page and "smska-warns" not in page
+
+    def test_of_a_provider_that_had_the_alias_before(self, admin_client, settings):
+        settings.SMS_PROVIDERS = {"default": {"BACKEND": "tests.pushing.Mute"}}
+        self.balance(1, "default")
+        page = self.page(admin_client, "default")
+        assert "<dd>not known</dd>" in page and "enough" not in page
+
+    def test_no_one_learns_who_is_on_the_do_not_send_list(self, client, accounts, settings):
+        """By numbers and a balance that suffices for some of them."""
+        settings.SMSKA_PRICES = {"smsc": ("2.50", "RUB")}
+        self.balance("14.90")
+        seller = User.objects.create_user("seller", is_staff=True)
+        names = ("view_smsmessage", "add_smsmessage", "send_smsmessage")
+        seller.user_permissions.set(Permission.objects.filter(codename__in=names))
+        client.force_login(seller)
+        before = without_token(self.page(client))
+        opt_out.opt_out(self.NUMBERS[0])
+        assert without_token(self.page(client)) == before and "suffice" in before

@@ -35,6 +35,7 @@ from . import recipients, text_words
 from .action_views import BATCH_MESSAGES, ActionAdmin
 from .actions import QUEUED, SEND, Outcome, log
 from .forms import SmsMessageForm
+from .money import cost_of
 from .number_forms import NumbersForm
 from .permissions import Unlogged, may_see_number, may_see_text
 from .wording import balance_words, error_words, paused_words, stop_of
@@ -190,6 +191,8 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
     left_out = sorted([*found.bad, *found.doubled, *opted_out], key=lambda one: one.line)
     state = circuit_breaker.state_of(form.cleaned_data["using"])
     stopped = stop_of(state.alias)
+    segments = len(numbers) * form.instance.segments
+    cost = cost_of(state, segments)
     return _page(
         request,
         model_admin,
@@ -197,7 +200,8 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         "compose_check",
         _("Check and send"),
         number=len(numbers),
-        segments=len(numbers) * form.instance.segments,
+        segments=segments,
+        cost=cost,
         numbers=Unlogged(", ".join(numbers)),
         phone=text_words.phone(form.instance.body, _sender(form)),
         advice=[Unlogged(words) for words in text_words.advice(form.instance.body)],
@@ -210,7 +214,7 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         state=state,
         waits=bool(stopped) or state.is_paused,
         balance=balance_words(state),
-        warnings=list(_warnings(form, state, stopped, request.user)),
+        warnings=list(_warnings(form, state, stopped, cost.warning, request.user)),
         most=conf.send_at_once(),
         hidden=[form[name] for name in form.fields if name != "file"],
     )
@@ -220,9 +224,10 @@ def _sender(form: ComposeForm) -> Any:
     return form.cleaned_data["sender"] or text_words.own_sender(form.cleaned_data["using"])
 
 
-def _warnings(form: ComposeForm, state: Any, stopped: str, user: Any) -> Iterator[str]:
+def _warnings(
+    form: ComposeForm, state: Any, stopped: str, of_money: str, user: Any
+) -> Iterator[str]:
     numbers = form.recipients.numbers
-    segments = len(numbers) * form.instance.segments
     if stopped:
         words = gettext("Nothing is sent through “%(name)s”: %(why)s.")
         yield words % {"name": state.alias, "why": stopped}
@@ -237,8 +242,8 @@ def _warnings(form: ComposeForm, state: Any, stopped: str, user: Any) -> Iterato
             "administrator to start sms_worker."
         )
         yield words % {"name": state.alias}
-    if state.balance is not None and state.balance < segments:
-        yield gettext("The balance is lower than the number of segments and may not be enough.")
+    if of_money:
+        yield of_money
     if braces := text_words.warning_of_braces(form.instance.body):
         yield Unlogged(braces)
     if _just_sent(form, user):
