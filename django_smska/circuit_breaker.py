@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable
 from datetime import timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import NamedTuple
 
 from django.db.models import F, Q, QuerySet
@@ -215,10 +216,8 @@ def probe(backend: CheckedBackend) -> bool:
             note_error(alias, error)
         return False
     note_balance(alias, balance)
-    reason = state_of(alias).reason
-    if reason == ErrorKind.FUNDS and balance <= 0:
-        return False
-    return True if reason in PROBED_BY_A_SEND else _open(alias)
+    shown = finding(state_of(alias).reason, balance)
+    return _open(alias) if shown is Finding.OVER else shown is Finding.NOTHING
 
 
 def _open(alias: str) -> bool:
@@ -279,6 +278,52 @@ def _paused(backend: CheckedBackend) -> QuerySet[ProviderState]:
 def _closed(backend: CheckedBackend, paused: Iterable[ProviderState]) -> set[str]:
     """Return the aliases of these, and of those that are stopped."""
     return {state.alias for state in paused} | kill_switch.stopped(_aliases(backend))
+
+
+class Finding(Enum):
+    """What an answer to a balance query shows about the pause of its provider."""
+
+    OVER = "over"  # what paused it is over
+    EMPTY = "empty"  # the account is still empty
+    NOTHING = "nothing"  # only a message can show more
+
+
+def finding(reason: str, balance: Decimal) -> Finding:
+    """Return what this balance shows about a pause for this reason."""
+    if reason == ErrorKind.FUNDS and balance <= 0:
+        return Finding.EMPTY
+    return Finding.NOTHING if reason in PROBED_BY_A_SEND else Finding.OVER
+
+
+def ask(backend: CheckedBackend) -> Decimal | None:
+    """Query the balance, because a person wants it; ``None`` where the provider has none.
+
+    It must not be called inside a transaction. Raises ``SmsError`` for an unusable answer.
+    """
+    if not backend.has_balance:
+        return None
+    with database_slots.released():
+        return backend.get_balance()
+
+
+def settle(alias: str, balance: Decimal | None) -> Finding | None:
+    """Store what :func:`ask` returned, and do with a pause what it shows: end it, keep it, or let
+    the next message try. A pause of a provider without a balance ends, because a person says so.
+
+    Return what it shows, or ``None`` where the provider was not paused.
+    """
+    before = state_of(alias)
+    shown = Finding.OVER if balance is None else finding(before.reason, balance)
+    if balance is None:
+        resume(alias)
+    elif shown is Finding.OVER:
+        note_success(alias, balance)
+    else:
+        note_balance(alias, balance)
+    if shown is Finding.NOTHING:
+        same = provider_states().filter(alias=alias, paused_at=before.paused_at)
+        same.exclude(paused_at=None).update(probe_at=clock.now())
+    return shown if before.is_paused else None
 
 
 class Pause(NamedTuple):

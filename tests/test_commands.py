@@ -27,7 +27,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
 from django_smska import circuit_breaker, retention
-from django_smska.exceptions import AuthenticationFailed, InsufficientCredits
+from django_smska.exceptions import AuthenticationFailed, InsufficientCredits, SmsOutcomeUnknown
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.notify import Listener
 from django_smska.sms import outbox, queue_sms, send_mass_sms
@@ -147,6 +147,17 @@ class TestBalance:
         gateway.balance = 1
         run("sms_balance")
         assert not circuit_breaker.state_of("default").is_paused
+
+    def test_after_unknown_outcomes_the_next_message_tries(self, gateway):
+        """That a balance is answered does not show that a message will be."""
+        for _ in range(3):
+            circuit_breaker.note_error("default", SmsOutcomeUnknown())
+        assert circuit_breaker.state_of("default").probe_at > timezone.now()
+        out, error = run("sms_balance")
+        assert out.endswith("only a message shows that it works; the next one tries it\n")
+        state = circuit_breaker.state_of("default")
+        assert error is None and state.is_paused and state.probe_at <= timezone.now()
+        assert json.loads(run("sms_balance", "--json")[0])["default"]["paused"] == "hanging"
 
     @pytest.mark.parametrize("backend", ["django_smska.backends.console", "tests.backends"])
     def test_a_pause_ends_where_there_is_no_balance(self, gateway, settings, backend):

@@ -224,6 +224,11 @@ def test_what_stops_and_holds(settings, tmp_path):
     assert conf.stopped() == {"default"} and checked(names) == []
 
 
+def test_the_price_of_a_segment(settings):
+    settings.SMSKA_PRICES = run("howto/admin", "SMSKA_PRICES")["SMSKA_PRICES"]
+    assert conf.prices() == {"default": (Decimal("3.50"), "RUB")}
+
+
 def test_sqlite_as_the_example_project_has_it(tmp_path):
     [entry] = run("howto/deployment", "sqlite3", BASE_DIR=tmp_path)["DATABASES"].values()
     source = (ROOT / "example_project/shop/settings.py").read_text(encoding="utf-8")

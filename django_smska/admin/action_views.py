@@ -11,7 +11,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.core.exceptions import PermissionDenied
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
@@ -83,12 +83,6 @@ class ActionAdmin(GuardedAdmin):
 
     def _view(self, action: Action) -> Callable[..., Any]:
         return self.without_transaction(partial(self.action_view, action=action))
-
-    def without_transaction(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        view = self.admin_site.admin_view(view)
-        for alias in connections:  # no transaction may be open while the network is waited for
-            view = transaction.non_atomic_requests(using=alias)(view)
-        return view
 
     def action_view(self, request: HttpRequest, action: Action) -> HttpResponse:
         """Answer GET by what would be done with the messages ``pks``, and do it by POST."""

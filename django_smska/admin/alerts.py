@@ -14,15 +14,17 @@ from typing import Any
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
-from .. import circuit_breaker, conf, held_queue, kill_switch, limits, pricing
+from .. import circuit_breaker, clock, conf, held_queue, kill_switch, limits, pricing
+from ..checked_backend import has_balance
 from ..models import ProviderState, SmsMessage
 from ..providers import providers
 from ..states import Status
-from .wording import balance_words, nothing_sent_words, paused_words
+from .wording import ask_words, balance_words, nothing_sent_words, paused_words
 
 MAX_COUNT = 99  # above it, the number is not counted exactly
 MAX_HELD_COUNT = 9999  # the same, of held messages
 QUEUED_GRACE = timedelta(minutes=2)  # the time that queued messages may wait without an alert
+BALANCE_GRACE = timedelta(hours=1)  # the age from which a balance may be asked for again
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,16 @@ class Alert:
     """One line above the list.
 
     :param query: the filter that shows the messages it is about
+    :param button: the label of a button that asks a provider for its balance; it has one where the
+        provider is paused, or its balance is low or old
+    :param alias: of that provider
     """
 
     words: str
     warns: bool = False
     query: str = ""
+    button: str = ""
+    alias: str = ""
 
 
 def alerts() -> list[Alert]:
@@ -94,14 +101,17 @@ def _of_provider(state: ProviderState, *, stopped: bool) -> list[Alert | None]:
     """
     name = {"name": state.alias}
     found: list[Alert | None] = []
-    if (balance := pricing.balance_of(state)) is not None:
+    balance = pricing.balance_of(state)
+    if balance is not None:
         found.append(_balance(state, balance))
     found += [_hold(state.alias)] if state.held_before is not None else []
     if stopped:
         return found
     if state.is_paused:
         parts = {**name, "why": paused_words(state)}
-        found.append(Alert(gettext("“%(name)s” is paused. %(why)s") % parts, warns=True))
+        button = ask_words(state, has_balance=has_balance(state.alias))
+        words = gettext("“%(name)s” is paused. %(why)s") % parts
+        found.append(Alert(words, warns=True, button=button, alias=state.alias))
     elif limits.day_is_full(state):
         words = gettext(
             "“%(name)s” has used up its segments for today. What waits goes on at midnight, or "
@@ -119,10 +129,13 @@ def _of_provider(state: ProviderState, *, stopped: bool) -> list[Alert | None]:
 
 def _balance(state: ProviderState, balance: Decimal) -> Alert:
     parts = {"name": state.alias, "balance": balance_words(state)}
-    if balance < conf.low_balance():
+    is_old = state.balance_at is not None and state.balance_at < clock.now() - BALANCE_GRACE
+    is_low = balance < conf.low_balance()
+    words = gettext("Balance of “%(name)s”: %(balance)s")
+    if is_low:
         words = gettext("Balance of “%(name)s”: %(balance)s. That is low: top up the account.")
-        return Alert(words % parts, warns=True)
-    return Alert(gettext("Balance of “%(name)s”: %(balance)s") % parts)
+    button = ask_words(state) if (is_low or is_old) and not state.is_paused else ""
+    return Alert(words % parts, warns=is_low, button=button, alias=state.alias)
 
 
 def _waiting(alias: str) -> bool:

@@ -24,7 +24,7 @@ from django.contrib.admin.views.main import (
 )
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import BadRequest, PermissionDenied
-from django.db import connections
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, reverse
@@ -183,6 +183,12 @@ class GuardedAdmin(AdminBase):
 
     def own_urls(self) -> list[URLPattern]:
         return []
+
+    def without_transaction(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        view = self.admin_site.admin_view(view)
+        for alias in connections:  # no transaction may be open while the network is waited for
+            view = transaction.non_atomic_requests(using=alias)(view)
+        return view
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         return lookup in self.look_ups

@@ -31,7 +31,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import held_queue, sending
 from ..exceptions import WrongStatus
-from ..models import SmsInbound, SmsMailing, SmsMessage, rows, write_db
+from ..models import ProviderState, SmsInbound, SmsMailing, SmsMessage, rows, write_db
 from ..numbers import mask, normalize
 from ..providers import providers
 from ..states import Status
@@ -323,7 +323,17 @@ class SmsMessageAdmin(ActionAdmin):
     ) -> Any:
         context = {"alerts": alerts.alerts(), "counted": MAX_LISTED, **(extra_context or {})}
         context["links"] = list(self._links(request))
+        context["ask_url"] = self._ask_url(request)
         return super().changelist_view(request, context)
+
+    def _ask_url(self, request: HttpRequest) -> str:
+        """Return where the alerts' buttons ask for a balance; "" for a user who may not, and on a
+        site without that page."""
+        if not self.admin_site.is_registered(ProviderState):
+            return ""
+        of_providers: Any = self.admin_site.get_model_admin(ProviderState)
+        may = of_providers.has_stop_permission(request)
+        return str(of_providers.url("balances")) if may else ""
 
     def _links(self, request: HttpRequest) -> Iterator[tuple[str, Any]]:
         """Yield the list's links to other pages: address and label."""

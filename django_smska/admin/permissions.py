@@ -9,6 +9,7 @@ from typing import Any
 from django.contrib.auth import get_permission_codename
 from django.utils.translation import gettext, gettext_noop, pgettext_lazy
 
+from ..exceptions import SAID
 from ..models import SmsMessage
 from ..numbers import mask
 from ..redact import WITHHELD, repeats, withhold
@@ -191,6 +192,13 @@ def external_text_for(user: Any, message: Any, text: str) -> str:
         number=None if may_see_number(user) else str(getattr(message, "to", "")),
         text=None if may_see_text(user) else str(getattr(message, "body", "")),
     )
+
+
+def detail_for(user: Any, state: Any, text: str) -> str:
+    """Return an error of a provider, as this user may see it: its gateway may repeat what was
+    sent."""
+    seen = text if may_see_text(user) else text.partition(SAID)[0]
+    return external_text_for(user, state, seen)
 
 
 def without(external: str, *, number: str | None = None, text: str | None = None) -> str:

@@ -14,11 +14,10 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import circuit_breaker, kill_switch
-from ..exceptions import SAID
 from ..models import ProviderState, rows
 from ..providers import providers
 from ..states import Status
-from . import permissions
+from . import balances, permissions
 from .actions import log
 from .guard import ReadOnlyAdmin
 from .wording import (
@@ -49,7 +48,10 @@ class ProviderStateAdmin(ReadOnlyAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> Any:
-        links = [(self.url("stop"), _("Stop or resume…"))]
+        links = [
+            (self.url("balances"), _("Balances and pauses…")),
+            (self.url("stop"), _("Stop or resume…")),
+        ]
         shown = {"links": links if self.has_stop_permission(request) else []}
         return super().changelist_view(request, {**shown, **(extra_context or {})})
 
@@ -58,8 +60,12 @@ class ProviderStateAdmin(ReadOnlyAdmin):
         return reverse(f"admin:django_smska_providerstate_{name}", current_app=site)
 
     def own_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.stop_view)
-        return [path("stop/", view, name="django_smska_providerstate_stop")]
+        stop = self.admin_site.admin_view(self.stop_view)
+        asking = self.without_transaction(self.balances_view)
+        return [
+            path("stop/", stop, name="django_smska_providerstate_stop"),
+            path("balances/", asking, name="django_smska_providerstate_balances"),
+        ]
 
     def stop_view(self, request: HttpRequest) -> HttpResponse:
         """Answer GET by what is stopped, and POST by stopping or resuming one provider, or all."""
@@ -96,15 +102,44 @@ class ProviderStateAdmin(ReadOnlyAdmin):
         self.message_user(request, words, messages.SUCCESS)
         log(request.user, list(circuit_breaker.states_of([alias])), words)
 
+    def balances_view(self, request: HttpRequest) -> HttpResponse:
+        """Answer GET by the balances that are known, and POST by asking one provider."""
+        if not self.has_stop_permission(request):
+            raise PermissionDenied
+        if request.method == "POST":
+            self._ask(request)
+            return HttpResponseRedirect(self._back(request))
+        states = [circuit_breaker.state_of(alias) for alias in providers]
+        return self.page(
+            request,
+            "balances",
+            gettext("Balances and pauses"),
+            lines=[{**balances.line_of(one), "state": self.state(one)} for one in states],
+            action_url=self.url("balances"),
+            list_url=self.url("changelist"),
+        )
+
+    def _ask(self, request: HttpRequest) -> None:
+        alias = request.POST.get("alias", "")
+        if alias in providers:
+            self.message_user(request, *balances.ask(request.user, alias))
+        else:
+            self.message_user(request, _("There was nothing to do."), messages.WARNING)
+
+    def _back(self, request: HttpRequest) -> str:
+        """Return where the button was: in the list of messages, or on this page."""
+        if "_list" not in request.POST or not permissions.may_view(request.user):
+            return self.url("balances")
+        site = self.admin_site.name
+        return reverse("admin:django_smska_smsmessage_changelist", current_app=site)
+
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
         """Return a provider to show. Its gateway's text may repeat what was sent."""
         state = super().get_object(request, object_id, from_field)
-        if state is not None and not permissions.may_see_text(request.user):
-            state.detail = state.detail.partition(SAID)[0]
         if state is not None:
-            state.detail = permissions.external_text_for(request.user, state, state.detail)
+            state.detail = permissions.detail_for(request.user, state, state.detail)
         return state
 
     @admin.display(description=_("state"))

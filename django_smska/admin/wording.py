@@ -390,6 +390,14 @@ def balance_words(state: ProviderState) -> str:
     return gettext("%(balance)s, as of %(time)s") % parts
 
 
+def ask_words(state: ProviderState, *, has_balance: bool = True) -> str:
+    """Return the label of the button that asks a provider for its balance; "" where there is
+    nothing to ask for."""
+    if not state.is_paused:
+        return gettext("Ask for the balance") if has_balance else ""
+    return gettext("Ask for the balance and try again") if has_balance else gettext("Try again")
+
+
 def stopped_words(row: ProviderState | None) -> str:
     """Return since when and by whom sending is stopped.
 

@@ -11,10 +11,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from django_smska import checked_backend, circuit_breaker, conf, pricing
+from django_smska.circuit_breaker import Finding
 from django_smska.exceptions import ErrorKind, InvalidProvider, SmsError
 from django_smska.receipts import MONEY
 from django_smska.sms import providers
 
+EMPTY = "still paused, because the account is empty"
+TRIED = "still paused, because only a message shows that it works; the next one tries it"
 UNITS = {MONEY: "in the account's currency", "": "(unit not known)"}
 #: In the texts of errors about a message; here none was to be sent.
 NOTHING_SENT = " Nothing was sent."
@@ -23,7 +26,8 @@ NOTHING_SENT = " Nothing was sent."
 class Command(BaseCommand):
     help = (
         "Queries the balance of each provider. A good answer lets a paused provider send again, "
-        "and so does the command itself where a paused provider has no balance. Exits with 1 if a "
+        "and so does the command itself where a paused provider has no balance. After unknown "
+        "outcomes and failures of a backend's code it lets the next message try. Exits with 1 if a "
         "provider gives no balance, or has less than --min."
     )
 
@@ -108,30 +112,26 @@ def _ask(alias: str, least: Decimal | None) -> dict[str, Any]:
     """Return ``balance`` or ``error``, and what follows from it."""
     try:
         backend = checked_backend.provider(alias)
-        if not backend.has_balance:
-            circuit_breaker.resume(alias)
-            return {"opened_again": True}
-        balance = backend.get_balance()
+        balance = circuit_breaker.ask(backend)
     except (SmsError, InvalidProvider) as error:
         return {"error": str(error).replace(NOTHING_SENT, "")}
-    answer: dict[str, Any] = {"balance": f"{balance:f}"}
-    if least is not None:
+    answer: dict[str, Any] = {} if balance is None else {"balance": f"{balance:f}"}
+    if balance is not None and least is not None:
         answer["low"] = balance < least
     return answer | _keep(alias, balance)
 
 
-def _keep(alias: str, balance: Decimal) -> dict[str, Any]:
-    """Store the balance, and open a paused provider unless its account is still empty."""
+def _keep(alias: str, balance: Decimal | None) -> dict[str, Any]:
+    """Store the balance, and return what it shows about a pause."""
     try:
-        before = circuit_breaker.state_of(alias)
-        if before.reason == ErrorKind.FUNDS and balance <= 0:
-            circuit_breaker.note_balance(alias, balance)
-            return {"paused": before.reason}
-        circuit_breaker.note_success(alias, balance)
+        shown = circuit_breaker.settle(alias, balance)
+        reason = circuit_breaker.state_of(alias).reason
     except DatabaseError as error:
         fix = "Run 'manage.py migrate', or check that the database can be reached."
         return {"not_stored": f"{type(error).__name__}. {fix}"}
-    return {"opened_again": True} if before.is_paused else {}
+    if shown is None:
+        return {}
+    return {"opened_again": True} if shown is Finding.OVER else {"paused": reason}
 
 
 def _in_words(alias: str, answer: dict[str, Any]) -> str:
@@ -139,7 +139,7 @@ def _in_words(alias: str, answer: dict[str, Any]) -> str:
         return str(answer["error"])
     words = [f"{answer['balance']} {_unit(alias)}" if "balance" in answer else "has no balance"]
     if answer.get("paused"):
-        words.append("still paused, because the account is empty")
+        words.append(EMPTY if answer["paused"] == ErrorKind.FUNDS else TRIED)
     if answer.get("opened_again"):
         words.append("was paused and sends again")
     if answer.get("not_stored"):
