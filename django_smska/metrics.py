@@ -64,7 +64,10 @@ GAUGES: dict[str, tuple[str, Reading]] = {
         lambda one: one.segments_today,
     ),
     "segments_limit": ("Segments that may leave in a day.", lambda one: one.segments_limit),
-    "balance_credits": ("The balance that it reported last.", lambda one: one.balance),
+    "balance_credits": (
+        "The balance that it reported last, in the unit of its account.",
+        lambda one: one.balance,
+    ),
     "balance_timestamp_seconds": (
         "When it reported its balance, in seconds since 1970.",
         lambda one: _timestamp(one.balance_at),

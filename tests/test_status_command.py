@@ -69,7 +69,7 @@ def test_a_paused_provider_is_reported_with_its_reason_and_balance(db):
         balance_at=now,
     )  # fmt: skip
     out, error = run()
-    assert "balance 0.5" in out and "paused (funds): Top it up." in out
+    assert "balance 0.5 credits;" in out and "paused (funds): Top it up." in out
     assert error
 
 

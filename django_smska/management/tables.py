@@ -6,12 +6,15 @@ import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.db import DatabaseError, connections
 
-from django_smska import conf
+from django_smska import conf, pricing
 from django_smska.checks import missing_tables
 from django_smska.models import write_db
+from django_smska.receipts import MONEY
 from django_smska.sending import UNAVAILABLE
+
+UNITS = {MONEY: "in the account's currency", "": "(unit not known)"}
 
 
 class DatabaseCommand(BaseCommand):
@@ -22,6 +25,15 @@ class DatabaseCommand(BaseCommand):
             return super().execute(*args, **options)
         except UNAVAILABLE as error:
             raise CommandError(f"{away(error)} Run this again when it can be reached.") from error
+
+
+def unit_of_balance(alias: str) -> str:
+    """Return the word for what a balance counts. A currency may stand in the database alone."""
+    try:
+        unit = pricing.unit_of_balance(alias)
+    except DatabaseError:
+        unit = MONEY
+    return UNITS.get(unit, unit)
 
 
 def given_number(argument: str) -> str:

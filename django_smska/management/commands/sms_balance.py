@@ -10,15 +10,14 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from django_smska import checked_backend, circuit_breaker, conf, pricing
+from django_smska import checked_backend, circuit_breaker, conf
 from django_smska.circuit_breaker import Finding
 from django_smska.exceptions import ErrorKind, InvalidProvider, SmsError
-from django_smska.receipts import MONEY
+from django_smska.management.tables import unit_of_balance
 from django_smska.sms import providers
 
 EMPTY = "still paused, because the account is empty"
 TRIED = "still paused, because only a message shows that it works; the next one tries it"
-UNITS = {MONEY: "in the account's currency", "": "(unit not known)"}
 #: In the texts of errors about a message; here none was to be sent.
 NOTHING_SENT = " Nothing was sent."
 
@@ -137,7 +136,9 @@ def _keep(alias: str, balance: Decimal | None) -> dict[str, Any]:
 def _in_words(alias: str, answer: dict[str, Any]) -> str:
     if "error" in answer:
         return str(answer["error"])
-    words = [f"{answer['balance']} {_unit(alias)}" if "balance" in answer else "has no balance"]
+    words = [
+        f"{answer['balance']} {unit_of_balance(alias)}" if "balance" in answer else "has no balance"
+    ]
     if answer.get("paused"):
         words.append(EMPTY if answer["paused"] == ErrorKind.FUNDS else TRIED)
     if answer.get("opened_again"):
@@ -145,12 +146,3 @@ def _in_words(alias: str, answer: dict[str, Any]) -> str:
     if answer.get("not_stored"):
         words.append(f"not stored: {answer['not_stored']}")
     return "; ".join(words)
-
-
-def _unit(alias: str) -> str:
-    """Return the word for what its balance counts. A currency may stand in the database alone."""
-    try:
-        unit = pricing.unit_of_balance(alias)
-    except DatabaseError:
-        unit = MONEY
-    return UNITS.get(unit, unit)

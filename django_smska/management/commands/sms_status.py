@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from django_smska import provider_status
-from django_smska.management.tables import DatabaseCommand, require_tables
+from django_smska.management.tables import DatabaseCommand, require_tables, unit_of_balance
 from django_smska.provider_status import MAX_AGE_SECONDS, ProviderStatus
 from django_smska.times import local
 
@@ -67,6 +67,11 @@ def _number(one: ProviderStatus) -> str | None:
     return None if one.balance is None else f"{one.balance.normalize():f}"
 
 
+def _balance(one: ProviderStatus) -> str:
+    number = _number(one)
+    return "not known" if number is None else f"{number} {unit_of_balance(one.alias)}"
+
+
 def _in_words(one: ProviderStatus, max_age: float) -> str:
     oldest = one.oldest_due_seconds
     words = [
@@ -76,7 +81,7 @@ def _in_words(one: ProviderStatus, max_age: float) -> str:
         f"{one.unknown} unknown",
         f"{one.needs_attention} need attention",
         f"{one.segments_today} segments today",
-        f"balance {_number(one) or 'not known'}",
+        f"balance {_balance(one)}",
         f"worker seen {_time(one.worker_seen_at)}",
         *(["\n  no worker is running: run manage.py sms_worker"] if one.lacks_worker else []),
         *(f"\n  {problem.text}" for problem in one.problems(max_age)),
