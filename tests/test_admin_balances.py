@@ -186,7 +186,7 @@ def log_in(client, *codenames):
 class TestThePage:
     def buttons(self, client):
         page = client.get(PAGE).content.decode()
-        return re.findall(r'name="_ask" value="([^"]*)"', page), page
+        return re.findall(r'name="_ask"[^>]*aria-label="([^"]*)"', page), page
 
     def test_a_button_for_each_provider(self, provider, boss, settings):
         settings.SMS_PROVIDERS |= {
