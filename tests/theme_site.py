@@ -97,8 +97,9 @@ def fill():
     client = Client()
     client.force_login(anna)
     now = timezone.now()
+    old = now - timedelta(hours=2)
     ProviderState.objects.create(
-        alias="default", balance=Decimal(7464), balance_at=now, worker_seen_at=now
+        alias="default", balance=Decimal(7464), balance_at=old, worker_seen_at=now
     )
     statuses = [*Status.values, *["delivered"] * 12, "queued", "sent", "sent", "draft"]
     every = [

@@ -48,6 +48,9 @@ def test_all_is_there_and_the_buttons_send(themed, gateway):
     page.get_by_text("2 messages need attention").wait_for()
     assert page.locator(".smska-status", has_text="delivered").count() == 13
     assert page.get_by_role("link", name="Export…").is_visible()
+    press(page, "Ask for the balance: default")
+    page.get_by_text("The balance of “default” is 1000 credits.").wait_for()
+    assert page.url.endswith(LIST)
 
     open_page(page, f"{keys['failed']}/change/")
     assert page.get_by_role("link", name="Send again", exact=True).is_visible()
@@ -98,6 +101,10 @@ def test_all_is_there_and_the_buttons_send(themed, gateway):
     press(page, "Yes: Send")
     page.get_by_text("Sent: 2 messages").wait_for()
     assert gateway.sends == 6
+
+    open_page(page, "../providerstate/balances/")
+    press(page, "Ask for the balance: default")
+    page.get_by_text("The balance of “default” is 994 credits.").wait_for()
 
 
 def choose_action(page, label):
