@@ -198,3 +198,14 @@ class TestBeforeSending:
         before = without_token(self.page(client))
         opt_out.opt_out(self.NUMBERS[0])
         assert without_token(self.page(client)) == before and "suffice" in before
+
+    def test_drafts_and_what_is_sent_again(self, admin_client, accounts, settings):
+        settings.SMSKA_PRICES = {"smsc": ("2.50", "RUB")}
+        self.balance("14.90")
+        few = make(using="smsc", status="draft", segments=5)
+        page = content(admin_client.get(f"{LIST}send/?pks={few.pk}"))
+        assert "<td>5, about 12.50\xa0RUB</td>" in page
+        assert "Left after sending: about 2.40\xa0RUB, if nothing else is sent</td>" in page
+        many = make(using="smsc", status="unknown", segments=9)
+        page = content(admin_client.get(f"{LIST}resend/?pks={many.pk}"))
+        assert "<strong>The balance does not suffice. The account lacks about 7.60" in page

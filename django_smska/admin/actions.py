@@ -39,6 +39,7 @@ from ..exceptions import (
 from ..models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from ..redact import withhold
 from ..states import WAITING_KINDS, Status
+from .money import Cost, cost_of
 from .wording import balance_words, error_words, paused_words, stop_of
 
 logger = logging.getLogger(__name__)
@@ -398,7 +399,7 @@ class Plan:
         self.pks = ",".join(str(row.pk) for row in fit)
         self.later = sum(row.send_after > timezone.now() for row in fit)
         self.providers = [
-            _of_provider(alias, [row for row in fit if row.using == alias])
+            _of_provider(alias, [row for row in fit if row.using == alias], costs=action.costs)
             for alias in sorted({row.using for row in fit})
         ]
 
@@ -412,12 +413,14 @@ class Plan:
         return self.mode is Mode.QUEUE
 
 
-def _of_provider(alias: str, found: list[Any]) -> dict[str, Any]:
+def _of_provider(alias: str, found: list[Any], *, costs: bool) -> dict[str, Any]:
     state = circuit_breaker.state_of(alias)
+    segments = sum(row.segments for row in found)
     return {
         "state": state,
         "number": len(found),
-        "segments": sum(row.segments for row in found),
+        "segments": segments,
+        "cost": cost_of(state, segments) if costs else Cost(),
         "balance": balance_words(state),
         "paused": paused_words(state),
         "stopped": stop_of(alias),
