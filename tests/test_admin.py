@@ -392,7 +392,7 @@ def test_the_page_shows_of_messages_whose_time_has_not_come(boss):
 
 def test_the_page_shows_what_one_agrees_to(boss):
     page = choose(boss, "send", make()).content.decode()
-    assert "+79041764995: “" in page
+    assert "+7 904 176-49-95: “" in page
 
 
 def test_it_warns_where_no_worker_has_been_seen(boss, settings):

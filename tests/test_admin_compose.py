@@ -21,6 +21,7 @@ from openpyxl import Workbook
 
 from django_smska.admin import SmsMessageAdmin, recipients
 from django_smska.admin.compose import ComposeForm
+from django_smska.admin.permissions import grouped
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import outbox
 from django_smska.states import Status
@@ -154,7 +155,7 @@ def test_a_file_is_as_good_as_typing(boss):
     response = upload(boss, data)
     page = response.content.decode()
     assert "come from the column “Телефон”" in page
-    assert response.context["numbers"] == f"{ONE}, {TWO}"
+    assert response.context["numbers"] == f"{grouped(ONE)}, {grouped(TWO)}"
     assert [one.line for one in response.context["left_out"]] == [3, 4]
     carried = carried_by(response)
     back = boss.post(PAGE, carried | {"_back": "1"}).content.decode()
@@ -187,7 +188,7 @@ def test_where_the_column_is_not_clear_it_can_be_chosen(boss):
     page = response.content.decode()
     assert '<select name="column_letter"' in page and '<option value="B">B: Телефон мамы' in page
     response = upload(boss, data, column_letter="B")
-    assert response.context["numbers"] == TWO
+    assert response.context["numbers"] == grouped(TWO)
     carried = carried_by(response)
     assert carried["column_letter"] == ""  # another file may have others there
     boss.post(PAGE, carried | {"_send": "1"})
@@ -201,7 +202,7 @@ def test_the_column_of_a_pasted_table_can_be_chosen_too(boss):
     page = response.content.decode()
     assert '<select name="column_letter"' in page and "9000000001" in page
     response = boss.post(PAGE, filled(numbers=table, column_letter="C"))
-    assert response.context["numbers"] == TWO
+    assert response.context["numbers"] == grouped(TWO)
     assert "come from the column “Телефон мамы”" in response.content.decode()
     boss.post(PAGE, carried_by(response) | {"_send": "1"})
     assert stored() == [TWO]
@@ -224,7 +225,7 @@ def test_what_is_hidden_in_a_file_is_reported_and_gets_nothing(boss):
     response = upload(boss, data.getvalue(), name="people.xlsx")
     page = response.content.decode()
     assert "Left out: 1 hidden row." in page and "Left out: hidden sheets “Архив”." in page
-    assert response.context["numbers"] == TWO
+    assert response.context["numbers"] == grouped(TWO)
 
 
 # --- the second page
@@ -235,7 +236,7 @@ def test_the_second_page_shows_all_and_does_nothing(boss):
     response = boss.post(PAGE, filled(numbers=numbers, body="я" * 71))
     page = response.content.decode()
     assert "2 messages, 4 segments" in page and "2 segments for each number" in page
-    assert f"{ONE}, {TWO}</p>" in page and "я" * 71 in page
+    assert f"{grouped(ONE)}, {grouped(TWO)}</p>" in page and "я" * 71 in page
     assert "1 entry is not a phone number." in page and "1 repeats an earlier number" in page
     assert "Ivan &lt;b&gt;" in page and "The same number as in line 1." in page
     assert "Sending starts at once" in page and 'value="Send now"' in page

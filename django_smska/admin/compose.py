@@ -37,7 +37,7 @@ from .actions import QUEUED, SEND, Outcome, log
 from .forms import SmsMessageForm
 from .money import cost_of
 from .number_forms import NumbersForm
-from .permissions import Unlogged, may_see_number, may_see_text
+from .permissions import Unlogged, grouped, may_see_number, may_see_text
 from .wording import balance_words, error_words, paused_words, stop_of
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         number=len(numbers),
         segments=segments,
         cost=cost,
-        numbers=Unlogged(", ".join(numbers)),
+        numbers=Unlogged(", ".join(map(grouped, numbers))),
         phone=text_words.phone(form.instance.body, _sender(form)),
         advice=[Unlogged(words) for words in text_words.advice(form.instance.body)],
         doubled=len(found.doubled),

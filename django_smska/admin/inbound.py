@@ -96,7 +96,7 @@ class SmsInboundAdmin(EntriesAdmin):
 
     @admin.display(description=pgettext_lazy("SMS", "from"))
     def whole_number(self, obj: SmsInbound) -> str:
-        return str(obj.sender) or gettext("(erased)")
+        return permissions.grouped(str(obj.sender)) or gettext("(erased)")
 
     @admin.display(description=pgettext_lazy("SMS", "from"))
     def masked_number(self, obj: SmsInbound) -> str:

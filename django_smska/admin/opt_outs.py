@@ -173,7 +173,7 @@ class SmsOptOutAdmin(EntriesAdmin):
 
     @admin.display(description=_("number"))
     def whole_number(self, obj: SmsOptOut) -> str:
-        return str(obj.number or obj)
+        return permissions.grouped(str(obj.number or obj))
 
     @admin.display(description=_("number"))
     def masked_number(self, obj: SmsOptOut) -> str:

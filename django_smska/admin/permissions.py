@@ -79,6 +79,7 @@ _OF_NO_USE_WITHOUT = {
     "delete_smsinbound": ("view_smsinbound",),
 }
 _DIGITS = re.compile(r"\d(?:[\W_]{0,3}\d){4,}")
+_RUSSIAN = re.compile(r"(\+7)([0-9]{3})([0-9]{3})([0-9]{2})([0-9]{2})")
 # As people write them. A date and a time do not begin like this.
 _NUMBER = re.compile(r"(?<!\d)(?:\+\d|[789])(?:[\s().\-]{0,3}\d){9,14}")
 
@@ -161,7 +162,14 @@ def may_see_number(user: Any) -> bool:
 
 def number_for(user: Any, message: SmsMessage) -> str:
     """Return the recipient's number, masked for users who may not see it."""
-    return str(message.to) if may_see_number(user) else mask(str(message.to))
+    return grouped(str(message.to)) if may_see_number(user) else mask(str(message.to))
+
+
+def grouped(number: str) -> str:
+    """Return a number as people read it: ``+7 904 176-49-95``. Those of other plans stay as they
+    are, because their groups differ from country to country."""
+    found = _RUSSIAN.fullmatch(number)
+    return "{} {} {}-{}-{}".format(*found.groups()) if found else number
 
 
 def text_for(user: Any, message: SmsMessage) -> str:
