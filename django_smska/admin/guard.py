@@ -12,6 +12,7 @@ from copy import copy
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR, IncorrectLookupParameters
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
@@ -213,11 +214,18 @@ class GuardedAdmin(AdminBase):
             query = request.GET.copy()
             del query[ERROR_FLAG]
             request.GET = query  # type: ignore[assignment]
-        response = super().changelist_view(request, extra_context)
+        context = {"links": [], "unfold": has_unfold(), **(extra_context or {})}
+        response = super().changelist_view(request, context)
         if request.method == "GET" and isinstance(response, TemplateResponse):
             for words in permissions.gap_words(permissions.held(request.user)):
                 self.message_user(request, ask_for(words), messages.WARNING)
         return response
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        context["unfold"] = has_unfold()
+        return super().render_change_form(request, context, *args, **kwargs)
 
     # --- refusals
 
@@ -294,6 +302,7 @@ class GuardedAdmin(AdminBase):
             "add": False,
             "errors": None,
             "has_view_permission": True,
+            "unfold": has_unfold(),
         }
         return TemplateResponse(request, f"{TEMPLATES}/{template}.html", {**frame, **context})
 
@@ -332,6 +341,11 @@ def _message_of(entry: Any) -> str:
 def ask_for(words: str) -> str:
     """Return the sentence with what the user can do about it."""
     return " ".join((words, gettext("Ask your administrator.")))
+
+
+def has_unfold() -> bool:
+    """Return whether the theme is unfold, which has other places for titles and links."""
+    return apps.is_installed("unfold")
 
 
 def not_understood() -> str:
