@@ -106,49 +106,6 @@ def test_the_list_shows_the_start_of_the_text_and_escapes_it(boss):
     assert "long " * 12 not in page
 
 
-@pytest.mark.parametrize(
-    "term",
-    [
-        "+79041764995",
-        "89041764995",
-        "8 (904) 176-49-95",
-        "9041764995",
-        " 8-904-176-49-95 ",
-        "8904",
-        "8904 176",
-        "7904",
-        "4995",
-        "176-49",
-        "gw-17",
-    ],
-)
-def test_search_finds_a_number_in_any_spelling_and_a_gateway_id(boss, term):
-    found = make("sent")
-    rows([found.pk]).update(gateway_id="gw-17")
-    make(to="+491711234567", body="8904 176 4995 gw-17")
-    response = boss.get(LIST, {"q": term})
-    assert list(response.context["cl"].result_list) == [found]
-
-
-def test_a_part_of_a_number_is_looked_for_among_the_newest_only(boss, monkeypatch):
-    """It would read the whole table; a whole number is found by its index, however old."""
-    old = make()
-    new = make(to="89051764995")
-    monkeypatch.setattr(django_smska.admin.messages, "PART_SEARCH_ROWS", new.pk - old.pk)
-
-    def found(term):
-        return list(boss.get(LIST, {"q": term}).context["cl"].result_list)
-
-    assert found("1764995") == [new]
-    assert found("89041764995") == [old]
-
-
-@pytest.mark.parametrize("term", ["The text", "499", "gw-1", "+7 905", "x4995"])
-def test_search_finds_no_text_no_part_of_an_id_and_nothing_by_three_digits(boss, term):
-    rows([make("sent").pk]).update(gateway_id="gw-17")
-    assert not list(boss.get(LIST, {"q": term}).context["cl"].result_list)
-
-
 def test_the_filter_by_provider_offers_the_aliases_of_the_settings(boss, settings):
     """It must not walk over the table to find them."""
     settings.SMS_PROVIDERS = {"default": {}, "bulk": {}}

@@ -15,27 +15,26 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import transaction
-from django.db.models import Q, QuerySet
-from django.db.models.functions import Substr
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html
-from django.utils.text import Truncator
-from django.utils.translation import gettext, pgettext_lazy
+from django.utils.text import Truncator, capfirst
+from django.utils.translation import gettext, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .. import held_queue, sending
 from ..exceptions import WrongStatus
 from ..models import ProviderState, SmsInbound, SmsMailing, SmsMessage, rows, write_db
-from ..numbers import mask, normalize
+from ..numbers import mask
 from ..providers import providers
 from ..states import Status
-from . import alerts, permissions, timeline
+from . import alerts, permissions, search, timeline
 from .action_views import ActionAdmin
 from .actions import (
     ACTIONS,
@@ -55,8 +54,6 @@ from .wording import advice, error_words, money
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 10_000  # the number of newest rows that the list shows
-PART_SEARCH_ROWS = 50_000  # the number of newest rows searched for a part of a number
-MAX_ID_CHARACTERS = 64  # the longest gateway id
 RECEIVED = "received"  # the parameter with the key of a received message
 MAILING = "mailing"  # the same of a mailing
 
@@ -153,41 +150,20 @@ def _needing_attention(messages: QuerySet[Any]) -> QuerySet[Any]:
     return messages.filter(pk__in=SmsMessage.objects.needing_attention(timezone.now()))
 
 
-def _matches(term: str, *, numbers: bool) -> Q:
-    """Return a filter for a whole gateway id, and with ``numbers`` for a number in any spelling, or
-    for four or more digits of a number of a newer message."""
-    found = Q(pk__in=())
-    if term.isascii() and term.isprintable() and len(term) <= MAX_ID_CHARACTERS:
-        found = Q(gateway_id=term)
-    if not numbers:  # or a thousand searches would reveal the digits that a mask hides
-        return found & ~Q(gateway_id__contains=Substr("to", 3))  # where a gateway repeats it
-    try:
-        return found | Q(to=normalize(term))
-    except ValidationError:
-        pass
-    digits = re.sub(r"[^0-9]", "", term)
-    if 4 <= len(digits) <= 15 and re.fullmatch(r"[0-9\s+().\-]+", term):
-        part = Q(to__contains=digits)
-        if digits.startswith("8"):
-            part |= Q(to__startswith=f"+7{digits[1:]}")
-        # No index helps to find a part, so that only the newest rows are searched.
-        newest = SmsMessage.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-        found |= part & Q(pk__gt=newest - PART_SEARCH_ROWS)
-    return found
-
-
 def _key(value: str) -> str | None:
     return value if re.fullmatch(r"[1-9][0-9]{0,17}", value) else None
 
 
 _WRITTEN = ("to", "body", "sender", "using")
 _WHEN = ("priority", "send_after", "expires_at")
-_SIZE = ("segments", "encoding", "billed_segments")
+_SIZE = ("segments", "billed_segments")
 _MADE = ("created_at", "created_by")
 _RAW = ("gateway_id", "gateway_status", "error_code", "error_text")
+_TECHNICAL = (*_RAW, "attempts", "encoding")
 _SHOWN = (
     "status_badge",
     "timeline",
+    "whole_number",
     "masked_number",
     "hidden_text",
     "error",
@@ -207,20 +183,12 @@ class SmsMessageAdmin(ActionAdmin):
 
     form = SmsMessageForm
     action_form = SmsActionForm
-    list_display: Any = (
-        "status_badge",
-        "to",
-        "times",
-        "text_start",
-        "size",
-        "sender",
-        "using",
-    )
-    list_display_links = ("to",)
+    list_display: Any = ("status_badge", "whole_number", "when", "text_start", "provider")
+    list_display_links = ("whole_number",)
     list_filter = (ReceivedFilter, MailingFilter, NeedsFilter, "status", UsingFilter, "created_at")
     list_per_page = 50
     ordering = ("-id",)
-    sortable_by = ("to",)
+    sortable_by = ("whole_number",)
     search_fields = ("to", "gateway_id")
     show_full_result_count = False
     paginator = RecentPaginator
@@ -248,7 +216,7 @@ class SmsMessageAdmin(ActionAdmin):
         "resend_selected",
         "export_selected",
     )
-    readonly_fields = (*_SHOWN, *_SIZE, *_MADE, *_RAW, "resend_of", "mailing", "attempts")
+    readonly_fields = (*_SHOWN, *_SIZE, *_MADE, *_TECHNICAL, "resend_of", "mailing")
 
     # --- who may what
 
@@ -298,16 +266,29 @@ class SmsMessageAdmin(ActionAdmin):
     # --- the list
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Mask the numbers and leave out the texts for users who may not see them."""
+        """Mask the numbers and leave out the texts for users who may not see them; one provider
+        needs no column."""
         columns = list(self.list_display)
         if not permissions.may_see_number(request.user):
-            columns[columns.index("to")] = "masked_number"
+            columns[columns.index("whole_number")] = "masked_number"
         if not permissions.may_see_text(request.user):
-            columns.remove("text_start")
+            columns[columns.index("text_start")] = "details"
+        if len(list(providers)) == 1:
+            columns.remove("provider")
         return columns
 
     def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
-        return [name for name in ("to", "masked_number") if name in list_display]
+        return [name for name in ("whole_number", "masked_number") if name in list_display]
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        found: Any = super().get_changelist_instance(request)
+        found.search_help_text = search.help_text(request.user)
+        found.found_nothing = ""
+        if found.query and not found.result_count:
+            ways = list(search.ways(found.query.strip(), request.user))
+            words = search.found_nothing(found.query, ways, filtered=found.has_active_filters)
+            found.found_nothing = permissions.Unlogged(words)
+        return found
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -315,8 +296,7 @@ class SmsMessageAdmin(ActionAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        numbers = permissions.may_see_number(request.user)
-        return queryset.filter(_matches(term, numbers=numbers)), False
+        return queryset.filter(search.condition(list(search.ways(term, request.user)))), False
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -324,6 +304,7 @@ class SmsMessageAdmin(ActionAdmin):
         context = {"alerts": alerts.alerts(), "counted": MAX_LISTED, **(extra_context or {})}
         context["links"] = list(self._links(request))
         context["ask_url"] = self._ask_url(request)
+        context["first_url"] = self._url_to_write(request)
         return super().changelist_view(request, context)
 
     def _ask_url(self, request: HttpRequest) -> str:
@@ -334,6 +315,12 @@ class SmsMessageAdmin(ActionAdmin):
         of_providers: Any = self.admin_site.get_model_admin(ProviderState)
         may = of_providers.has_stop_permission(request)
         return str(of_providers.url("balances")) if may else ""
+
+    def _url_to_write(self, request: HttpRequest) -> str:
+        """Return where this user writes a message, or ""."""
+        if not self.has_add_permission(request):
+            return ""
+        return self.url("compose" if self.has_send_permission(request) else "add")
 
     def _links(self, request: HttpRequest) -> Iterator[tuple[str, Any]]:
         """Yield the list's links to other pages: address and label."""
@@ -349,6 +336,10 @@ class SmsMessageAdmin(ActionAdmin):
     def status_badge(self, obj: SmsMessage) -> str:
         return timeline.badge(obj)
 
+    @admin.display(description=_("number"), ordering="to")
+    def whole_number(self, obj: SmsMessage) -> str:
+        return permissions.grouped(str(obj.to)) or gettext("(erased)")
+
     @admin.display(description=_("number"))
     def masked_number(self, obj: SmsMessage) -> str:
         return mask(str(obj.to))
@@ -357,17 +348,30 @@ class SmsMessageAdmin(ActionAdmin):
     def text_start(self, obj: SmsMessage) -> str:
         seen = permissions.placeholder(obj) or obj.body
         text = Truncator(" ".join(seen.split())).chars(50)
-        return format_html('<span class="smska-start">{}</span>', text)
+        return format_html('<span class="smska-start">{}</span>{}', text, self.details(obj))
 
-    @admin.display(description=pgettext_lazy("SMS", "segments"))
-    def size(self, obj: SmsMessage) -> str:
-        if obj.price is None:
-            return str(obj.segments)
-        return f"{obj.segments} · {money(obj.price, obj.currency)}"
+    @admin.display(description=_("details"))
+    def details(self, obj: SmsMessage) -> str:
+        """Return what is not so of most messages, for the line under the text."""
+        number, known = obj.segments, []
+        if number > 1:
+            words = ngettext("%(number)s segment", "%(number)s segments", number)
+            known.append(words % {"number": number})
+        if obj.price is not None:
+            known.append(money(obj.price, obj.currency))
+        if obj.sender:
+            known.append(gettext("from %s") % obj.sender)
+        shown = " · ".join(known)
+        return format_html('<span class="smska-details">{}</span>', shown) if shown else ""
+
+    @admin.display(description=_("provider"))
+    def provider(self, obj: SmsMessage) -> str:
+        label = '<span class="smska-label">{}: </span>{}'
+        return format_html(label, capfirst(gettext("provider")), obj.using)
 
     @admin.display(description=pgettext_lazy("SMS list", "when"))
-    def times(self, obj: SmsMessage) -> str:
-        return timeline.times(obj)
+    def when(self, obj: SmsMessage) -> str:
+        return timeline.when(obj)
 
     @admin.action(description=_("Send…"), permissions=["send"])
     def send_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
@@ -426,15 +430,17 @@ class SmsMessageAdmin(ActionAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None or self.has_change_permission(request, obj):
             return [(None, {"fields": _WRITTEN}), (_("When"), {"fields": _WHEN})]
-        number = "to" if permissions.may_see_number(request.user) else "masked_number"
+        whole = permissions.may_see_number(request.user)
+        number = "whole_number" if whole else "masked_number"
         seen = permissions.may_see_text(request.user) and not permissions.placeholder(obj)
         text = "body" if seen else "hidden_text"
         # Both may be known to be nothing.
         size = tuple(name for name in _SIZE if getattr(obj, name) is not None)
         cost = [] if obj.price is None else ["cost"]
-        named = [name for name in ("sender", "using") if _has(obj, name)]
+        named = ["sender"] if obj.sender else []
+        named += ["using"] if len(list(providers)) > 1 or obj.using not in providers else []
         more = [*named, size, *cost, *(["expires_at"] if obj.expires_at else [])]
-        raw = [name for name in (*_RAW, "attempts") if _has(obj, name)]
+        raw = [name for name in _TECHNICAL if _has(obj, name)]
         raw = ["error" if name == "error_text" else name for name in raw]
         linked = ["resend_of"] if obj.resend_of_id else []
         linked += ["resent_as_link"] if hasattr(obj, "resent_as") else []
@@ -443,11 +449,11 @@ class SmsMessageAdmin(ActionAdmin):
         return [
             (None, {"fields": ("status_badge", *linked), "description": what_to_do}),
             (_("Message"), {"fields": (number, text, *more)}),
-            (_("What has happened"), {"fields": ("timeline",)}),
-            (_("What the gateway reported"), {"fields": raw, "classes": ("collapse",)}),
+            (None, {"fields": ("timeline",)}),
+            (_("For technical support"), {"fields": raw, "classes": ("collapse",)}),
         ]
 
-    @admin.display(description=_("steps"))
+    @admin.display(description=_("What has happened"))
     def timeline(self, obj: SmsMessage) -> str:
         return timeline.timeline(obj)
 
@@ -473,6 +479,10 @@ class SmsMessageAdmin(ActionAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         obj = kwargs.get("obj")
+        if obj is not None:
+            number = permissions.number_for(request.user, obj) or gettext("(erased)")
+            words = gettext("SMS to %(number)s") % {"number": number}
+            context |= {"title": permissions.Unlogged(words), "subtitle": None}
         context["actions"] = self._buttons(request, obj) if obj is not None else []
         context["may_send"] = self.has_send_permission(request)
         context["show_save_and_add_another"] = context["show_save_and_continue"] = False

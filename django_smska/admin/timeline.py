@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from ..models import SmsMessage
 from ..states import FINAL, Status
 from ..times import local
 from .wording import MARKS
+
+LATER = timedelta(minutes=1)  # the time after its creation from which a message was put off
 
 
 def badge(message: SmsMessage) -> str:
@@ -24,16 +27,61 @@ def badge(message: SmsMessage) -> str:
     return format_html('<span class="smska-status smska-{}">{}</span>', mark, words)
 
 
-def times(message: SmsMessage) -> str:
-    """Return when it was written, accepted and finished, each day shown once."""
-    found = [at for at in (message.created_at, message.sent_at, message.finished_at) if at]
-    days = [local(at).date() for at in found]
-    words = [
-        date_format(local(at), "TIME_FORMAT" if day in days[:i] else "SHORT_DATETIME_FORMAT")
-        for i, (at, day) in enumerate(zip(found, days, strict=True))
-    ]
-    items = format_html_join("", "<span>{}</span>", ((word,) for word in words))
-    return format_html('<span class="smska-times">{}</span>', items)
+_SENT = ("sent_at", pgettext_lazy("SMS list", "sent %s"))
+_SENDING = pgettext_lazy("SMS list", "being sent since %s")
+#: The one time of each status that the list shows: its field, and the words with it.
+_MOMENTS: dict[Status, tuple[str, Any]] = {
+    Status.QUEUED: ("send_after", pgettext_lazy("SMS list", "waiting since %s")),
+    Status.CLAIMED: ("claimed_at", _SENDING),
+    Status.SENDING: ("sending_at", _SENDING),
+    Status.SENT: _SENT,
+    Status.DELIVERED: _SENT,
+    Status.REJECTED: _SENT,
+    Status.EXPIRED: _SENT,
+    Status.DELETED: _SENT,
+    Status.UNCONFIRMED: _SENT,
+    Status.UNKNOWN: ("sending_at", pgettext_lazy("SMS list", "attempted %s")),
+    Status.FAILED: ("finished_at", pgettext_lazy("SMS list", "failed %s")),
+    Status.CANCELLED: ("finished_at", pgettext_lazy("SMS list", "cancelled %s")),
+}
+_WRITTEN = ("created_at", pgettext_lazy("SMS list", "written %s"))
+_DUE = pgettext_lazy("SMS list", "due %s")
+
+
+def when(message: SmsMessage) -> str:
+    """Return the time that matters most in its status, with a word; the others are its title."""
+    name, words = _MOMENTS.get(Status(message.status), _WRITTEN)
+    at = getattr(message, name)
+    if at is None:
+        (name, words), at = _WRITTEN, message.created_at
+    elif message.status == Status.QUEUED and at > timezone.now():
+        words = _DUE
+    shown = str(words) % _day_and_time(at)
+    markup = '<time class="smska-when" datetime="{}" title="{}">{}</time>'
+    return format_html(markup, local(at).isoformat(), _every_time(message), shown)
+
+
+def _day_and_time(moment: datetime) -> str:
+    """Return the time alone for today, and with a word for the days beside it."""
+    at = local(moment)
+    time = date_format(at, "TIME_FORMAT")
+    days = (at.date() - local(timezone.now()).date()).days
+    if days == 0:
+        return time
+    if days == -1:
+        return gettext("yesterday %s") % time
+    if days == 1:
+        return gettext("tomorrow %s") % time
+    return date_format(at, "SHORT_DATETIME_FORMAT")
+
+
+def _every_time(message: SmsMessage) -> str:
+    names = ["created_at", "sent_at", "finished_at"]
+    if message.send_after > message.created_at + LATER:
+        names.insert(1, "send_after")
+    field: Any = message._meta.get_field
+    known = [(field(name).verbose_name, getattr(message, name)) for name in names]
+    return ", ".join(f"{words}: {_time(at)[1]}" for words, at in known if at is not None)
 
 
 # --- what happened when ---------------------------------------------------------------------------
@@ -56,7 +104,7 @@ def steps(message: SmsMessage) -> list[Step]:
     found = [Step(_written(message), message.created_at)]
     if message.status == Status.DRAFT:
         return found
-    if message.send_after > message.created_at + timedelta(minutes=1):
+    if message.send_after > message.created_at + LATER:
         found.append(Step(gettext("To be sent from this time on"), message.send_after))
     if message.sending_at:
         found.append(
@@ -94,7 +142,14 @@ def _tries(message: SmsMessage) -> str:
 
 
 def _since(start: datetime | None, end: datetime) -> str:
-    return gettext("after %s") % lasting(end - start) if start and end >= start else ""
+    if start is None or end < start:
+        return ""
+    passed = end - start
+    return (
+        gettext("after %s") % lasting(passed)
+        if passed >= timedelta(seconds=1)
+        else gettext("at once")
+    )
 
 
 def lasting(time: timedelta) -> str:
@@ -123,11 +178,15 @@ def timeline(message: SmsMessage) -> str:
 def _asked(message: SmsMessage) -> tuple[str, str] | None:
     if message.status == Status.UNKNOWN and (message.status_queries or message.next_status_at):
         number = message.status_queries
+        if not number:
+            return gettext("The provider will be asked"), _next(message)
         words = ngettext("Provider asked %s time", "Provider asked %s times", number) % number
         return words, _next(message)
     if message.status != Status.SENT or not (message.sent_at and message.gateway_id):
         return None
     number = message.status_queries
+    if not number:
+        return gettext("Waiting for the delivery report"), _next(message)
     words = ngettext("Status checked %s time", "Status checked %s times", number)
     return words % number, _next(message)
 
