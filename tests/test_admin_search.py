@@ -168,7 +168,7 @@ def test_what_a_user_may_not_see_is_not_found(log_in, names, terms):
 def test_the_page_says_what_can_be_searched_for(log_in, names, words):
     clerk = log_in(*names)
     make()
-    assert f'id="searchbar_helptext">{words}</div>' in clerk.get(LIST).content.decode()
+    assert f'<p class="help smska-searches">{words}</p>' in clerk.get(LIST).content.decode()
 
 
 @pytest.mark.parametrize(

@@ -282,8 +282,10 @@ class SmsMessageAdmin(ActionAdmin):
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         found: Any = super().get_changelist_instance(request)
-        found.search_help_text = search.help_text(request.user)
+        found.searches = search.help_text(request.user)
         found.found_nothing = ""
+        if not found.is_popup:
+            found.title = capfirst(self.opts.verbose_name_plural)
         if found.query and not found.result_count:
             ways = list(search.ways(found.query.strip(), request.user))
             words = search.found_nothing(found.query, ways, filtered=found.has_active_filters)
@@ -439,7 +441,8 @@ class SmsMessageAdmin(ActionAdmin):
         cost = [] if obj.price is None else ["cost"]
         named = ["sender"] if obj.sender else []
         named += ["using"] if len(list(providers)) > 1 or obj.using not in providers else []
-        more = [*named, size, *cost, *(["expires_at"] if obj.expires_at else [])]
+        waits = obj.expires_at and obj.status in (Status.DRAFT, Status.QUEUED)
+        more = [*named, size, *cost, *(["expires_at"] if waits else [])]
         raw = [name for name in _TECHNICAL if _has(obj, name)]
         raw = ["error" if name == "error_text" else name for name in raw]
         linked = ["resend_of"] if obj.resend_of_id else []
