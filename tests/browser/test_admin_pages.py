@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from django.utils import timezone
 
-from django_smska.models import ProviderState, SmsMessage
+from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.states import Status
 
 LIST = "/admin/django_smska/smsmessage/"
@@ -70,6 +70,40 @@ def test_a_refusal_is_accessible_and_leads_back(
     page.wait_for_url(LIST if "view" in names else "**/admin/")
 
 
+@pytest.mark.parametrize(
+    ("width", "display"), [(1440, "table-row"), (1280, "table-row"), (768, "grid"), (360, "grid")]
+)
+@pytest.mark.parametrize("providers", [["default"], ["default", "transactional"]])
+def test_the_list_is_never_cut(look, superuser, messages, settings, width, display, providers):
+    """It is a table where one fits, and cards elsewhere; the search field keeps its width."""
+    settings.LANGUAGE_CODE = "ru"
+    settings.SMS_PROVIDERS = {alias: {} for alias in providers}
+    rows().filter(status="delivered").update(using=providers[-1], sender="Romashka", segments=3)
+    page = look(superuser, width=width)
+    page.goto(LIST)
+    table = page.locator("#result_list")
+    assert table.evaluate("node => node.parentNode.scrollWidth <= node.parentNode.clientWidth")
+    assert fits(page)
+    row = table.locator("tbody tr", has_text="Romashka").first
+    assert row.evaluate("node => getComputedStyle(node).display") == display
+    label = row.locator(".smska-label")
+    assert label.count() == (len(providers) > 1)
+    assert not label.count() or label.is_visible() == (display == "grid")
+    assert page.locator("#action-toggle").is_visible()
+    assert page.locator("#searchbar").bounding_box()["width"] > 200
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("query", ["?q=8930", "?status__exact=expired", ""])
+def test_a_list_without_rows_is_accessible(
+    look, superuser, transactional_db, accessible, theme, query
+):
+    page = look(superuser, width=360, theme=theme)
+    page.goto(f"{LIST}{query}")
+    assert fits(page)
+    accessible(page)
+
+
 def test_the_mark_before_a_status_is_not_read_aloud(look, superuser, messages):
     page = look(superuser)
     page.goto(f"{LIST}{messages['unknown'].pk}/change/")
@@ -84,7 +118,7 @@ def test_the_gateways_own_words_are_folded_away(look, superuser, messages):
     page.goto(f"{LIST}{messages['failed'].pk}/change/")
     attempts = page.get_by_text("Attempts:")
     assert not attempts.is_visible()
-    page.get_by_text("What the gateway reported").click()
+    page.get_by_text("For technical support").click()
     assert attempts.is_visible()
 
 
