@@ -15,12 +15,16 @@ from .conftest import missing
 LIST = "/admin/django_smska/smsmessage/"
 
 
+def require(theme):
+    for app in THEMES[theme]:
+        if find_spec(app) is None:
+            missing(f"{app} is not installed (pip install --group themes)")
+
+
 @pytest.fixture(params=[name for name, apps in THEMES.items() if apps])
 def themed(request, chromium, gateway, tmp_path):
     """A page of a site under each theme; ``keys`` are those of its messages, by status."""
-    for app in THEMES[request.param]:
-        if find_spec(app) is None:
-            missing(f"{app} is not installed (pip install --group themes)")
+    require(request.param)
     with site(tmp_path, theme=request.param, gateway_url=gateway.url) as opened:
         context = chromium.new_context(base_url=opened.url, viewport={"width": 1200, "height": 900})
         context.set_default_timeout(20_000)
@@ -111,3 +115,40 @@ def choose_action(page, label):
     with page.expect_navigation():
         page.locator("select[name=action]").select_option(label=label, force=True)
         page.locator("button[name=index]").click()
+
+
+#: axe's rules about what is ours under a theme; landmarks, for one, are the theme's.
+OURS = ("color-contrast", "listitem", "list", "label", "empty-heading")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
+def test_unfold_has_our_titles_and_readable_colours(chromium, gateway, tmp_path, scheme, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    require("unfold")
+    with site(tmp_path, theme="unfold", gateway_url=gateway.url) as opened:
+        context = chromium.new_context(
+            base_url=opened.url, viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
+        context.add_cookies([{"name": "sessionid", "value": opened.session, "url": opened.url}])
+        page, keys = context.new_page(), opened.keys
+        for path, title in (
+            ("", None),
+            (f"{keys['delivered']}/change/", "SMS to +7 904 176-"),
+            (f"send/?pks={keys['draft']}", "Send"),
+            ("compose/", "Write a message"),
+            ("statistics/", "Statistics of SMS messages"),
+        ):
+            open_page(page, path)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            found = Axe().run(page).response["violations"]
+            assert not [one["id"] for one in found if one["id"] in OURS], path
+            if title is not None:
+                assert page.locator("h2.smska-title").inner_text().startswith(title)
+        open_page(page, "")
+        links = page.locator(".smska-tool")
+        assert links.count() == 3
+        boxes = [link.bounding_box() for link in links.all()]
+        for left, right in zip(boxes, boxes[1:], strict=False):
+            assert width == 360 or left["x"] + left["width"] < right["x"]
+        context.close()
