@@ -10,6 +10,7 @@ from django.utils.formats import date_format
 
 from django_smska import circuit_breaker, held_queue, states
 from django_smska.admin import alerts, timeline, wording
+from django_smska.admin.advice import Rights, advice
 from django_smska.exceptions import AuthenticationFailed
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.sms import queue_sms
@@ -184,7 +185,7 @@ class TestTimeline:
         now = timezone.now()
         [message] = make("sent", finished_at=None, sent_at=now, next_status_at=now)
         assert "checked" not in timeline.timeline(message)
-        assert "gave no ID" in wording.advice(message)
+        assert "gave no ID" in advice(message)
 
     def test_names_are_escaped(self):
         [message] = make("draft", created_by=User.objects.create_user("<b>x"))
@@ -209,22 +210,22 @@ class TestAdvice:
     @pytest.mark.parametrize("status", Status)
     def test_every_status_has_its_words_and_its_mark(self, status, admin_client):
         [message] = make(status)
-        assert wording.advice(message)
+        assert advice(message)
         page = admin_client.get(f"/admin/django_smska/smsmessage/{message.pk}/change/")
         badge = f'<span class="smska-status smska-{wording.MARKS[status]}">{status.label}<'
         if status != "draft":
             assert badge in page.content.decode()
-            assert str(wording.advice(message)) in page.content.decode()
+            assert str(advice(message)) in page.content.decode()
 
     @pytest.mark.parametrize("code", ["-1", "-2", "-3", "-4", "-5", "-6", "-7", "expired"])
     def test_every_failure_of_the_gateway_has_its_own(self, code):
         [message] = make("failed", error_code=code)
         [other] = make("failed", error_code="connect-X")
         assert (
-            wording.advice(message) == str(wording.FAILURES[code].advice) != wording.advice(other)
+            advice(message) == str(wording.FAILURES[code].advice) != advice(other)
         )
 
     def test_who_may_not_decide_is_not_reported_to(self):
         [message] = make("unknown")
-        assert "“Send again”" in wording.advice(message)
-        assert "A colleague with the permission" in wording.advice(message, may_decide=False)
+        assert "“Send again”" in advice(message)
+        assert "A colleague with the permission" in advice(message, Rights(decide=False))

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from django_smska import circuit_breaker, clock, conf, held_queue, kill_switch, sending, tasks
 from django_smska.admin import alerts, held
-from django_smska.admin.wording import advice
+from django_smska.admin.advice import advice
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.sms import outbox, queue_sms, send_mass_sms, send_sms
 from django_smska.worker import Worker
@@ -639,7 +639,7 @@ class TestTheAdmin:
 
 def test_the_page_of_a_message_says_what_it_waits_for(settings, transactional_db):
     message = queue_sms(NUMBER, "text")
-    assert "waiting for its turn" in advice(message)
+    assert "no worker is sending them" in advice(message)
     ProviderState.objects.update_or_create(
         alias="default", defaults={"held_before": message.send_after}
     )

@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.log import AdminEmailHandler
 
 from django_smska import circuit_breaker, clock, conf, pushed_reports, sending, webhook_urls
-from django_smska.admin.wording import advice
+from django_smska.admin.advice import advice
 from django_smska.exceptions import RecipientOptedOut, SmsOutcomeUnknown, TemporaryFailure
 from django_smska.models import SmsInbound, SmsMessage
 from django_smska.opt_out import is_opted_out

@@ -61,6 +61,10 @@ class ActionAdmin(GuardedAdmin):
             request.user, permission, self.opts
         )
 
+    def may_compose(self, request: HttpRequest) -> bool:
+        """Return whether the user has the page for writing, which sends and stores drafts."""
+        return self.has_add_permission(request) and self.may(request, "send")
+
     def url(self, name: str, *args: Any) -> str:
         site = self.admin_site.name
         return reverse(f"admin:django_smska_smsmessage_{name}", args=args, current_app=site)

@@ -14,16 +14,16 @@ from typing import Any
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
-from .. import circuit_breaker, clock, conf, held_queue, kill_switch, limits, pricing
+from .. import circuit_breaker, clock, conf, held_queue, kill_switch, pricing
 from ..checked_backend import has_balance
 from ..models import ProviderState, SmsMessage
 from ..providers import providers
 from ..states import Status
-from .wording import ask_words, balance_words, nothing_sent_words, paused_words
+from . import waiting
+from .wording import ask_words, balance_words, nothing_sent_words
 
 MAX_COUNT = 99  # above it, the number is not counted exactly
 MAX_HELD_COUNT = 9999  # the same, of held messages
-QUEUED_GRACE = timedelta(minutes=2)  # the time that queued messages may wait without an alert
 BALANCE_GRACE = timedelta(hours=1)  # the age from which a balance may be asked for again
 
 
@@ -99,7 +99,6 @@ def _of_provider(state: ProviderState, *, stopped: bool) -> list[Alert | None]:
 
     :param stopped: nothing is sent through it, which has an alert of its own
     """
-    name = {"name": state.alias}
     found: list[Alert | None] = []
     balance = pricing.balance_of(state)
     if balance is not None:
@@ -107,23 +106,11 @@ def _of_provider(state: ProviderState, *, stopped: bool) -> list[Alert | None]:
     found += [_hold(state.alias)] if state.held_before is not None else []
     if stopped:
         return found
-    if state.is_paused:
-        parts = {**name, "why": paused_words(state)}
-        button = ask_words(state, has_balance=has_balance(state.alias))
-        words = gettext("“%(name)s” is paused. %(why)s") % parts
-        found.append(Alert(words, warns=True, button=button, alias=state.alias))
-    elif limits.day_is_full(state):
-        words = gettext(
-            "“%(name)s” has used up its segments for today. What waits goes on at midnight, or "
-            "when your administrator raises the limit (SMSKA_LIMITS)."
-        )
-        found.append(Alert(words % name, warns=True, query="status__exact=queued"))
-    elif circuit_breaker.has_no_worker(state) and _waiting(state.alias):
-        words = gettext(
-            "Messages are waiting for “%(name)s”, but no worker is sending them. Ask your "
-            "administrator to start sms_worker."
-        )
-        found.append(Alert(words % name, warns=True, query="status__exact=queued"))
+    is_late = circuit_breaker.has_no_worker(state) and _waiting(state.alias)
+    if why := waiting.of_provider(state, is_late=is_late):
+        query = "" if state.is_paused else "status__exact=queued"
+        button = ask_words(state, has_balance=has_balance(state.alias)) if state.is_paused else ""
+        found.append(Alert(why, warns=True, query=query, button=button, alias=state.alias))
     return found
 
 
@@ -139,6 +126,6 @@ def _balance(state: ProviderState, balance: Decimal) -> Alert:
 
 
 def _waiting(alias: str) -> bool:
-    late = timezone.now() - QUEUED_GRACE
+    late = timezone.now() - waiting.QUEUED_GRACE
     queued = SmsMessage.objects.filter(status=Status.QUEUED, using=alias, send_after__lte=late)
     return queued.order_by().exists()

@@ -144,8 +144,7 @@ class ComposeForm(SmsMessageForm, NumbersForm):
 @sensitive_post_parameters()
 def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
     """Answer GET by the form, its POST by what would be sent, and send by the POST from there."""
-    may_add = model_admin.has_add_permission(request)
-    if not (may_add and model_admin.may(request, "send")):
+    if not model_admin.may_compose(request):
         raise PermissionDenied
     if request.method != "POST":
         return _write_page(request, model_admin, ComposeForm())

@@ -47,9 +47,10 @@ from .actions import (
     read_keys,
     send_as_saved,
 )
+from .advice import Rights, advice
 from .forms import SmsActionForm, SmsMessageForm, aliases
 from .guard import moment, one_of
-from .wording import advice, error_words, money
+from .wording import error_words, money
 
 logger = logging.getLogger(__name__)
 
@@ -326,7 +327,7 @@ class SmsMessageAdmin(ActionAdmin):
 
     def _links(self, request: HttpRequest) -> Iterator[tuple[str, Any]]:
         """Yield the list's links to other pages: address and label."""
-        if self.has_add_permission(request) and self.has_send_permission(request):
+        if self.may_compose(request):
             yield self.url("compose"), _("Write to one or many…")
         yield self.url("statistics"), _("Statistics")
         if self.has_release_permission(request) and held_queue.moments(providers):
@@ -430,8 +431,10 @@ class SmsMessageAdmin(ActionAdmin):
         return {name: value for name, value in given.items() if name in _WRITTEN}
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        what_to_do = advice(obj, self._rights(request, obj)) if obj is not None else ""
         if obj is None or self.has_change_permission(request, obj):
-            return [(None, {"fields": _WRITTEN}), (_("When"), {"fields": _WHEN})]
+            written = {"fields": _WRITTEN, "description": what_to_do}
+            return [(None, written), (_("When"), {"fields": _WHEN})]
         whole = permissions.may_see_number(request.user)
         number = "whole_number" if whole else "masked_number"
         seen = permissions.may_see_text(request.user) and not permissions.placeholder(obj)
@@ -448,13 +451,20 @@ class SmsMessageAdmin(ActionAdmin):
         linked = ["resend_of"] if obj.resend_of_id else []
         linked += ["resent_as_link"] if hasattr(obj, "resent_as") else []
         linked += ["mailing"] if obj.mailing_id else []
-        what_to_do = advice(obj, may_decide=self.may(request, "resend", obj))
         return [
             (None, {"fields": ("status_badge", *linked), "description": what_to_do}),
             (_("Message"), {"fields": (number, text, *more)}),
             (None, {"fields": ("timeline",)}),
             (_("For technical support"), {"fields": raw, "classes": ("collapse",)}),
         ]
+
+    def _rights(self, request: HttpRequest, obj: SmsMessage) -> Rights:
+        return Rights(
+            decide=self.may(request, "resend", obj),
+            send=self.may(request, "send", obj),
+            edit=self.has_change_permission(request, obj),
+            write=self.may_compose(request),
+        )
 
     @admin.display(description=_("What has happened"))
     def timeline(self, obj: SmsMessage) -> str:

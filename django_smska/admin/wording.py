@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -12,10 +11,9 @@ from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import circuit_breaker, clock, held_queue, kill_switch, pricing, sending
-from ..checked_backend import traits
+from .. import circuit_breaker, kill_switch, pricing, sending
 from ..exceptions import AGAIN, AT, SAID
-from ..models import REPORTED, ProviderState, SmsMessage
+from ..models import ProviderState
 from ..receipts import CREDITS, MONEY
 from ..states import Status
 from ..times import clock_time, local
@@ -90,10 +88,12 @@ class Failure(NamedTuple):
 
     :param short: what happened, for tables
     :param advice: what happened and what to do now
+    :param resend_helps: False where the same text to the same number fails again
     """
 
     short: Any
     advice: Any
+    resend_helps: bool = True
 
 
 _LOGIN = Failure(
@@ -110,7 +110,11 @@ _BUSY = Failure(
 )
 _NUMBER = Failure(
     _("The gateway does not accept the number"),
-    _("The gateway does not accept the number. Check it, and write a new message."),
+    _(
+        "The gateway does not accept the number. Choose “Copy to a new message”, and correct the "
+        "number there."
+    ),
+    resend_helps=False,
 )
 _UNREACHABLE = Failure(
     _("The gateway could not be reached"),
@@ -132,7 +136,11 @@ FAILURES: dict[str, Failure] = {
     "-1": _LOGIN,
     "-2": Failure(
         _SENDER_NOT_ALLOWED,
-        _("This sender name belongs to another account. Write a new message with another one."),
+        _(
+            "This sender name belongs to another account. Choose “Copy to a new message”, and use "
+            "another sender name there."
+        ),
+        resend_helps=False,
     ),
     "-3": _BUSY,
     "-4": Failure(
@@ -146,7 +154,11 @@ FAILURES: dict[str, Failure] = {
     "-6": _NUMBER,
     "-7": Failure(
         _SENDER_NOT_ALLOWED,
-        _("This sender name is not allowed. Register it with the provider, or use another one."),
+        _(
+            "This sender name is not allowed. Register it with the provider, or choose “Copy to a "
+            "new message”, and use another one there."
+        ),
+        resend_helps=False,
     ),
     "http-401": _LOGIN,
     "http-403": _LOGIN,
@@ -155,7 +167,11 @@ FAILURES: dict[str, Failure] = {
     "number": _NUMBER,
     "text": Failure(
         _("It has characters that cannot be sent"),
-        _("It has characters that cannot be sent. Write a new message without them."),
+        _(
+            "It has characters that cannot be sent. Choose “Copy to a new message”, and remove "
+            "them there."
+        ),
+        resend_helps=False,
     ),
     **dict.fromkeys(("http", "connect", "deadline", "hung-up", "spoke-first"), _UNREACHABLE),
     **dict.fromkeys(("lease", "database", "transaction", "crash", "provider"), _STOPPED),
@@ -219,139 +235,6 @@ def failure(code: str) -> Failure:
 def undelivered(status: str, code: str) -> Any:
     """Return the short reason why a message of this final or unknown status did not arrive."""
     return failure(code).short if status == Status.FAILED else UNDELIVERED[Status(status)]
-
-
-# --- what to do now -------------------------------------------------------------------------------
-
-_NO_ID = _(
-    "It counts as sent. The gateway gave no ID, so it cannot be asked whether the message "
-    "arrived. If it is important, ask the recipient."
-)
-ADVICE: dict[Status, Any] = {
-    Status.DRAFT: _("It is not sent until you choose “Save and send” or “Send”."),
-    Status.QUEUED: _("It is waiting for its turn. There is nothing to do."),
-    Status.CLAIMED: _("It is being sent right now."),
-    Status.SENDING: _("It is being sent right now."),
-    Status.SENT: _(
-        "The gateway has accepted it and is delivering it. The status will update automatically."
-    ),
-    Status.DELIVERED: _("It has arrived. There is nothing to do."),
-    Status.REJECTED: _(
-        "The recipient's network refused it. Check the number, and reach them some other way."
-    ),
-    Status.EXPIRED: _(
-        "The phone could not be reached for too long. Reach them some other way, or choose “Send "
-        "again”."
-    ),
-    Status.DELETED: _("The gateway removed it before it arrived. Ask the provider why."),
-    Status.UNCONFIRMED: _(
-        "The gateway accepted it and never reported whether it arrived. Most such messages do "
-        "arrive. If it is important, ask the recipient."
-    ),
-    Status.CANCELLED: _("It was cancelled and never sent."),
-    Status.UNKNOWN: _(
-        "No clear answer came from the gateway. It may or may not have accepted this message, and "
-        "it cannot be asked. Ask the recipient, or look at the list of messages in your account at "
-        "the gateway, at about the time of “Request to the gateway began”. Then choose “It was "
-        "sent” or “Send again”. If you send it again and it was accepted after all, the recipient "
-        "gets a second message, and you pay twice."
-    ),
-}
-
-
-_IS_ASKED = _(
-    "No clear answer came from the gateway. The provider is asked at %(time)s whether it has "
-    "accepted this message. Wait for that before you decide."
-)
-_ASKED_IN_VAIN = _(
-    "No clear answer came from the gateway, and the provider was asked in vain about this "
-    "message. That is no proof that it was not accepted. Ask the recipient, or look at the list "
-    "of messages in your account at the provider, at about the time of “Request to the gateway "
-    "began”. Then choose “It was sent” or “Send again”. If you send it again and it was accepted "
-    "after all, the recipient gets a second message, and you pay twice."
-)
-_MAY_BE_REPORTED = _(
-    "No clear answer came from the gateway. If it accepted this message, it reports that, usually "
-    "within minutes, and the status will update automatically. Wait for that before you decide. If "
-    "no report comes, that is no proof that the message was not accepted. Then ask the recipient, "
-    "or look for it in the records of the provider, at about the time of “Request to the gateway "
-    "began”, and choose “It was sent” or “Send again”. If you send it again and it was accepted "
-    "after all, the recipient gets a second message, and you pay twice."
-)
-_MAY_NOT_DECIDE = _("A colleague with the permission to resend must decide about this message.")
-_SENT_AGAIN = _(
-    "It was sent again as a new message. If you learn that this one was accepted, too, choose “It "
-    "was sent”."
-)
-
-_WAITS = _("It is waiting, because sending is stopped. It is sent when a person resumes it.")
-_HELD = _(
-    "It is held, because no worker was seen for a long time. Choose “Held messages…” above the "
-    "list, and release or cancel it."
-)
-_OPTED_OUT = _(
-    "It was cancelled and never sent, because its number is on the do-not-send list. If the "
-    "recipient wants messages again, remove the number from the list, and write a new message."
-)
-
-#: Where the text is stored no more, so that it cannot be sent again.
-_WITHOUT_TEXT: dict[Status, Any] = {
-    Status.FAILED: _("It was not sent."),
-    Status.EXPIRED: _("The phone could not be reached for too long."),
-    Status.UNKNOWN: _(
-        "No clear answer came from the gateway. If you learn that the message was accepted, "
-        "choose “It was sent”."
-    ),
-}
-
-LATE_QUESTION = timedelta(minutes=5)  # after which a question that is due will not be asked soon
-
-
-def advice(message: SmsMessage, *, may_decide: bool = True) -> str:
-    """Return what a person should do about it now.
-
-    :param may_decide: about unknown messages
-    """
-    if message.status in _WITHOUT_TEXT and (why := sending.lost_text(message)):
-        return f"{_WITHOUT_TEXT[Status(message.status)]} {gettext(why)}"
-    if sending.was_opted_out(message):
-        return str(_OPTED_OUT)
-    if message.status == Status.CANCELLED and message.error_code == REPORTED:
-        return error_words(message.error_text)
-    if message.status == Status.QUEUED and kill_switch.stopped([message.using]):
-        return str(_WAITS)
-    if held_queue.is_held(message):
-        return str(_HELD)
-    if message.status == Status.FAILED:
-        return str(failure(message.error_code).advice)
-    if message.status == Status.UNKNOWN and may_decide and hasattr(message, "resent_as"):
-        return str(_SENT_AGAIN)
-    if may_decide and sending.is_proved(message):
-        return gettext(sending.PROVED)
-    if (at := _next_question(message)) is not None:
-        return str(_IS_ASKED) % {"time": date_format(local(at), "TIME_FORMAT")}
-    if message.status == Status.UNKNOWN and not may_decide:
-        return str(_MAY_NOT_DECIDE)
-    if message.status == Status.UNKNOWN and message.status_queries:
-        return str(_ASKED_IN_VAIN)
-    if message.status == Status.UNKNOWN and traits(message.using).proving:
-        return str(_MAY_BE_REPORTED)
-    if _gets_no_report(message):
-        return str(_NO_ID)
-    return str(ADVICE[Status(message.status)])
-
-
-def _gets_no_report(message: SmsMessage) -> bool:
-    """Return whether it was sent and there is no way to learn more."""
-    without_id = message.status == Status.SENT and not message.gateway_id
-    return without_id and not traits(message.using).pushed
-
-
-def _next_question(message: SmsMessage) -> datetime | None:
-    """Return when a worker asks the provider for an *unknown* message; ``None`` also where no
-    worker runs, or the provider is paused."""
-    at = message.next_status_at if message.status == Status.UNKNOWN else None
-    return at if at is not None and at > clock.now() - LATE_QUESTION else None
 
 
 # --- errors ---------------------------------------------------------------------------------------
