@@ -46,6 +46,11 @@ def make(status="draft", to="89041764995", body="The text", **fields):
     return message
 
 
+def see_worker(alias="default"):
+    seen = {"worker_seen_at": timezone.now()}
+    ProviderState.objects.update_or_create(alias=alias, defaults=seen)
+
+
 def form(button="_save", **changes):
     return {
         "to": "8 (904) 176-49-95",
@@ -229,13 +234,14 @@ def test_the_page_of_a_queued_message_is_read_only_even_for_a_superuser(boss):
 @pytest.mark.parametrize(
     "status, labels",
     [
-        ("draft", ["Cancel sending"]),  # "Save and send" is below, and sends what one sees
-        ("queued", ["Send", "Cancel sending"]),
-        ("sent", ["Refresh status"]),
-        ("delivered", ["Send again"]),
-        ("failed", ["Send again"]),
-        ("unknown", ["It was sent", "Send again"]),
-        ("cancelled", []),
+        # "Save and send" is below, and sends what one sees.
+        ("draft", ["Cancel sending", "Copy to a new message"]),
+        ("queued", ["Send", "Cancel sending", "Copy to a new message"]),
+        ("sent", ["Refresh status", "Copy to a new message"]),
+        ("delivered", ["Copy to a new message", "Send again"]),
+        ("failed", ["Send again", "Copy to a new message"]),
+        ("unknown", ["It was sent", "Send again", "Copy to a new message"]),
+        ("cancelled", ["Copy to a new message"]),
     ],
 )
 def test_each_status_has_its_buttons(boss, status, labels):
@@ -338,6 +344,9 @@ def test_the_page_shows_balance_and_pause_of_each_provider(boss, settings):
 def test_the_page_of_more_than_a_handful_says_that_they_are_queued(boss, settings):
     settings.SMSKA_SEND_AT_ONCE = 2
     page = choose(boss, "send", make(), make(), make()).content.decode()
+    assert "More than 2 messages: they go into the queue." in page
+    see_worker()
+    page = choose(boss, "send", make(), make(), make()).content.decode()
     assert "More than 2 messages: the worker will send them" in page
 
 
@@ -356,9 +365,7 @@ def test_it_warns_where_no_worker_has_been_seen(boss, settings):
     settings.SMSKA_SEND_AT_ONCE = 1
     words = "No worker has been seen"
     assert words in choose(boss, "send", make(), make()).content.decode()
-    ProviderState.objects.update_or_create(
-        alias="default", defaults={"worker_seen_at": timezone.now()}
-    )
+    see_worker()
     assert words not in choose(boss, "send", make(), make()).content.decode()
     assert words not in choose(boss, "send", make()).content.decode()
 
@@ -533,6 +540,7 @@ def test_queueing_takes_as_many_queries_for_many_as_for_few(boss, settings):
 
 
 def test_a_draft_before_its_time_is_queued_and_a_queued_one_is_sent_now(boss):
+    see_worker()
     later = timezone.now() + timedelta(hours=1)
     draft, queued = make(send_after=later), make("queued", send_after=later)
     texts = post(boss, "send", draft, queued)
@@ -603,7 +611,8 @@ def test_what_a_late_answer_accepted_is_only_offered_to_be_marked_as_sent(boss):
     message = make("unknown")
     rows([message.pk]).update(gateway_id="late-1", error_text="A late answer: it was accepted.")
     response = boss.get(f"{LIST}{message.pk}/change/")
-    assert [str(action["label"]) for action in response.context["actions"]] == ["It was sent"]
+    labels = [str(action["label"]) for action in response.context["actions"]]
+    assert labels == ["It was sent", "Copy to a new message"]
     assert "A late answer says that the gateway accepted it." in response.content.decode()
     [text] = post(boss, "resend", message)
     assert text.startswith("Not done: 1 message (") and "Choose “It was sent”." in text

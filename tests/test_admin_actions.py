@@ -51,7 +51,10 @@ def test_the_post_does_what_the_page_says(boss, drafts, queued):
     assert plan.mode is not Mode.REFUSED
     assert ("Sending starts at once" in page) == (plan.mode is Mode.NOW)
     texts = boss.post(f"{LIST}send/", {"pks": plan.pks}, follow=True).context["messages"]
-    [text] = map(str, texts)
+    text, *more = map(str, texts)
+    waits = plan.mode is not Mode.NOW  # and no worker is seen
+    assert [one for one in more if "no worker is sending them" not in one] == []
+    assert len(more) == waits
     first = "Sent: " if plan.mode is Mode.NOW else "Queued for sending: "
     assert text.startswith(f"{first}{plan.number} message")
     assert len(outbox) == (plan.number if plan.mode is Mode.NOW else 0)

@@ -221,9 +221,7 @@ class TestAdvice:
     def test_every_failure_of_the_gateway_has_its_own(self, code):
         [message] = make("failed", error_code=code)
         [other] = make("failed", error_code="connect-X")
-        assert (
-            advice(message) == str(wording.FAILURES[code].advice) != advice(other)
-        )
+        assert advice(message) == str(wording.FAILURES[code].advice) != advice(other)
 
     def test_who_may_not_decide_is_not_reported_to(self):
         [message] = make("unknown")

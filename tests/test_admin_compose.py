@@ -338,6 +338,8 @@ def test_a_handful_is_sent_while_one_waits_and_each_outcome_is_shown(boss, provi
         "Sent",
         "Unknown whether it was sent",
         "Queued for sending",
+        "Messages are waiting for “default”, but no worker is sending them. Ask your administrator "
+        "to start sms_worker.",
     ]
     assert response.redirect_chain == [(LIST, 302)]
     assert LogEntry.objects.count() == 3
@@ -410,7 +412,7 @@ def test_pressing_again_sends_what_a_killed_process_has_left(boss, provider, sto
 def test_what_was_left_goes_into_the_queue_with_many_more(boss, stopped):
     carried = check(boss, numbers=many(3)) | {"_send": "1"}
     stopped(boss, carried)
-    [text] = shown(boss.post(PAGE, carried | {"numbers": many(7)}, follow=True))
+    text = shown(boss.post(PAGE, carried | {"numbers": many(7)}, follow=True))[0]
     assert text.startswith("Queued for sending: 7 messages (")
     assert list(SmsMessage.objects.values_list("status", flat=True)) == ["queued"] * 7
     assert LogEntry.objects.count() == 7
@@ -477,7 +479,7 @@ def test_where_the_answer_to_the_commit_is_lost_the_form_can_be_sent_again(
     assert SmsMessage.objects.count() == (6 if is_committed else 0)
     checked = boss.post(PAGE, carried_by(response) | {"numbers": many(6), "body": "Hello"})
     assert "within the last hour" not in checked.content.decode()
-    [text] = shown(boss.post(PAGE, carried_by(checked) | {"_send": "1"}, follow=True))
+    text = shown(boss.post(PAGE, carried_by(checked) | {"_send": "1"}, follow=True))[0]
     assert text.startswith("6 messages were already" if is_committed else "Queued for sending: 6")
     assert SmsMessage.objects.count() == 6
 

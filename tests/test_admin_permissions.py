@@ -258,6 +258,7 @@ FORMS = {
 }
 #: The pages that take the messages from their address.
 OF_PKS = {f"smsmessage/{action.name}/" for action in ACTIONS}
+OF_KEYS = {**dict.fromkeys(OF_PKS, "pks"), "smsmessage/compose/": "copy"}
 
 
 # --- who
@@ -370,7 +371,7 @@ def address(cell, message):
 def ask(client, cell, message, **more):
     to = address(cell, message)
     if not cell.posts:
-        return client.get(to, {"pks": message.pk} if cell.url in OF_PKS else {})
+        return client.get(to, {OF_KEYS[cell.url]: message.pk} if cell.url in OF_KEYS else {})
     if cell.is_action:
         data = {"action": cell.way, "_selected_action": message.pk}
     else:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
+from django.db import Error, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
@@ -22,10 +23,11 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import log_fields
 from ..models import SmsMessage, rows, write_db
-from . import permissions
+from . import history, permissions, resending, waiting
 from .actions import (
     ACTIONS,
     MAX_ITEMS_SHOWN,
+    RESEND,
     SKIPPED,
     Action,
     Mode,
@@ -120,6 +122,7 @@ class ActionAdmin(GuardedAdmin):
         listed = list(chosen.filter(pk__in=plan.first))
         if not all(self.may(request, action.permission, message) for message in listed):
             raise PermissionDenied
+        notes = resending.notes(listed) if action is RESEND else {}
         one = len(plan.chosen) == 1
         back = self.url("change", plan.chosen[0]) if one else self.url("changelist")
         return self.page(
@@ -136,9 +139,11 @@ class ActionAdmin(GuardedAdmin):
                     ),
                     message.segments,
                     message.pk in plan.opted_out,
+                    notes.get(message.pk, ""),
                 )
                 for message in listed
             ],
+            last_actions=self._last_actions(request, plan.left_out),
             action_url=self.with_filters(request, self.url(action.name)),
             back_url=self.with_filters(request, back),
         )
@@ -159,10 +164,43 @@ class ActionAdmin(GuardedAdmin):
             batch = keys[start : start + BATCH_MESSAGES]
             for key, outcome in self._outcomes(work, request, action, batch):
                 groups[outcome].append(key)
+        skipped = groups.pop(SKIPPED, [])
         for outcome, done in groups.items():
             self.message_user(request, self.summary(outcome, done), outcome.level)
-        if not groups:
+        if skipped:
+            self._report_skipped(request, skipped)
+        self.report_waits(request, [key for one in groups if one.waits for key in groups[one]])
+        if not groups and not skipped:
             self.message_user(request, _("There was nothing to do."), messages.WARNING)
+
+    def _report_skipped(self, request: HttpRequest, keys: list[int]) -> None:
+        """Report messages with which nothing was done, and who has done something with them."""
+        words = self._last_actions(request, keys)
+        known = {key for group in words.values() for key in group}
+        for sentence, group in words.items():
+            outcome = replace(SKIPPED, why=f"{SKIPPED.why} {sentence}")
+            self.message_user(request, self.summary(outcome, group), outcome.level)
+        if others := [key for key in keys if key not in known]:
+            self.message_user(request, self.summary(SKIPPED, others), SKIPPED.level)
+
+    def _last_actions(self, request: HttpRequest, keys: list[int]) -> dict[str, list[int]]:
+        """Return by sentence what was last done in the admin with messages, if they are few."""
+        if not keys or len(keys) > MAX_ITEMS_SHOWN:
+            return {}
+        return history.last_actions(request.user, list(self._chosen(request, keys)))
+
+    def report_waits(self, request: HttpRequest, keys: list[int]) -> None:
+        """Warn where messages that were queued just now are not sent soon."""
+        if not keys:
+            return
+        aliases = rows(keys[:BATCH_MESSAGES]).order_by().values_list("using", flat=True)
+        try:
+            found = waiting.of_providers(aliases.distinct())
+        except Error as error:  # what was done is reported all the same
+            logger.error("why messages wait is not known: %s", type(error).__name__)
+            return
+        for words in found:
+            self.message_user(request, words, messages.WARNING)
 
     def _outcomes(
         self, work: Callable[..., Any], request: HttpRequest, action: Action, keys: list[int]
@@ -185,7 +223,7 @@ class ActionAdmin(GuardedAdmin):
         for message in self._chosen(request, keys).order_by("pk"):
             may = partial(self.may, request, action.permission, message)
             outcome = run_action(action, message, request.user, may, failing)
-            if outcome is not SKIPPED:
+            if not outcome.is_skipped:
                 log(request.user, [message], str(outcome))
             yield message.pk, outcome
 

@@ -39,6 +39,7 @@ from ..exceptions import (
 from ..models import SmsMessage, SmsMessageQuerySet, rows, write_db
 from ..redact import withhold
 from ..states import WAITING_KINDS, Status
+from . import resending
 from .money import Cost, cost_of
 from .wording import balance_words, error_words, paused_words, stop_of
 
@@ -56,12 +57,18 @@ class Outcome:
     """The result for a message.
 
     :param history: the text in its history, if it is another one
+    :param waits: it is for a worker to do the rest
     """
 
     what: Any
     why: Any = ""
     level: int = messages.SUCCESS
     history: Any = ""
+    waits: bool = False
+
+    @property
+    def is_skipped(self) -> bool:
+        return self.what is SKIPPED.what
 
     def __str__(self) -> str:
         return str(self.history or (f"{self.what}: {self.why}" if self.why else f"{self.what}."))
@@ -72,9 +79,7 @@ SKIPPED = Outcome(
     _("Already queued, being sent, finished or deleted."),
     messages.WARNING,
 )
-QUEUED = Outcome(
-    _("Queued for sending"), _("The worker sends queued messages when their time comes.")
-)
+QUEUED = Outcome(_("Queued for sending"), waits=True)
 
 
 class Mode(Enum):
@@ -83,6 +88,10 @@ class Mode(Enum):
     NOW = "one message after the other, while the user waits"
     QUEUE = "all together: the queue, and so the worker, gets them"
     REFUSED = "not at all, because there are too many"
+
+
+def no_obstacles(messages: Sequence[Any]) -> dict[int, str]:
+    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +105,7 @@ class Action:
     :param handed_from: the statuses from which ``hand_over`` takes messages
     :param handed_over: the outcome of ``hand_over``
     :param handed_to: the status after ``hand_over``, also where another process was faster with it
-    :param needs_text: not for messages whose text is not stored any more
+    :param obstacles: returns by key why it is not done with some of these messages
     """
 
     name: str
@@ -111,7 +120,7 @@ class Action:
     handed_from: frozenset[Status] = frozenset()
     handed_to: Status | None = None
     costs: bool = False
-    needs_text: bool = False
+    obstacles: Callable[[Sequence[Any]], dict[int, str]] = no_obstacles
 
     @property
     def most(self) -> int:
@@ -177,12 +186,15 @@ def _confirm_sent(message: SmsMessage, user: Any) -> Outcome:
 
 
 def _resend(message: SmsMessage, user: Any) -> Outcome:
+    if resending.fails_again(message):
+        return replace(SKIPPED, why=resending.obstacle(message))
     again = sending.resend(message, created_by=user)
     log(user, [again], gettext("Created to send message %s again.") % message.pk)
     return Outcome(
         _("Queued again"),
         gettext("The new message is %s.") % again.pk,
         history=gettext("Sent again as message %s.") % again.pk,
+        waits=True,
     )
 
 
@@ -227,7 +239,7 @@ REFRESH = Action(
     statuses=frozenset({Status.SENT}),
     do=_refresh,
     hand_over=delivery.query_soon,
-    handed_over=Outcome(_("Queued for the worker"), _("It will query the status shortly.")),
+    handed_over=Outcome(_("Queued for the worker"), _("A worker queries the status."), waits=True),
     handed_from=frozenset({Status.SENT}),
 )
 CONFIRM_SENT = Action(
@@ -250,7 +262,7 @@ RESEND = Action(
     statuses=frozenset(sending.RESENDABLE),
     do=_resend,
     costs=True,
-    needs_text=True,
+    obstacles=resending.obstacles,
 )
 CANCEL = Action(
     name="cancel",
@@ -378,18 +390,25 @@ class Plan:
         self, action: Action, chosen: QuerySet[SmsMessage], *, names_opted_out: bool
     ) -> None:
         wanted: tuple[str, ...] = ("pk", "status", "using", "segments", "send_after", "sensitive")
-        wanted += ("erased_at", "to", "sender", "despite_opt_out")
+        wanted += ("erased_at", "to", "sender", "despite_opt_out", "finished_at")
+        wanted += ("error_code", "error_text", "gateway_id")
         found = list(chosen.order_by("pk").values_list(*wanted, named=True)[: action.most + 1])
         self.chosen = [row.pk for row in found]
-        whole = [row for row in found if not (action.needs_text and sending.lost_text(row))]
-        fit = [row for row in whole if row.status in action.statuses]
+        fit = [row for row in found if row.status in action.statuses]
+        against = action.obstacles(fit)
+        fit = [row for row in fit if row.pk not in against]
         possible = action.statuses_in(action.mode(len(fit)))
         fit = [row for row in fit if row.status in possible]
         # The POST gets these keys, and finds the mode of their number again.
         self.mode = Mode.REFUSED if len(found) > action.most else action.mode(len(fit))
         self.most = conf.send_at_once()
-        others = Counter(Status(row.status).label for row in set(found).difference(fit))
+        keys = {row.pk for row in fit}
+        left = [row for row in found if row.pk not in keys]
+        others = Counter(Status(row.status).label for row in left if row.pk not in against)
         self.skipped = sorted(others.items())
+        self.obstacles = sorted(Counter(against.values()).items())
+        self.left_out = [row.pk for row in left[: MAX_ITEMS_SHOWN + 1]]
+        self.warnings = resending.warnings(fit) if action.name == RESEND.name else []
         self.number, self.segments = len(fit), sum(row.segments for row in fit)
         self.question = action.question if self.number == 1 else action.questions
         self.first = [row.pk for row in fit[:MAX_ITEMS_SHOWN]]
@@ -407,6 +426,10 @@ class Plan:
     def held(self) -> bool:
         """Return whether all of the providers are paused or stopped."""
         return all(provider["paused"] or provider["stopped"] for provider in self.providers)
+
+    @property
+    def lacks_worker(self) -> bool:
+        return any(provider["has_no_worker"] for provider in self.providers)
 
     @property
     def handed_over(self) -> bool:

@@ -31,7 +31,7 @@ from ..models import SmsMessage, rows, write_db
 from ..numbers import is_russian_mobile, mask
 from ..sms import send_mass_sms
 from ..states import Status
-from . import recipients, text_words
+from . import copying, recipients, text_words
 from .action_views import BATCH_MESSAGES, ActionAdmin
 from .actions import QUEUED, SEND, Outcome, log
 from .forms import SmsMessageForm
@@ -147,7 +147,8 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
     if not model_admin.may_compose(request):
         raise PermissionDenied
     if request.method != "POST":
-        return _write_page(request, model_admin, ComposeForm())
+        copied = copying.filled(request, model_admin)
+        return _write_page(request, model_admin, ComposeForm(initial=copied))
     form = ComposeForm(request.POST, request.FILES)
     if not form.is_valid() or "_back" in request.POST:
         return _write_page(request, model_admin, form)
@@ -313,6 +314,7 @@ def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> 
             return _write_page(request, model_admin, form)
         if new:
             model_admin.message_user(request, model_admin.summary(outcome, new), outcome.level)
+            model_admin.report_waits(request, new)
     for words in failed:
         model_admin.message_user(request, words, messages.ERROR)
     if form.opted_out:
@@ -338,7 +340,7 @@ def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> 
 
 def _queued(form: ComposeForm) -> Outcome:
     at = form.cleaned_data["send_at"]
-    return Outcome(gettext("Queued to be sent at %s") % _time(at), QUEUED.why) if at else QUEUED
+    return Outcome(gettext("Queued to be sent at %s") % _time(at)) if at else QUEUED
 
 
 def _time(at: Any) -> str:

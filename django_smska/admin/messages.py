@@ -28,13 +28,13 @@ from django.utils.text import Truncator, capfirst
 from django.utils.translation import gettext, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import held_queue, sending
+from .. import held_queue
 from ..exceptions import WrongStatus
 from ..models import ProviderState, SmsInbound, SmsMailing, SmsMessage, rows, write_db
 from ..numbers import mask
 from ..providers import providers
 from ..states import Status
-from . import alerts, permissions, search, timeline
+from . import alerts, copying, permissions, resending, search, timeline
 from .action_views import ActionAdmin
 from .actions import (
     ACTIONS,
@@ -503,15 +503,21 @@ class SmsMessageAdmin(ActionAdmin):
 
     def _buttons(self, request: HttpRequest, obj: SmsMessage) -> list[dict[str, Any]]:
         fit = [action for action in ACTIONS if obj.status in action.statuses]
-        if RESEND in fit and (hasattr(obj, "resent_as") or not sending.may_resend(obj)):
+        if RESEND in fit and resending.obstacles([obj]):
             fit.remove(RESEND)
         if SEND in fit and self.has_change_permission(request, obj):
             fit.remove(SEND)  # it would send what is stored, not what is in the form
-        return [
+        buttons = [
             {"label": action.label, "url": f"{self.url(action.name)}?pks={obj.pk}"}
             for action in fit
             if self.may(request, action.permission, obj)
         ]
+        if self.may_compose(request):
+            copy = {"label": _("Copy to a new message"), "url": copying.address(self, obj)}
+            # First where sending again does not help, or is not needed.
+            first = obj.status == Status.DELIVERED or resending.fails_again(obj)
+            buttons.insert(0 if first else len(buttons), copy)
+        return buttons
 
     def changeform_view(
         self,
