@@ -559,7 +559,10 @@ def test_nothing_of_it_is_seen_without_the_permissions_to_see(client):
     assert "Secret" not in page and "9041764" not in page
 
 
-def test_a_crash_reports_neither_text_nor_number(boss, monkeypatch):
+@pytest.mark.parametrize(
+    ("button", "frame"), [("_send", "_store_in_bulk"), ("_save", "_store_drafts_in_bulk")]
+)
+def test_a_crash_reports_neither_text_nor_number(boss, monkeypatch, button, frame):
     """To those who get Django's mails of errors."""
     shown = []
 
@@ -570,7 +573,7 @@ def test_a_crash_reports_neither_text_nor_number(boss, monkeypatch):
         reporter = ExceptionReporter(request, *sys.exc_info())
         shown.append(reporter.get_traceback_text() + reporter.get_traceback_html())
 
-    carried = check(boss, numbers=many(6), body=SECRET) | {"_send": "1"}
+    carried = check(boss, numbers=many(6), body=SECRET) | {button: "1"}
     monkeypatch.setattr("django_smska.admin.compose.SmsMessage", crash)
     boss.raise_request_exception = False
     got_request_exception.connect(report)
@@ -578,7 +581,7 @@ def test_a_crash_reports_neither_text_nor_number(boss, monkeypatch):
         assert boss.post(PAGE, carried).status_code == 500
     finally:
         got_request_exception.disconnect(report)
-    assert "_store_in_bulk" in shown[0]
+    assert frame in shown[0]
     assert SECRET not in shown[0] and many(6)[-12:] not in shown[0]
 
 
@@ -609,3 +612,65 @@ def test_with_atomic_requests_the_network_is_waited_for_outside_of_a_transaction
 def test_the_clock_of_the_site_ends_with_one_full_stop(boss):
     page = boss.get(PAGE).content.decode()
     assert "by the clock of this site." in page and ".m.." not in page
+
+
+# --- drafts
+
+
+def save(client, **changes):
+    return client.post(PAGE, check(client, **changes) | {"_save": "1"}, follow=True)
+
+
+@pytest.mark.parametrize("number", [2, 7])
+def test_drafts_are_what_this_page_stores_too(boss, number):
+    """However many: the button is on the page that shows what is checked."""
+    response = save(boss, numbers=many(number), body="For the weekend", sender="SHOP")
+    drafts = list(SmsMessage.objects.all())
+    assert [one.status for one in drafts] == ["draft"] * number and not outbox
+    assert {(one.body, one.sender, one.created_by) for one in drafts} == {
+        ("For the weekend", "SHOP", User.objects.get())
+    }
+    [text] = shown(response)
+    assert text.startswith(f"Saved as draft: {number} messages (")
+    assert text.endswith("Not sent until you choose “Send”.")
+    assert response.redirect_chain == [(f"{LIST}?status__exact=draft", 302)]
+    assert LogEntry.objects.filter(change_message="Saved as draft.").count() == number
+
+
+def test_one_draft_leads_to_its_page_and_keeps_its_time(boss):
+    later = now() + timedelta(days=9)
+    response = save(boss, numbers=ONE, **at(f"{later:%Y-%m-%d}"))
+    [draft] = SmsMessage.objects.all()
+    assert response.redirect_chain == [(f"{LIST}{draft.pk}/change/", 302)]
+    assert (draft.status, draft.send_after.date()) == ("draft", later.date())
+
+
+def test_saving_twice_stores_once_and_the_same_form_sends_its_drafts(boss):
+    carried = check(boss, numbers=many(3))
+    for _ in range(2):
+        boss.post(PAGE, carried | {"_save": "1"}, follow=True)
+    assert list(SmsMessage.objects.values_list("status", flat=True)) == ["draft"] * 3
+    boss.post(PAGE, carried | {"_send": "1"}, follow=True)
+    assert list(SmsMessage.objects.values_list("status", flat=True)) == ["sent"] * 3
+    assert len(outbox) == 3
+
+
+def test_nothing_wrong_is_saved_as_a_draft(boss):
+    response = boss.post(PAGE, filled(body=" ") | {"_save": "1"})
+    assert list(errors(response)) == ["body"] and not SmsMessage.objects.exists()
+
+
+ADD = 'href="/admin/django_smska/smsmessage/add/'
+
+
+@pytest.mark.parametrize(("wanted", "doors"), [("add send", 1), ("add", 0), ("send", 0)])
+def test_there_is_one_door_to_writing(client, wanted, doors):
+    user = User.objects.create_user("rita", is_staff=True)
+    codenames = [f"{name}_smsmessage" for name in ("view", *wanted.split())]
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client.force_login(user)
+    may_add_only = wanted == "add"
+    for page in ("/admin/", "/admin/django_smska/", LIST):  # the list has the sidebar, too
+        assert (ADD in client.get(page).content.decode()) is may_add_only, page
+    assert client.get(LIST).content.decode().count(f'href="{PAGE}') == doors
+    assert client.get(f"{LIST}add/").status_code == (200 if "add" in wanted else 403)

@@ -151,6 +151,7 @@ TABLE = [
     Cell("smsmessage/compose/", "_check", "view add send", Gives.PAGE),
     Cell("smsmessage/compose/", "_back", "view add send", Gives.PAGE),
     Cell("smsmessage/compose/", "_send", "view add send"),
+    Cell("smsmessage/compose/", "_save", "view add send"),
     Cell("smsmessage/export/", "GET", "view export"),
     Cell("smsmessage/export/", "_xlsx", "view export", Gives.FILE),
     Cell("smsmessage/export/", "_csv", "view export", Gives.FILE),

@@ -45,6 +45,11 @@ logger = logging.getLogger(__name__)
 MAX_LEFT_OUT_SHOWN = 200  # the most skipped numbers that the page lists
 MAX_NUMBERS_LOOKED_UP = 500  # the most numbers in the query for those that just got this text
 ANY_NUMBER = "+79000000000"
+SAVED = Outcome(
+    _("Saved as draft"),
+    _("Not sent until you choose “Send”."),
+    history=_("Saved as draft."),
+)
 
 
 def _new_nonce() -> str:
@@ -143,7 +148,8 @@ class ComposeForm(SmsMessageForm, NumbersForm):
 @sensitive_variables()
 @sensitive_post_parameters()
 def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
-    """Answer GET by the form, its POST by what would be sent, and send by the POST from there."""
+    """Answer GET by the form, its POST by what would be sent, and send or save by the POST from
+    there."""
     if not model_admin.may_compose(request):
         raise PermissionDenied
     if request.method != "POST":
@@ -152,7 +158,7 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
     form = ComposeForm(request.POST, request.FILES)
     if not form.is_valid() or "_back" in request.POST:
         return _write_page(request, model_admin, form)
-    if "_send" not in request.POST:
+    if not {"_send", "_save"} & request.POST.keys():
         return _check_page(request, model_admin, form)
     return _send(request, model_admin, form)
 
@@ -301,20 +307,21 @@ def _page(
 
 def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:
     failed: list[str] = []
-    if form.send_at_once:
+    saves = "_save" in request.POST
+    if form.send_at_once and not saves:
         new = _store_drafts(form, request.user, failed)
         if new:
             model_admin.carry_out(request, SEND, new)
     else:
-        outcome = _queued(form)
+        outcome = SAVED if saves else _queued(form)
         try:
-            new = _store_queued(form, request.user, outcome)
+            new = _store_many(form, request.user, outcome)
         except (ValidationError, Error) as error:
-            form.add_error(None, _why_not_queued(error))
+            form.add_error(None, _why_not(error) if saves else _why_not_queued(error))
             return _write_page(request, model_admin, form)
         if new:
             model_admin.message_user(request, model_admin.summary(outcome, new), outcome.level)
-            model_admin.report_waits(request, new)
+            model_admin.report_waits(request, new if outcome.waits else [])
     for words in failed:
         model_admin.message_user(request, words, messages.ERROR)
     if form.opted_out:
@@ -334,7 +341,8 @@ def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> 
         )
         model_admin.message_user(request, words % known, messages.WARNING)
     one = len(form.recipients.numbers) == len(new) == 1
-    to = model_admin.url("change", new[0]) if one else model_admin.url("changelist")
+    drafts = "?status__exact=draft" if saves else ""
+    to = model_admin.url("change", new[0]) if one else f"{model_admin.url('changelist')}{drafts}"
     return HttpResponseRedirect(to)
 
 
@@ -395,12 +403,13 @@ def _is_new(draft: SmsMessage) -> bool:
     return True
 
 
-def _store_queued(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
-    """Return the keys of those that it has put into the queue."""
+def _store_many(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
+    """Return the keys of those that it has put into the queue, or of the drafts."""
+    store = _store_drafts_in_bulk if outcome is SAVED else _store_in_bulk
     try:
-        return _store_in_bulk(form, user, outcome)
+        return store(form, user, outcome)
     except IntegrityError:  # the same form was submitted at the same moment
-        return _store_in_bulk(form, user, outcome)
+        return store(form, user, outcome)
 
 
 def _why_not_queued(error: Exception) -> ValidationError:
@@ -421,6 +430,23 @@ def _named(error: SmsNotSent, message: SmsMessage) -> ValidationError:
     """Return the refusal of one message of many, with its number."""
     parts = {"number": mask(message.to), "why": error_words(error.text)}
     return ValidationError(gettext("Not sent to %(number)s. %(why)s") % parts)
+
+
+def _store_drafts_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
+    every, drafts = form.messages(user), list[SmsMessage]()
+    with transaction.atomic(using=write_db()):
+        for start in range(0, len(every), BATCH_MESSAGES):
+            batch = every[start : start + BATCH_MESSAGES]
+            keys = [message.idempotency_key for message in batch]
+            stored = rows().filter(idempotency_key__in=keys)
+            known = set(stored.values_list("idempotency_key", flat=True))
+            new = [message for message in batch if message.idempotency_key not in known]
+            for message in new:
+                message.prepare()
+            rows().bulk_create(new)
+            drafts += _left(batch)
+        log(user, drafts, str(outcome))
+    return [draft.pk for draft in drafts]
 
 
 def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:

@@ -308,6 +308,7 @@ class SmsMessageAdmin(ActionAdmin):
         context["links"] = list(self._links(request))
         context["ask_url"] = self._ask_url(request)
         context["first_url"] = self._url_to_write(request)
+        context["has_add_permission"] = self._has_add_link(request)
         return super().changelist_view(request, context)
 
     def _ask_url(self, request: HttpRequest) -> str:
@@ -323,7 +324,15 @@ class SmsMessageAdmin(ActionAdmin):
         """Return where this user writes a message, or ""."""
         if not self.has_add_permission(request):
             return ""
-        return self.url("compose" if self.has_send_permission(request) else "add")
+        return self.url("compose" if self.may_compose(request) else "add")
+
+    def _has_add_link(self, request: HttpRequest) -> bool:
+        """Return False where the user has the page for writing, which stores drafts, too."""
+        return self.has_add_permission(request) and not self.may_compose(request)
+
+    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        """Return what the index and the sidebar offer."""
+        return {**super().get_model_perms(request), "add": self._has_add_link(request)}
 
     def _links(self, request: HttpRequest) -> Iterator[tuple[str, Any]]:
         """Yield the list's links to other pages: address and label."""
