@@ -187,6 +187,64 @@ class TestTimeline:
         assert "checked" not in timeline.timeline(message)
         assert "gave no ID" in advice(message)
 
+    def test_one_that_was_refused_and_waits_shows_the_refusal(self):
+        start = timezone.now().replace(microsecond=0) - timedelta(minutes=9)
+        refused = {"claimed_at": start, "sending_at": start + timedelta(seconds=1)}
+        again = start + timedelta(minutes=30)
+        [message] = make(
+            "queued", created_at=start, send_after=again, attempts=1, error_code="-1", **refused
+        )
+        assert [(step.what, step.after, step.at) for step in timeline.steps(message)][1:] == [
+            ("Request to the gateway began", "", refused["sending_at"]),
+            ("Attempt 1 failed", "The gateway refuses this site's login", refused["sending_at"]),
+            ("To be sent from this time on", "", again),
+        ]
+
+    def test_one_that_could_not_be_handed_over_shows_no_request(self):
+        start = timezone.now() - timedelta(minutes=2)
+        [message] = make(
+            "queued",
+            created_at=start,
+            send_after=start,
+            claimed_at=start,
+            attempts=3,
+            error_code="connect-Refused",
+        )
+        assert [(step.what, step.after) for step in timeline.steps(message)][1:] == [
+            ("Attempt 3 failed", "The gateway could not be reached")
+        ]
+
+    def test_one_that_failed_shows_why(self):
+        start = timezone.now() - timedelta(minutes=2)
+        began = {"created_at": start, "send_after": start, "sending_at": start, "attempts": 2}
+        [message] = make("failed", error_code="-6", **began)
+        assert [(step.what, step.after) for step in timeline.steps(message)][1:] == [
+            ("Request to the gateway began", "2 attempts"),
+            ("Attempt 2 failed", "The gateway does not accept the number"),
+            ("Failed", "after 2 min"),
+        ]
+
+    @pytest.mark.parametrize("code", ["expired", "stopped", "opted-out", "limit-segments", ""])
+    def test_what_was_not_tried_shows_no_attempt(self, code):
+        start = timezone.now() - timedelta(minutes=2)
+        begun = {"created_at": start, "send_after": start, "attempts": 1}
+        [message] = make("failed", error_code=code, **begun)
+        assert [step.what for step in timeline.steps(message)][1:] == ["Failed"]
+
+    def test_an_earlier_error_is_no_attempt_of_what_was_delivered(self):
+        start = timezone.now() - timedelta(minutes=2)
+        begun = {"created_at": start, "send_after": start, "attempts": 1}
+        [message] = make("delivered", error_code="-6", **begun)
+        assert [step.what for step in timeline.steps(message)][1:] == ["Delivered"]
+
+    def test_an_unknown_one_shows_that_no_answer_came(self):
+        start = timezone.now() - timedelta(minutes=2)
+        [message] = make("unknown", created_at=start, send_after=start, sending_at=start)
+        assert [step.what for step in timeline.steps(message)][1:] == [
+            "Request to the gateway began",
+            "No clear answer from the gateway",
+        ]
+
     def test_names_are_escaped(self):
         [message] = make("draft", created_by=User.objects.create_user("<b>x"))
         assert "<b>" not in timeline.timeline(message)

@@ -143,7 +143,7 @@ class ActionAdmin(GuardedAdmin):
                 )
                 for message in listed
             ],
-            last_actions=self._last_actions(request, plan.left_out),
+            last_actions=self.last_actions(request, plan.left_out),
             action_url=self.with_filters(request, self.url(action.name)),
             back_url=self.with_filters(request, back),
         )
@@ -175,7 +175,7 @@ class ActionAdmin(GuardedAdmin):
 
     def _report_skipped(self, request: HttpRequest, keys: list[int]) -> None:
         """Report messages with which nothing was done, and who has done something with them."""
-        words = self._last_actions(request, keys)
+        words = self.last_actions(request, keys)
         known = {key for group in words.values() for key in group}
         for sentence, group in words.items():
             outcome = replace(SKIPPED, why=f"{SKIPPED.why} {sentence}")
@@ -183,11 +183,11 @@ class ActionAdmin(GuardedAdmin):
         if others := [key for key in keys if key not in known]:
             self.message_user(request, self.summary(SKIPPED, others), SKIPPED.level)
 
-    def _last_actions(self, request: HttpRequest, keys: list[int]) -> dict[str, list[int]]:
+    def last_actions(self, request: HttpRequest, keys: list[int]) -> dict[str, list[int]]:
         """Return by sentence what was last done in the admin with messages, if they are few."""
         if not keys or len(keys) > MAX_ITEMS_SHOWN:
             return {}
-        return history.last_actions(request.user, list(self._chosen(request, keys)))
+        return history.last_actions(request.user, list(self._chosen(request, keys).order_by("pk")))
 
     def report_waits(self, request: HttpRequest, keys: list[int]) -> None:
         """Warn where messages that were queued just now are not sent soon."""

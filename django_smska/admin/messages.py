@@ -544,8 +544,9 @@ class SmsMessageAdmin(ActionAdmin):
             gone = isinstance(error, WrongStatus) or self._is_gone(object_id or "")
             if not (gone and request.method == "POST" and self.may(request, "change")):
                 raise
-        words = _("This message is no longer a draft. Your changes were not saved.")
-        self.message_user(request, words, messages.ERROR)
+        words = gettext("This message is no longer a draft. Your changes were not saved.")
+        known = self.last_actions(request, read_keys(object_id or ""))
+        self.message_user(request, " ".join([words, *known]), messages.ERROR)
         return HttpResponseRedirect(self.url("change", object_id))
 
     def _is_gone(self, object_id: str) -> bool:

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from ..models import SmsMessage
 from ..states import FINAL, Status
 from ..times import local
-from .wording import MARKS
+from .wording import MARKS, failure
 
 LATER = timedelta(minutes=1)  # the time after its creation from which a message was put off
 
@@ -87,6 +87,10 @@ def _every_time(message: SmsMessage) -> str:
 # --- what happened when ---------------------------------------------------------------------------
 
 
+#: How the codes begin of messages whose last attempt was none: nothing was asked of the gateway.
+_NOT_TRIED = ("expired", "paused", "stopped", "limit", "rate", "opted-out", "lease", "test")
+
+
 @dataclass(frozen=True)
 class Step:
     """A step in the life of a message.
@@ -110,6 +114,7 @@ def steps(message: SmsMessage) -> list[Step]:
         found.append(
             Step(gettext("Request to the gateway began"), message.sending_at, _tries(message))
         )
+    found += _attempt(message)
     if message.sent_at:
         accepted = gettext("Accepted by the gateway")
         remark = _since(message.sending_at, message.sent_at)
@@ -124,6 +129,19 @@ def steps(message: SmsMessage) -> list[Step]:
     if message.erased_at:
         found.append(Step(gettext("Number and text erased"), message.erased_at))
     return sorted(found, key=lambda step: step.at)
+
+
+def _attempt(message: SmsMessage) -> list[Step]:
+    """Return how the last attempt ended, where it was not accepted."""
+    began = max(at for at in (message.sending_at, message.claimed_at, message.created_at) if at)
+    if message.status == Status.UNKNOWN:
+        return [Step(gettext("No clear answer from the gateway"), message.sending_at or began)]
+    code = message.error_code
+    ended = {Status.QUEUED: began, Status.FAILED: message.finished_at}.get(Status(message.status))
+    if ended is None or not (message.attempts and code) or code.startswith(_NOT_TRIED):
+        return []
+    what = gettext("Attempt %s failed") % message.attempts
+    return [Step(what, ended, str(failure(code).short))]
 
 
 def _written(message: SmsMessage) -> str:
