@@ -2,6 +2,7 @@
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import OperationalError
 
 from django_smska.admin import actions
 from django_smska.admin.actions import ACTIONS, Mode
@@ -69,3 +70,14 @@ def test_a_post_with_too_many_does_nothing(boss, name, status, most):
     assert post(boss, name, *messages) == [f"Select at most {most} messages; a filter can help."]
     assert set(SmsMessage.objects.values_list("status", flat=True)) == {status}
     assert SmsMessage.objects.count() == 6 and not outbox
+
+
+def test_a_database_that_goes_away_after_the_action_hides_no_outcome(boss, monkeypatch, caplog):
+    def fail(aliases):
+        raise OperationalError("server closed the connection")
+
+    messages = [make() for _ in range(3)]
+    monkeypatch.setattr("django_smska.admin.waiting.of_providers", fail)
+    [text] = post(boss, "send", *messages)
+    assert text.startswith("Queued for sending: 3 messages (")
+    assert "why messages wait is not known: OperationalError" in caplog.text

@@ -135,6 +135,12 @@ class TestQueued:
         words = advice(make(using="gone"))
         assert "“gone” is not in the settings" in words and "Ask your administrator." in words
 
+    def test_the_name_of_a_provider_is_no_html(self, admin_client):
+        message = make(using="<b>gone")
+        page = admin_client.get(f"/admin/django_smska/smsmessage/{message.pk}/change/")
+        assert "“&lt;b&gt;gone” is not in" in page.content.decode()
+        assert "<b>gone" not in page.content.decode()
+
     def test_of_a_failover_all_members_count(self, settings):
         both = {"BACKEND": FAILOVER, "OPTIONS": {"providers": ["one", "two"]}}
         mute = {"BACKEND": "tests.pushing.Mute"}

@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.html import escape
 
 from django_smska import circuit_breaker, held_queue, states
 from django_smska.admin import alerts, timeline, wording
@@ -273,7 +274,7 @@ class TestAdvice:
         badge = f'<span class="smska-status smska-{wording.MARKS[status]}">{status.label}<'
         if status != "draft":
             assert badge in page.content.decode()
-            assert str(advice(message)) in page.content.decode()
+            assert escape(advice(message)) in page.content.decode()
 
     @pytest.mark.parametrize("code", ["-1", "-2", "-3", "-4", "-5", "-6", "-7", "expired"])
     def test_every_failure_of_the_gateway_has_its_own(self, code):

@@ -197,7 +197,9 @@ class ActionAdmin(GuardedAdmin):
         try:
             found = waiting.of_providers(aliases.distinct())
         except Error as error:  # what was done is reported all the same
-            logger.error("why messages wait is not known: %s", type(error).__name__)
+            name = type(error).__name__
+            extra = log_fields.of_messages(keys, "", name)
+            logger.error("why messages wait is not known: %s", name, extra=extra)
             return
         for words in found:
             self.message_user(request, words, messages.WARNING)

@@ -12,6 +12,7 @@ from django.db import router, transaction
 from django.utils.formats import date_format
 from django.utils.translation import gettext
 
+from .. import log_fields
 from ..models import SmsMessage
 from ..times import local
 from .permissions import external_text_for
@@ -55,5 +56,7 @@ def _entries(pks: list[int]) -> dict[str, LogEntry]:
             done = of_messages.exclude(change_message__startswith="[")
             return {str(one.object_id): one for one in done.select_related("user").order_by("pk")}
     except Exception as error:
-        logger.error("the histories of messages cannot be read: %s", type(error).__name__)
+        name = type(error).__name__
+        extra = log_fields.of_messages(pks, "", name)
+        logger.error("the histories of messages cannot be read: %s", name, extra=extra)
         return {}

@@ -23,7 +23,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.functional import cached_property
-from django.utils.html import format_html
+from django.utils.html import escape, format_html
 from django.utils.text import Truncator, capfirst
 from django.utils.translation import gettext, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
@@ -440,7 +440,8 @@ class SmsMessageAdmin(ActionAdmin):
         return {name: value for name, value in given.items() if name in _WRITTEN}
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        what_to_do = advice(obj, self._rights(request, obj)) if obj is not None else ""
+        # Django shows a description as HTML.
+        what_to_do = escape(advice(obj, self._rights(request, obj))) if obj is not None else ""
         if obj is None or self.has_change_permission(request, obj):
             written = {"fields": _WRITTEN, "description": what_to_do}
             return [(None, written), (_("When"), {"fields": _WHEN})]
