@@ -12,7 +12,7 @@ from django.utils.timezone import now
 from django_smska import sending
 from django_smska.admin import SmsMessageAdmin, actions
 from django_smska.exceptions import SmsError, SmsNotSent
-from django_smska.models import SmsMessage, rows
+from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.signals import sms_sent
 from django_smska.sms import outbox
 from django_smska.states import Status
@@ -47,6 +47,7 @@ TOGETHER = pytest.param("in a transaction", marks=pytest.mark.django_db)
 def boss(client):
     """With a transaction around all that a page does, as in a TestCase, and without one."""
     client.force_login(User.objects.create_superuser("boss"))
+    ProviderState.objects.create(alias="default", worker_seen_at=now())
     return client
 
 
