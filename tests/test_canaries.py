@@ -421,6 +421,8 @@ def test_no_page_shows_what_does_not_belong(may_see, account, settings, client):
     pages += [f"{START}smsmessage/{page}/" for page in ("compose", "export", "statistics")]
     for pk in SmsMessage.objects.values_list("pk", flat=True):
         pages += [f"{START}smsmessage/{pk}/{page}/" for page in ("change", "history")]
+        pages += [f"{START}smsmessage/compose/?copy={pk}"]
+        pages += [f"{START}smsmessage/{action}/?pks={pk}" for action in ("resend", "send")]
     allowed = {"number", "text", "code"} if may_see else set()
     for page in pages:
         answer = client.get(page)

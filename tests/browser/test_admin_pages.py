@@ -122,17 +122,19 @@ def test_the_gateways_own_words_are_folded_away(look, superuser, messages):
     assert attempts.is_visible()
 
 
-def test_from_the_login_to_a_delivered_message_in_five_clicks(look, superuser, provider):
+def test_from_the_login_to_a_delivered_message_in_seven_clicks(look, superuser, provider):
     provider.fate("79041764995", "DELIVRD", after=0)
     page = look()
     page.goto("/admin/")
     page.get_by_label("Username").fill("boss")
     page.get_by_label("Password").fill("boss")
     page.get_by_role("button", name="Log in").click()
-    page.locator(".model-smsmessage").get_by_role("link", name="Add").click()
-    page.get_by_label("Number").fill("8 904 176-49-95")
-    page.get_by_label("Text").fill("Ваш заказ готов")
-    page.get_by_role("button", name="Save and send").click()
+    page.locator(".model-smsmessage").get_by_role("link", name="SMS messages").click()
+    page.get_by_role("link", name="Write to one or many…").click()
+    page.locator("#id_numbers").fill("8 904 176-49-95")
+    page.locator("#id_body").fill("Ваш заказ готов")
+    page.get_by_role("button", name="Check…").click()
+    page.get_by_role("button", name="Send now").click()
     page.get_by_role("link", name="Refresh status").click()
     page.get_by_role("button", name="Yes").click()
     assert page.locator(".smska-status").inner_text() == "delivered"
