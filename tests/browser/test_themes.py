@@ -57,8 +57,15 @@ def test_all_is_there_and_the_buttons_send(themed, gateway):
     assert page.url.endswith(LIST)
 
     open_page(page, f"{keys['failed']}/change/")
+    assert page.get_by_text("and correct the number there.").is_visible()
+    assert page.get_by_role("link", name="Send again", exact=True).count() == 0
+    page.get_by_role("link", name="Copy to a new message", exact=True).click()
+    page.wait_for_url(f"**{LIST}compose/?copy={keys['failed']}*")
+    assert page.get_by_role("textbox", name="Numbers").input_value().startswith("+7")
+    assert page.get_by_role("textbox", name="Text").input_value()
+
+    open_page(page, f"{keys['delivered']}/change/")
     assert page.get_by_role("link", name="Send again", exact=True).is_visible()
-    assert page.get_by_text("Check it, and write a new message.").is_visible()
 
     open_page(page, f"{keys['queued']}/change/")
     assert page.get_by_role("link", name="Cancel sending").is_visible()
@@ -88,6 +95,7 @@ def test_all_is_there_and_the_buttons_send(themed, gateway):
     page.get_by_role("textbox", name="Numbers").fill("8 904 176-49-95\n8 904 176-49-96")
     page.get_by_role("textbox", name="Text").fill("Скидка до воскресенья")
     press(page, "Check…")
+    page.get_by_role("button", name="Save as draft").wait_for()
     press(page, "Send now")
     page.get_by_text("Sent: 2 messages").wait_for()
     assert gateway.sends == 4
