@@ -18,6 +18,7 @@ from django_smska.sms import send_mass_sms
 pytestmark = pytest.mark.django_db
 
 LIST = "/admin/django_smska/smsmailing/"
+MESSAGES = "/admin/django_smska/smsmessage/"
 
 
 def mail(many=3, name="Autumn sale"):
@@ -191,3 +192,48 @@ class TestActions:
         answer = client.get(page_of(mailing))
         words = {"stop": "Stop", "resume": "Go on", "resend": "Write again"}[action]
         assert words not in buttons(answer) and words not in text_of(answer)
+
+
+class TestCompose:
+    """The page for writing makes a mailing of many messages."""
+
+    def write(self, client, button="_send", many=7, **more):
+        numbers = "\n".join(f"8 916 555 {n:02} {n:02}" for n in range(10, 10 + many))
+        given = {"numbers": numbers, "body": "Boots at half price", "using": "default", **more}
+        return client.post(f"{MESSAGES}compose/", {"nonce": "n-1", button: "1", **given})
+
+    def test_many_messages_are_a_mailing_and_its_page_comes_next(self, admin_client):
+        answer = self.write(admin_client, name="Autumn sale")
+        mailing = SmsMailing.objects.get()
+        assert answer["Location"] == page_of(mailing)
+        assert (mailing.name, mailing.using) == ("Autumn sale", "default")
+        assert mailing.body == "Boots at half price"
+        assert mailing.created_by.username == "admin" and mailing.segments == 7
+        assert "0 of 7 delivered" in text_of(admin_client.get(page_of(mailing)))
+
+    def test_without_a_name_it_has_date_and_time(self, admin_client):
+        self.write(admin_client)
+        assert re.fullmatch(r"Mailing of \d.*\d+:\d\d.*", SmsMailing.objects.get().name)
+
+    def test_the_same_form_again_makes_no_other_one(self, admin_client):
+        self.write(admin_client, name="Autumn sale")
+        self.write(admin_client, name="Autumn sale")
+        assert (SmsMailing.objects.count(), SmsMessage.objects.count()) == (1, 7)
+
+    def test_drafts_are_one_whose_page_sends_them(self, admin_client):
+        answer = self.write(admin_client, "_save")
+        mailing = SmsMailing.objects.get()
+        assert answer["Location"] == page_of(mailing)
+        answer = admin_client.get(page_of(mailing))
+        assert "Drafts 7" in text_of(answer) and buttons(answer) == ["Send"]
+        admin_client.post(f"{LIST}{mailing.pk}/resume/")
+        assert statuses() == ["queued"] * 7
+
+    def test_a_single_message_is_none(self, admin_client):
+        self.write(admin_client, many=1, name="Autumn sale")
+        assert not SmsMailing.objects.exists() and SmsMessage.objects.count() == 1
+
+    def test_a_few_are_one_where_they_have_a_name(self, admin_client):
+        self.write(admin_client, many=2, name="Two of them")
+        assert SmsMailing.objects.get().messages.count() == 2
+        assert statuses() == ["queued"] * 2

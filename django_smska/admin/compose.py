@@ -19,15 +19,17 @@ from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import Error, IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import circuit_breaker, clock, conf, handover, opt_out, sending, times
+from .. import circuit_breaker, clock, conf, handover, mailing_counts, opt_out, sending, times
 from ..exceptions import SmsNotSent
-from ..models import SmsMessage, rows, write_db
+from ..models import SmsMailing, SmsMessage, rows, write_db
 from ..numbers import is_russian_mobile, mask
 from ..sms import send_mass_sms
 from ..states import Status
@@ -68,6 +70,12 @@ class ComposeForm(SmsMessageForm, NumbersForm):
     to = None  # type: ignore[assignment]
     send_at = forms.SplitDateTimeField(
         label=_("Send at"), required=False, widget=AdminSplitDateTime
+    )
+    name = forms.CharField(
+        label=_("Name of the mailing"),
+        max_length=200,
+        required=False,
+        help_text=_("For the list of mailings. Empty: its date and time."),
     )
     # A form that is submitted twice must not send twice: its messages' keys depend on this nonce.
     nonce = forms.CharField(max_length=64, widget=forms.HiddenInput, initial=_new_nonce)
@@ -114,7 +122,16 @@ class ComposeForm(SmsMessageForm, NumbersForm):
     def send_at_once(self) -> bool:
         """Return whether all is sent before the page is answered."""
         few = len(self.recipients.numbers) <= conf.send_at_once()
-        return few and self.cleaned_data["send_at"] is None
+        return few and self.cleaned_data["send_at"] is None and not self.cleaned_data["name"]
+
+    def mailing(self, user: Any) -> SmsMailing | None:
+        """Return a new mailing for the messages; None for a single one."""
+        if len(self.recipients.numbers) < 2:
+            return None
+        given = {name: self.cleaned_data[name] for name in ("body", "sender", "using")}
+        name = self.cleaned_data["name"] or gettext("Mailing of %s") % _time(timezone.now())
+        at = self.cleaned_data["send_at"]
+        return SmsMailing(name=name, **given, send_after=at, created_by=user)
 
     def messages(self, user: Any) -> list[SmsMessage]:
         """Return a new message for each number; the same form and content give the same keys."""
@@ -180,7 +197,7 @@ def _fieldsets(form: ComposeForm) -> list[Any]:
     groups = [
         (_("Recipients"), ("numbers", "file", "column_letter")),
         (_("Message"), ("body", "sender", "using")),
-        (_("When"), ("send_at",)),
+        (_("When"), ("send_at", "name")),
     ]
     # Some themes show the label of a hidden field.
     return [
@@ -320,7 +337,7 @@ def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> 
             form.add_error(None, _why_not(error) if saves else _why_not_queued(error))
             return _write_page(request, model_admin, form)
         if new:
-            model_admin.message_user(request, model_admin.summary(outcome, new), outcome.level)
+            model_admin.message_user(request, _summary(model_admin, outcome, new), outcome.level)
             model_admin.report_waits(request, new if outcome.waits else [])
     for words in failed:
         model_admin.message_user(request, words, messages.ERROR)
@@ -340,10 +357,29 @@ def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> 
             known,
         )
         model_admin.message_user(request, words % known, messages.WARNING)
-    one = len(form.recipients.numbers) == len(new) == 1
-    drafts = "?status__exact=draft" if saves else ""
-    to = model_admin.url("change", new[0]) if one else f"{model_admin.url('changelist')}{drafts}"
-    return HttpResponseRedirect(to)
+    return HttpResponseRedirect(_next_page(model_admin, form, new, saves=saves))
+
+
+def _summary(model_admin: ActionAdmin, outcome: Outcome, new: list[int]) -> str:
+    if _mailing_of(new) is None:
+        return model_admin.summary(outcome, new)
+    number = ngettext("%s message", "%s messages", len(new)) % len(new)
+    return format_html("{}: {}. {}", outcome.what, number, outcome.why)
+
+
+def _next_page(model_admin: ActionAdmin, form: ComposeForm, new: list[int], *, saves: bool) -> str:
+    """Return the address of the message, of the mailing, or of the list."""
+    if len(form.recipients.numbers) == len(new) == 1:
+        return model_admin.url("change", new[0])
+    key = _mailing_of(new)
+    if key is not None and model_admin.admin_site.is_registered(SmsMailing):
+        site = model_admin.admin_site.name
+        return reverse("admin:django_smska_smsmailing_change", args=[key], current_app=site)
+    return f"{model_admin.url('changelist')}{'?status__exact=draft' if saves else ''}"
+
+
+def _mailing_of(new: list[int]) -> Any:
+    return rows(new[:1]).values_list("mailing", flat=True).first()
 
 
 def _queued(form: ComposeForm) -> Outcome:
@@ -433,7 +469,7 @@ def _named(error: SmsNotSent, message: SmsMessage) -> ValidationError:
 
 
 def _store_drafts_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
-    every, drafts = form.messages(user), list[SmsMessage]()
+    every, drafts, mailing = form.messages(user), list[SmsMessage](), form.mailing(user)
     with transaction.atomic(using=write_db()):
         for start in range(0, len(every), BATCH_MESSAGES):
             batch = every[start : start + BATCH_MESSAGES]
@@ -441,9 +477,14 @@ def _store_drafts_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> lis
             stored = rows().filter(idempotency_key__in=keys)
             known = set(stored.values_list("idempotency_key", flat=True))
             new = [message for message in batch if message.idempotency_key not in known]
+            if mailing is not None and new and mailing.pk is None:
+                mailing.save(using=write_db())
             for message in new:
+                message.mailing = mailing
                 message.prepare()
             rows().bulk_create(new)
+            if mailing is not None and new:
+                mailing_counts.add(mailing.pk, sum(message.segments for message in new))
             drafts += _left(batch)
         log(user, drafts, str(outcome))
     return [draft.pk for draft in drafts]
@@ -452,7 +493,7 @@ def _store_drafts_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> lis
 def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
     every = form.messages(user)
     with transaction.atomic(using=write_db()):
-        stored = send_mass_sms(every, exempt=True)
+        stored = send_mass_sms(every, exempt=True, mailing=form.mailing(user))
         if stored.bad:  # all or nothing: a part was not requested
             index, error = stored.errors[0]
             raise _named(error, every[index]) if isinstance(error, SmsNotSent) else error

@@ -31,6 +31,7 @@ from .permissions import may
 from .wording import money, time_left_words
 
 _MESSAGES = SmsMessage._meta
+_SEES = "view_smsmessage"
 
 
 @admin.register(SmsMailing)
@@ -44,6 +45,11 @@ class SmsMailingAdmin(EntriesAdmin):
     actions = None
     search_fields = ("name",)
     show_full_result_count = False
+    needs = {
+        **dict.fromkeys(("changelist", "change", "history", "progress"), (_SEES,)),
+        **dict.fromkeys(("stop", "resume"), (_SEES, "send_smsmessage")),
+        "resend": (_SEES, "resend_smsmessage"),
+    }
 
     class Media:
         js = ("django_smska/progress.js",)
@@ -133,7 +139,7 @@ class SmsMailingAdmin(EntriesAdmin):
             mailing.name,
             **self._shown(request, mailing),
             body=permissions.Unlogged(body),
-            list_url=self.list_url(mailing),
+            list_url=self.messages_url(mailing),
             cost=_cost(mailing),
             history_url=self.url("history", mailing.pk),
             back_url=self.url("changelist"),
@@ -183,7 +189,7 @@ class SmsMailingAdmin(EntriesAdmin):
             (_("Delivered"), found.delivered, Status.DELIVERED),
             (_("Sent, not delivered yet"), found.sent, None),
             (_("Waiting to be sent"), found.waiting, None),
-            (_("Stopped"), found.drafts, Status.DRAFT),
+            (_("Drafts"), found.drafts, Status.DRAFT),
             (_("Not delivered"), found.not_delivered, None),
             (_("Not sent"), found.failed, Status.FAILED),
             (_("Unknown whether it was sent"), found.unknown, Status.UNKNOWN),
@@ -191,9 +197,9 @@ class SmsMailingAdmin(EntriesAdmin):
         )
         for words, number, status in kinds:
             if number:
-                yield words, number, self.list_url(mailing, status)
+                yield words, number, self.messages_url(mailing, status)
 
-    def list_url(self, mailing: SmsMailing, status: Status | None = None) -> str:
+    def messages_url(self, mailing: SmsMailing, status: Status | None = None) -> str:
         """Return the address of the list of its messages, of one status or of all."""
         name = "admin:django_smska_smsmessage_changelist"
         query = {MAILING: mailing.pk, **({"status__exact": str(status)} if status else {})}
@@ -266,7 +272,7 @@ def summary(mailing: SmsMailing, found: mailing_counts.Progress) -> list[str]:
     ]
     kinds = (
         (gettext("waiting: %s"), found.waiting),
-        (gettext("stopped: %s"), found.drafts),
+        (gettext("drafts: %s"), found.drafts),
         (gettext("not sent: %s"), found.failed),
         (gettext("unknown: %s"), found.unknown),
     )
