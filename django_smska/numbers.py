@@ -102,7 +102,7 @@ def _plain(character: str) -> str:
 
 # Eleven digits from 7 or 8 on, ten from 9 on, or + and any country: not a part of a longer one.
 _ANY_NUMBER = re.compile(
-    rf"""(?<![0-9+])(?:
+    rf"""(?<!\+)(?:(?<![0-9])|(?=\+))(?:
         (?:\+?7|8){_BETWEEN_DIGITS}{{0,3}}[346789](?:{_BETWEEN_DIGITS}{{0,3}}[0-9]){{9}}
         | 9(?:{_BETWEEN_DIGITS}{{0,3}}[0-9]){{9}}
         | \+(?!8{_BETWEEN_DIGITS}{{0,3}}9)[1-689](?:{_BETWEEN_DIGITS}{{0,3}}[0-9]){{6,14}}

@@ -7,7 +7,9 @@ from django.core.exceptions import ValidationError
 
 from django_smska.admin import recipients, tables
 from django_smska.admin.phone_words import Kind, kind
-from django_smska.admin.recipients import UnclearColumn, column, read
+from django_smska.admin.recipients import ReadOut, UnclearColumn, column, read, without
+from django_smska.numbers import find, plain
+from tests import messy_lines
 
 ONE, TWO, THREE = "+79041764995", "+79041764996", "+79041764997"
 
@@ -113,6 +115,66 @@ def test_there_is_a_limit(monkeypatch):
     assert len(read("89041764995\n1\n2").bad) == 2
     with pytest.raises(ValidationError, match="More than 3 numbers"):
         read("89041764995\n1\n2\n3")
+
+
+# --- lines as people paste them
+
+
+@pytest.mark.parametrize("text, numbers", messy_lines.lines())
+def test_each_messy_line_gives_its_numbers_and_no_other(text, numbers):
+    assert read(text).numbers == numbers
+
+
+def test_all_messy_lines_together_give_their_numbers():
+    lines = messy_lines.lines()
+    assert len(lines) > 200
+    found = read("\n".join(text for text, _numbers in lines))
+    assert found.numbers == [number for _text, numbers in lines for number in numbers]
+
+
+@pytest.mark.parametrize("text", [text for text, numbers in messy_lines.lines() if numbers])
+def test_with_a_digit_too_few_or_too_many_a_line_gives_less(text):
+    text = plain(text)
+    for one in find(text):
+        if one.number.startswith("+7"):
+            for wrong in (text[: one.end - 1], text[: one.end] + "1"):
+                assert len(read(wrong + text[one.end :]).numbers) < len(read(text).numbers)
+
+
+def test_numbers_among_words_are_listed_with_these():
+    """Others are not: there is nothing to look at."""
+    text = f"тел. {ONE}\n{TWO} / 8 904 176-49-97\n1. 89041764998\nАнна, {TWO}\n{ONE} дом"
+    found = read(f"{text}\n18:00 89041764999\nмоб. 89041764990 89041764991")
+    assert found.read_out == [
+        ReadOut(1, f"тел. {ONE}", ONE),
+        ReadOut(6, "18:00 89041764999", "+79041764999"),
+        ReadOut(7, "моб. 89041764990 89041764991", "+79041764990"),
+        ReadOut(7, "моб. 89041764990 89041764991", "+79041764991"),
+    ]
+    assert "4995" not in repr(found.read_out)
+
+
+def test_what_is_refused_can_be_left_out_of_the_text():
+    """A line stays in its place, and what is read from the rest is the same."""
+    office = "+74951234567"
+    text = f"Анна\n{ONE}, 12, тел. {TWO}; 8904\n\n8 495 123-45-67, {ONE} {TWO}, 79041764997,0\nx"
+    rest = without(text, [office])
+    assert rest == f"\n{ONE}, тел. {TWO}\n\n{ONE} {TWO}, 79041764997,0\n"
+    before, after = read(text), read(rest)
+    assert after.lines | {office: 4} == before.lines and not after.bad
+    assert after.doubled == before.doubled and after.read_out == before.read_out
+    assert without(f"моб. 84951234567 {ONE} {TWO}", [office]) == f"{ONE}, {TWO}"
+
+
+@pytest.mark.parametrize(
+    "piece", ["до 9 ", "1.1.2024", "8/904/", "тел ", "№1!", "9041 7000", "_9 "]
+)
+@pytest.mark.parametrize("length", [300, 100_000])
+def test_a_long_line_is_read_like_a_short_one(piece, length):
+    """One that takes more than linear time would not end."""
+    words = piece * (length // len(piece))
+    assert set(read(f"{words} {ONE} x {words}").numbers) <= {ONE}
+    assert read(f"{ONE}\n{words}x").numbers == [ONE]
 
 
 # --- CSV

@@ -8,7 +8,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from openpyxl import Workbook
 
-from django_smska.admin import recipients, tables
+from django_smska.admin import pasted_lines, recipients, tables
 from django_smska.admin.recipients import column, read
 from django_smska.numbers import normalize
 
@@ -191,6 +191,7 @@ def test_the_first_sheet_that_can_be_seen_is_read_and_the_others_are_named():
     found = column(xlsx([ONE], edit=edit))
     assert read(found.lines).numbers == [TWO]
     assert found.notes == [
+        "Only the sheet “Май” was read.",
         "Left out: hidden sheets “Лист1”, “Архив”.",
         "Left out: other sheets “Пустой”, “Июнь”.",
     ]
@@ -207,8 +208,8 @@ def test_of_many_names_some_are_listed():
         for number in range(30):
             book.create_sheet(f"S{number}")
 
-    [note] = column(xlsx([ONE], edit=edit)).notes
-    assert note.endswith("“S9”, +20.")
+    read, note = column(xlsx([ONE], edit=edit)).notes
+    assert read == "Only the sheet “Лист1” was read." and note.endswith("“S9”, +20.")
 
 
 # --- what is no table
@@ -412,7 +413,7 @@ def test_a_large_table_is_looked_at_here_and_there(monkeypatch):
         looked_at.append(written)
         return normalize(written)
 
-    monkeypatch.setattr(recipients, "normalize", counting)
+    monkeypatch.setattr(pasted_lines, "normalize", counting)
     with pytest.raises(ValidationError, match="not clear"):
         column(f"x;y;{';'.join([ONE] * 30)}\n".encode() * 10_000)
     assert len(looked_at) <= recipients.SAMPLE_CELLS

@@ -48,6 +48,14 @@ _NO_NUMBER = re.compile(
 )
 
 
+_UNIT_AFTER = re.compile(
+    r"\s*(?:[₽$€£¥]|р\.?\s*\Z|(?:руб|рубл(?:ь|я|ей)|шт|rub|usd|eur)\b)", re.IGNORECASE
+)
+_UNIT_BEFORE = re.compile(r"[₽$€£¥]\s*\Z")
+_LAST_WORD = re.compile(r"\w+(?=\W*\Z)")
+_LAST_CHARACTERS = 40  # those that are looked at before a number, so that long texts cost no time
+
+
 class Kind(IntEnum):
     """What digits under a head or beside a text are, in the order of trust."""
 
@@ -73,6 +81,17 @@ def kind(text: str) -> Kind:
 def has_extension(text: str) -> bool:
     """Return whether the text beside a number names an extension."""
     return bool(_EXTENSION.search(_words(text)))
+
+
+def is_amount(before: str, after: str) -> bool:
+    """Return whether the text on the sides of digits makes them a price or a quantity."""
+    return bool(_UNIT_BEFORE.search(before[-_LAST_CHARACTERS:]) or _UNIT_AFTER.match(after))
+
+
+def is_introduced(before: str) -> bool:
+    """Return whether the last word before a number says that it is one of a phone."""
+    last = _LAST_WORD.search(before[-_LAST_CHARACTERS:])
+    return last is not None and kind(last[0]) == Kind.PHONE
 
 
 def is_head(text: str) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from ..numbers import NO_EXTENSION, find, is_russian_mobile, normalize, plain
+from ..numbers import is_russian_mobile
 from . import tables
-from .phone_words import Kind, has_extension, is_head, kind
+from .pasted_lines import WRAPPING, Piece, pieces
+from .phone_words import Kind, is_head, kind
 from .tables import MAX_FILE_BYTES, Table, letter
 
 __all__ = [
@@ -24,19 +25,13 @@ __all__ = [
     "UnclearColumn",
     "column",
     "read",
+    "without",
 ]
 
 MAX_NUMBERS = tables.MAX_ROWS  # the most numbers of one form
 SAMPLE_CELLS = 20_000  # the number of cells by which the column is chosen
 MAX_NAMED = 10  # the most columns and sheets that a message lists
 
-# What spreadsheets put around a number to keep it text: '+7904…, ="+7904…".
-_WRAPPING = " \u00a0'\"="
-# A comma stands in a number that a spreadsheet has shortened or made a float, too: 7,90418E+10,
-# 79041764995,00. A semicolon stands before a parameter of a tel: link.
-_BETWEEN = re.compile(r"[\t|]|;(?!\s*[a-z-]+=)|,(?!0+(?![0-9])|[0-9]+E\+?[0-9])", re.IGNORECASE)
-_NUMBERING = re.compile(r"\A\s*[0-9]{1,4}[.)]\s+")
-_AND = {"and", "or", "и", "или"}
 _SEVEN_DIGITS = re.compile(r"(?:[^0-9]*[0-9]){7}")
 _TEN_DIGITS = re.compile(r"9[0-9]{9}(?:[.,]0+)?")
 
@@ -52,6 +47,18 @@ class LeftOut:
     line: int
     written: str = field(repr=False)  # logs and reports show what stands here without it
     why: str
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """A number that stood among other words.
+
+    :param line: counted from 1
+    """
+
+    line: int
+    written: str = field(repr=False)
+    number: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,14 @@ class Recipients:
     """Who gets the text, and who does not.
 
     :param lines: the line of each number, as E.164, in their order
+    :param read_out: those that stood among other words
     :param column: where they stood, if the text was a table
     """
 
     lines: dict[str, int] = field(default_factory=dict[str, int], repr=False)
     doubled: list[LeftOut] = field(default_factory=list[LeftOut])
     bad: list[LeftOut] = field(default_factory=list[LeftOut])
+    read_out: list[ReadOut] = field(default_factory=list[ReadOut])
     column: Column | None = None
 
     @property
@@ -118,7 +127,7 @@ def read(text: str, asked: str = "", most: int | None = None) -> Recipients:
     found = Recipients(column=_column_of_text(text, asked, most))
     text = found.column.lines if found.column else text
     lines = found.lines
-    for index, (line, written, number) in enumerate(_entries(text)):
+    for index, (line, (written, number, among_words)) in enumerate(_entries(text)):
         if index == most:
             raise ValidationError(
                 _("More than %(most)s numbers. Split the list."),
@@ -132,68 +141,31 @@ def read(text: str, asked: str = "", most: int | None = None) -> Recipients:
             found.doubled.append(LeftOut(line, written, why))
         else:
             lines[number] = line
+            if among_words:
+                found.read_out.append(ReadOut(line, written, number))
     return found
 
 
-def _entries(text: str) -> Iterator[tuple[int, str, str | ValidationError]]:
+def without(text: str, refused: Collection[str]) -> str:
+    """Return ``text`` without what is no number and without the ``refused`` numbers. A line stays
+    in its place."""
+    lines: list[list[str]] = [[] for _line in text.splitlines()]
+    for (line, written), group in groupby(_entries(text), lambda one: (one[0], one[1].written)):
+        found = [piece.number for _line, piece in group]
+        numbers = [one for one in found if isinstance(one, str) and one not in refused]
+        lines[line - 1] += [written] if numbers == found else numbers
+    return "\n".join(map(", ".join, lines))
+
+
+def _entries(text: str) -> Iterator[tuple[int, Piece]]:
     for line, words in enumerate(text.splitlines(), start=1):
-        found = list(_found_in(words))
-        has_number = any(isinstance(number, str) for _written, number in found)
-        for written, number in found:
+        found = list(pieces(words))
+        has_number = any(isinstance(piece.number, str) for piece in found)
+        for piece in found:
             # A name beside its number is no missing number.
-            if isinstance(number, str) or not has_number or re.search("[0-9]", written):
-                yield line, written, number
-
-
-def _found_in(words: str) -> Iterator[tuple[str, str | ValidationError]]:
-    for piece in _BETWEEN.split(words):
-        if not (written := piece.strip(_WRAPPING)):
-            continue
-        try:
-            for number in _numbers_in(written):
-                yield written, number
-        except ValidationError as error:
-            yield written, error
-
-
-def _numbers_in(written: str) -> list[str]:
-    """Return the number that ``written`` is, or those in it: ``tel. 8904…, 8905…``.
-
-    Raises ``ValidationError`` if there is none, or if it may be something else.
-    """
-    try:
-        return [normalize(written)]
-    except ValidationError as error:
-        whole = error
-    text = _NUMBERING.sub("", plain(written))
-    found = find(text)
-    if not found:
-        raise whole
-    ends = [0, *(one.end for one in found)]
-    starts = [*(one.start for one in found), len(text)]
-    rest = [text[end:start] for end, start in zip(ends, starts, strict=True)]
-    words = " ".join(rest)
-    if set(re.findall(r"\w+", words.casefold())) <= _AND:
-        return [one.number for one in found]
-    if len(found) > 1:
-        raise ValidationError(
-            _("There is more than one number here. Separate them with commas."),
-            code="invalid_number",
-        )
-    if has_extension(words):
-        raise ValidationError(NO_EXTENSION, code="invalid_number")
-    if kind(words) == Kind.SOMETHING_ELSE or _has_more_digits(*rest):
-        raise ValidationError(
-            _("It is not clear which digits here are the phone number. Write only the number."),
-            code="invalid_number",
-        )
-    return [found[0].number]
-
-
-def _has_more_digits(before: str, after: str) -> bool:
-    """Return whether other digits may belong to the number, or may be one themselves."""
-    near = re.search(r"[0-9][^\w]*$", before) or re.match(r"[^\w]*[0-9]", after)
-    return bool(near or re.search("[0-9]{5}", before + " " + after))
+            is_number = isinstance(piece.number, str)
+            if is_number or not has_number or re.search("[0-9]", piece.written):
+                yield line, piece
 
 
 # --- the column of a table ------------------------------------------------------------------------
@@ -336,8 +308,8 @@ def _strength(cell: str) -> int:
     """Return 2 for a number that an SMS can reach, 1 for ten digits that may be one, else 0."""
     if not _SEVEN_DIGITS.match(cell):
         return 0
-    written = cell.strip(_WRAPPING)
-    numbers = [number for _piece, number in _found_in(written) if isinstance(number, str)]
+    written = cell.strip(WRAPPING)
+    numbers = [one.number for one in pieces(written) if isinstance(one.number, str)]
     reached = [one for one in numbers if is_russian_mobile(one) or not one.startswith("+7")]
     return 0 if not reached else 1 if _TEN_DIGITS.fullmatch(written) else 2
 
@@ -401,6 +373,8 @@ def _quoted(name: str) -> str:
 def _hidden(table: Table) -> list[str]:
     """Return notes about the parts of the file that are hidden or were not read."""
     notes: list[str] = []
+    if table.other_sheets:
+        notes.append(gettext("Only the sheet %s was read.") % _quoted(table.sheet))
     if table.hidden_rows:
         words = ngettext("Left out: %s hidden row.", "Left out: %s hidden rows.", table.hidden_rows)
         notes.append(words % table.hidden_rows)
