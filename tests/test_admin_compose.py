@@ -308,6 +308,122 @@ def test_of_very_many_that_are_left_out_some_are_named(boss):
     assert page.count("only digits") == 200
 
 
+def test_numbers_among_words_are_shown_with_these(boss):
+    numbers = f"Иванова <А>. {ONE}\n{TWO}\nwa {TWO}\nдом 89041764997"
+    page = boss.post(PAGE, filled(numbers=numbers)).content.decode()
+    shown = page[page.index("Read out of other words") : page.index("1 repeats an earlier")]
+    for line, words, number in ((1, "Иванова &lt;А&gt;. ", ONE), (4, "дом 8", "+79041764997")):
+        assert f"<td>{line}</td><td>{words}" in shown and f"<td>{number}</td>" in shown
+    assert TWO not in shown and shown.count("<tr>") == 3
+
+
+def test_of_very_many_numbers_among_words_some_are_shown(boss):
+    numbers = "\n".join(f"Анна {index}й дом +7904{index:07}" for index in range(203))
+    page = boss.post(PAGE, filled(numbers=numbers)).content.decode()
+    assert "And 3 more." in page and page.count("<td>Анна ") == 200
+
+
+def test_a_number_that_the_provider_does_not_send_to_is_skipped(boss, settings, provider):
+    """As its backend says, or the limits of the site."""
+    numbers = f"{ONE}\n8 495 123-45-67\n+447911123456\n{TWO}"
+    settings.SMSKA_LIMITS = {"prefixes": {"default": ["+79", "+44"]}}
+    response = boss.post(PAGE, filled(numbers=numbers))
+    page = response.content.decode()
+    assert response.context["numbers"] == f"{ONE}, +447911123456, {TWO}"
+    assert "1 is a number that the provider does not send to." in page
+    assert "<td>2</td><td>+74951234567</td>" in page
+    assert "This provider sends only to numbers that start with +79, +44." in page
+    send(boss, numbers=numbers, **at(LATER))
+    assert stored() == [ONE, "+447911123456", TWO]
+    settings.SMSKA_LIMITS = {}
+    assert "start with +79." in boss.post(PAGE, filled(numbers=numbers)).content.decode()
+    settings.SMSKA_LIMITS = None
+    page = boss.post(PAGE, filled(numbers=numbers)).content.decode()
+    assert "4 messages" in page and "2 numbers are not Russian mobile numbers" in page
+
+
+def test_where_the_provider_sends_to_none_of_them_nothing_can_be_sent(boss, settings):
+    settings.SMSKA_LIMITS = MOBILE_ONLY
+    page = boss.post(PAGE, filled(numbers="8 495 123-45-67")).content.decode()
+    assert "0 messages" in page and 'name="_send"' not in page and 'name="_correct"' in page
+
+
+MOBILE_ONLY = {"prefixes": {"default": ["+79"]}}
+MESSY = f"{ONE}\nИванова 8904176499\nтел. {TWO}, 8 495 123-45-67\nИванова А."
+
+
+def offered(response):
+    return str(response.context["to_correct"])
+
+
+def test_what_was_skipped_can_be_corrected_on_the_second_page(boss, settings):
+    settings.SMSKA_LIMITS = MOBILE_ONLY
+    response = boss.post(PAGE, filled(numbers=MESSY))
+    assert offered(response) == "Иванова 8904176499\n+74951234567\nИванова А."
+    assert f"\n{offered(response)}</textarea>" in response.content.decode()
+    corrected = "Иванова 89041764997\r\n+74951234567\r\n89041764998, x"
+    carried = carried_by(response) | {"corrected": corrected, "_correct": "1"}
+    response = boss.post(PAGE, carried)
+    assert response.context["numbers"] == f"{ONE}, {TWO}, +79041764997, +79041764998"
+    assert offered(response) == "+74951234567"
+    assert [(one.line, one.number) for one in response.context["read_out"]] == [
+        (3, TWO),
+        (5, "+79041764997"),
+    ]
+    boss.post(PAGE, carried_by(response) | {"corrected": offered(response), "_send": "1"})
+    assert stored() == [ONE, TWO, "+79041764997", "+79041764998"]
+
+
+@pytest.mark.parametrize("button", ["_send", "_back"])
+def test_a_correction_is_not_lost_by_another_button(boss, button):
+    """It is checked before anything is sent."""
+    response = boss.post(PAGE, filled(numbers=MESSY))
+    carried = carried_by(response) | {"corrected": "89041764997", button: "1"}
+    response = boss.post(PAGE, carried)
+    numbers = f"{ONE}\n\nтел. {TWO}, 8 495 123-45-67\n\n89041764997"
+    assert response.context["form"]["numbers"].value() == numbers and not stored()
+
+
+def test_what_was_skipped_and_left_as_it_was_hinders_nothing(boss):
+    response = boss.post(PAGE, filled(numbers=MESSY))
+    carried = carried_by(response) | {"corrected": offered(response).replace("\n", "\r\n")}
+    again = boss.post(PAGE, carried | {"_back": "1"})
+    assert again.context["form"]["numbers"].value() == MESSY
+    boss.post(PAGE, carried | {"_send": "1"})
+    assert stored() == [ONE, TWO, "+74951234567"]
+
+
+def test_a_correction_outlives_an_error_elsewhere(boss):
+    carried = carried_by(boss.post(PAGE, filled(numbers=MESSY)))
+    response = boss.post(PAGE, carried | {"corrected": "89041764997", "body": ""})
+    assert errors(response).keys() == {"body"}
+    assert response.context["form"]["numbers"].value().endswith("\n89041764997")
+
+
+def test_what_a_file_has_wrong_can_be_corrected(boss):
+    data = f"Имя;Телефон\nИван;{ONE}\nАнна;8904176499\nПётр;{TWO}".encode()
+    response = upload(boss, data, name="people.csv")
+    assert offered(response) == "8904176499"
+    carried = carried_by(response) | {"corrected": "89041764990", "_correct": "1"}
+    assert boss.post(PAGE, carried).context["numbers"] == f"{ONE}, {TWO}, +79041764990"
+
+
+def test_all_that_was_skipped_is_offered_however_much_is_listed(boss):
+    numbers = "\n".join([ONE, *(f"x{index}" for index in range(300))])
+    assert len(offered(boss.post(PAGE, filled(numbers=numbers))).splitlines()) == 300
+
+
+def test_who_may_see_no_numbers_is_shown_and_offered_none(client):
+    user = User.objects.create_user("clerk", is_staff=True)
+    needed = ["view_smsmessage", "add_smsmessage", "send_smsmessage"]
+    user.user_permissions.set(Permission.objects.filter(codename__in=needed))
+    client.force_login(user)
+    response = client.post(PAGE, filled(numbers=MESSY))
+    page = response.content.decode()
+    assert not offered(response) and not response.context["read_out"]
+    assert "Read out of" not in page and 'name="corrected"' not in page
+
+
 def test_a_time_is_read_and_reported_by_the_clock_that_is_shown(boss, monkeypatch):
     response = boss.post(PAGE, filled(**at(LATER)))
     day = NOON.strftime("%m/%d/%Y")
@@ -496,10 +612,10 @@ def test_where_the_database_refuses_them_nothing_was_sent(boss, monkeypatch):
 
 
 def test_a_limit_that_holds_for_staff_too_is_said_with_the_number(boss, settings):
-    settings.SMSKA_LIMITS = {"prefixes": {"default": ["+79"]}}
     carried = check(boss, numbers=f"{many(6)}\n+447911123456") | {"_send": "1"}
+    settings.SMSKA_LIMITS = {"segments": 6}
     [text] = errors(boss.post(PAGE, carried))["__all__"]
-    assert text.startswith("Not sent to +4479•••3456. This provider sends only to numbers")
+    assert text.startswith("Not sent to +4479•••3456. ")
     assert not SmsMessage.objects.exists()
 
 

@@ -111,6 +111,7 @@ def test_a_russian_number_of_a_wrong_length_is_reported_so(short):
         ("8904 176-49-95 / 8905 176-49-95", "more than one number"),
         ("89041764995\n89051764995", "more than one number"),
         ("+79041764995 +4915112345678", "more than one number"),
+        ("+79041764995+79041764996", "more than one number"),
     ],
 )
 def test_what_is_wrong_with_a_number_is_named(typed, words):

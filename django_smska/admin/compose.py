@@ -27,7 +27,17 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import circuit_breaker, clock, conf, handover, mailing_counts, opt_out, sending, times
+from .. import (
+    circuit_breaker,
+    clock,
+    conf,
+    handover,
+    limits,
+    mailing_counts,
+    opt_out,
+    sending,
+    times,
+)
 from ..exceptions import SmsNotSent
 from ..models import SmsMailing, SmsMessage, rows, write_db
 from ..numbers import is_russian_mobile, mask
@@ -104,9 +114,22 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         self.read_numbers()
         # The model looks at the text only beside a number.
         self.instance.to = next(iter(self.recipients.lines), ANY_NUMBER)
+        if "using" in self.cleaned_data:
+            self._leave_out_unreachable()
         if not self.errors:
             self._leave_out_opted_out()
         return cleaned
+
+    def _leave_out_unreachable(self) -> None:
+        allowed = limits.prefixes(self.cleaned_data["using"], conf.limits())
+        if not allowed:
+            return
+        why = gettext("This provider sends only to numbers that start with %s.")
+        shown = ", ".join(allowed[: recipients.MAX_NAMED])
+        for number in self.recipients.numbers:
+            if not number.startswith(allowed):
+                line = self.recipients.lines.pop(number)
+                self.unreachable.append(recipients.LeftOut(line, number, why % shown))
 
     def _leave_out_opted_out(self) -> None:
         self.given = numbers = self.recipients.numbers
@@ -173,9 +196,11 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
         copied = copying.filled(request, model_admin)
         return _write_page(request, model_admin, ComposeForm(initial=copied))
     form = ComposeForm(request.POST, request.FILES)
+    if corrected := form.corrections():
+        form = ComposeForm(corrected)
     if not form.is_valid() or "_back" in request.POST:
         return _write_page(request, model_admin, form)
-    if not {"_send", "_save"} & request.POST.keys():
+    if corrected or not {"_send", "_save"} & request.POST.keys():
         return _check_page(request, model_admin, form)
     return _send(request, model_admin, form)
 
@@ -211,7 +236,10 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
     # Who may see no whole number could find one out here, by trying those that fit its mask.
     may_see = may_see_number(request.user)
     opted_out, numbers = (form.opted_out, found.numbers) if may_see else ([], form.given)
-    left_out = sorted([*found.bad, *found.doubled, *opted_out], key=lambda one: one.line)
+    left_out = sorted(
+        [*found.bad, *found.doubled, *form.unreachable, *opted_out], key=lambda one: one.line
+    )
+    read_out = [one for one in found.read_out if may_see and one.number in found.lines]
     state = circuit_breaker.state_of(form.cleaned_data["using"])
     stopped = stop_of(state.alias)
     segments = len(numbers) * form.instance.segments
@@ -232,8 +260,12 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         bad=len(found.bad),
         opted_out=len(opted_out),
         may_see_number=may_see,
+        unreachable=len(form.unreachable),
         left_out=left_out[:MAX_LEFT_OUT_SHOWN],
         more=len(left_out) - MAX_LEFT_OUT_SHOWN,
+        to_correct=Unlogged(form.to_correct if may_see else ""),
+        read_out=read_out[:MAX_LEFT_OUT_SHOWN],
+        more_read_out=len(read_out) - MAX_LEFT_OUT_SHOWN,
         state=state,
         waits=bool(stopped) or state.is_paused,
         balance=balance_words(state),

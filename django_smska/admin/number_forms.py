@@ -19,6 +19,7 @@ class NumbersForm(forms.Form):
 
     :cvar most_numbers: the most numbers that it accepts; None for ``recipients.MAX_NUMBERS``
     :ivar column: the column of a file that the numbers came from; then they are also in ``numbers``
+    :ivar unreachable: numbers that get nothing, because no message can go there
     """
 
     most_numbers: ClassVar[int | None] = None
@@ -51,6 +52,7 @@ class NumbersForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.column: recipients.Column | None = None
         self.recipients = recipients.Recipients()
+        self.unreachable: list[recipients.LeftOut] = []
 
     def clean_file(self) -> None:
         file = self.cleaned_data["file"]
@@ -96,6 +98,25 @@ class NumbersForm(forms.Form):
         words = gettext("Line %(line)s, “%(written)s”: %(why)s")
         notes = self.column.notes if self.column else []
         raise ValidationError([*(words % vars(left_out) for left_out in bad), *notes])
+
+    @property
+    def to_correct(self) -> str:
+        """Return what was skipped and may be corrected, one entry per line."""
+        every = sorted([*self.recipients.bad, *self.unreachable], key=lambda one: one.line)
+        return "\n".join(one.written for one in every)
+
+    def corrections(self) -> dict[str, str] | None:
+        """Return the data of a form in which what was skipped is as it has been corrected on the
+        next page, or None if nothing was changed there."""
+        self.is_valid()
+        data = dict(self.data.items())
+        given = data.pop("corrected", None)
+        if given is None or given.splitlines() == self.to_correct.splitlines():
+            return None
+        refused = {one.written for one in self.unreachable}
+        return data | {
+            "numbers": f"{recipients.without(data.get('numbers', ''), refused)}\n{given}"
+        }
 
     def _asked_column(self) -> str:
         """Return the chosen column and clear it, because another file needs another choice."""
