@@ -8,6 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import ValidationError
 from django.db import connection, connections
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -197,15 +198,27 @@ def test_save_and_send_before_its_time_queues(boss, provider):
     assert any(text.startswith("Queued for sending: 1 message") for text in shown(response))
 
 
+def lost(response):
+    """The page that shows what was not saved, as text."""
+    assert response.status_code == 409 and not response.redirect_chain
+    assert "Your changes were not saved" in response.context["title"]
+    return response.content.decode()
+
+
 @pytest.mark.parametrize("button", ["_save", "_send"])
 def test_a_message_that_left_the_draft_in_the_meantime_is_not_edited(boss, button):
     """Neither by a form that was opened before, and the user is reported so."""
     message = make()
     sending.enqueue(rows([message.pk]))
-    response = boss.post(f"{LIST}{message.pk}/change/", form(button, body="Other"), follow=True)
+    url = f"{LIST}{message.pk}/change/"
+    response = boss.post(url, form(button, body="Other\n<b>", to="8 904 176-49-90"), follow=True)
     message.refresh_from_db()
     assert (message.body, message.status) == ("The text", "queued") and not outbox
-    assert shown(response) == ["This message is no longer a draft. Your changes were not saved."]
+    page = lost(response)
+    assert "This message is no longer a draft. Your changes were not saved." in page
+    assert "\nOther\n&lt;b&gt;</textarea>" in page and "Number: 8 904 176-49-90" in page
+    assert "queued" in response.context["badge"] and f'href="{url}"' in page
+    assert "Last action" not in page
 
 
 @pytest.mark.django_db(transaction=True)
@@ -218,9 +231,56 @@ def test_a_message_that_leaves_the_draft_while_it_is_saved_is_not_edited(boss, m
         return "+79041764990"
 
     monkeypatch.setattr(SmsMessageForm, "clean_to", clean_to, raising=False)
-    response = boss.post(f"{LIST}{message.pk}/change/", form("_send"), follow=True)
-    assert shown(response) == ["This message is no longer a draft. Your changes were not saved."]
+    page = lost(boss.post(f"{LIST}{message.pk}/change/", form("_send", body="Mine"), follow=True))
+    assert "no longer a draft" in page and "\nMine</textarea>" in page
     assert SmsMessage.objects.get().to == "+79041764995" and not outbox
+
+
+@pytest.mark.parametrize("way", ["cancel", "delete"])
+def test_who_was_faster_and_with_what_stands_beside_the_lost_text(boss, way):
+    message, url = make(), ""
+    olga = User.objects.create_superuser("olga")
+    other = Client()
+    other.force_login(olga)
+    if way == "cancel":
+        other.post(f"{LIST}cancel/", {"pks": message.pk})
+    else:
+        other.post(f"{LIST}{message.pk}/delete/", {"post": "yes"})
+    entry = LogEntry.objects.order_by("pk").last()
+    when = date_format(timezone.localtime(entry.action_time), "SHORT_DATETIME_FORMAT")
+    url = f"{LIST}{message.pk}/change/"
+    page = lost(boss.post(url, form("_save", body="Mine"), follow=True))
+    assert f"Last action: olga, {when}: {'Cancelled' if way == 'cancel' else 'Deleted.'}" in page
+    assert ("This message has been deleted." in page) is (way == "delete")
+    assert (f'href="{url}"' in page) is (way == "cancel") and "\nMine</textarea>" in page
+
+
+def test_a_lost_text_can_be_written_as_a_new_message(boss):
+    message = make()
+    sending.cancel(rows([message.pk]))
+    response = boss.post(f"{LIST}{message.pk}/change/", form(body="Mine", to="89041764990"))
+    carried = dict(response.context["carried"])
+    page = response.content.decode()
+    assert all(f'name="{name}" value="{value}"' in page for name, value in carried.items())
+    new = boss.post(f"{LIST}compose/", carried | {"_back": "1"})
+    assert new.context["form"]["body"].value() == "Mine" and not new.context["errors"]
+    assert new.context["form"]["numbers"].value() == "89041764990"
+    assert SmsMessage.objects.count() == 1
+
+
+def test_without_the_permission_to_send_a_lost_text_can_be_copied_alone(client):
+    user = User.objects.create_user("clerk", is_staff=True)
+    needed = ["view", "change", "see_text", "see_number"]
+    user.user_permissions.set(
+        Permission.objects.filter(codename__in=[f"{name}_smsmessage" for name in needed])
+    )
+    client.force_login(user)
+    message = make()
+    sending.cancel(rows([message.pk]))
+    page = lost(client.post(f"{LIST}{message.pk}/change/", form(body="Mine"), follow=True))
+    assert "\nMine</textarea>" in page and "as a new message" not in page
+    user.user_permissions.remove(Permission.objects.get(codename="change_smsmessage"))
+    assert client.post(f"{LIST}{message.pk}/change/", form(body="Mine")).status_code == 403
 
 
 def test_the_page_of_a_queued_message_is_read_only_even_for_a_superuser(boss):

@@ -58,6 +58,7 @@ class Gives(Enum):
     PAGE = "200, and nothing is changed"
     MOVES = "302, and nothing is changed"
     DOES = "302, and something is changed"
+    KEEPS = "409, and nothing is changed"
     FILE = "a file, and nothing is changed"
 
 
@@ -129,7 +130,7 @@ TABLE = [
     Cell("smsmessage/<pk>/change/", "_saveasnew", "add"),
     Cell("smsmessage/<pk>/change/", "_send", f"change {SEES_ALL} send"),
     *(
-        Cell("smsmessage/<pk>/change/", "_save", "change", Gives.MOVES, one)
+        Cell("smsmessage/<pk>/change/", "_save", "change", Gives.KEEPS, one)
         for one in (*SENT, "cancelled")
     ),
     Cell("smsmessage/<pk>/history/", "GET", "view"),
@@ -402,7 +403,7 @@ def result_of(response, before):
     changed = everything() != before
     if response.streaming:
         return Gives.FILE if not changed else "a file, and something is changed"
-    for one in (Gives.PAGE, Gives.MOVES, Gives.DOES):
+    for one in (Gives.PAGE, Gives.MOVES, Gives.DOES, Gives.KEEPS):
         if (response.status_code, changed) == (int(one.value[:3]), one is Gives.DOES):
             return one
     return f"{response.status_code}, and {'something' if changed else 'nothing'} is changed"
@@ -636,7 +637,7 @@ def test_no_post_to_its_page_changes_what_is_no_draft(log_in, status):
         rows().update(**leased)
         before = everything()
         response = ask(client, Cell(CHANGE_URL, button, ""), message, **tampered())
-        assert response.status_code == 302 and everything() == before, button
+        assert response.status_code == 409 and everything() == before, button
 
 
 @pytest.mark.parametrize("field", [one.name for one in SmsMessage._meta.get_fields()])

@@ -106,6 +106,8 @@ class Actor:
     def _post(self, address, data):
         self.client.cookies.pop("messages", None)
         response = self.client.post(f"{LIST}{address}", data)
+        if response.status_code == 409:
+            return [str(response.context["title"])]
         assert response.status_code == 302
         return [str(words) for words in get_messages(response.wsgi_request)]
 

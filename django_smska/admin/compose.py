@@ -64,7 +64,7 @@ SAVED = Outcome(
 )
 
 
-def _new_nonce() -> str:
+def new_nonce() -> str:
     return secrets.token_hex(16)
 
 
@@ -88,7 +88,7 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         help_text=_("For the list of mailings. Empty: its date and time."),
     )
     # A form that is submitted twice must not send twice: its messages' keys depend on this nonce.
-    nonce = forms.CharField(max_length=64, widget=forms.HiddenInput, initial=_new_nonce)
+    nonce = forms.CharField(max_length=64, widget=forms.HiddenInput, initial=new_nonce)
 
     class Meta(SmsMessageForm.Meta):
         fields: Any = ("body", "sender", "using")

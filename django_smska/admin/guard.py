@@ -322,7 +322,7 @@ class GuardedAdmin(AdminBase):
         context: dict[str, Any] = getattr(response, "context_data", None) or {}
         for entry in context.get("action_list", ()):
             entry.get_change_message = self.seen_words(
-                request.user, context["object"], _message_of(entry)
+                request.user, context["object"], history_words(entry)
             )
         return response
 
@@ -331,7 +331,8 @@ class GuardedAdmin(AdminBase):
         return permissions.external_text_for(user, obj, words)
 
 
-def _message_of(entry: Any) -> str:
+def history_words(entry: Any) -> str:
+    """Return what an entry of a history says was done."""
     try:
         return str(entry.get_change_message())
     except Exception:  # it is JSON, and none of Django's

@@ -538,17 +538,26 @@ class SmsMessageAdmin(ActionAdmin):
     ) -> Any:
         if "_send" in request.POST and not self.has_send_permission(request):
             raise PermissionDenied
+        may_edit = request.method == "POST" and self.may(request, "change")
+        if may_edit and self._is_deleted(object_id or ""):
+            return self._lost_edits(request, object_id or "")
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except (WrongStatus, PermissionDenied) as error:
             # Was the draft sent or cancelled while it was being edited?
             gone = isinstance(error, WrongStatus) or self._is_gone(object_id or "")
-            if not (gone and request.method == "POST" and self.may(request, "change")):
+            if not (gone and may_edit):
                 raise
-        words = gettext("This message is no longer a draft. Your changes were not saved.")
-        known = self.last_actions(request, read_keys(object_id or ""))
-        self.message_user(request, " ".join([words, *known]), messages.ERROR)
-        return HttpResponseRedirect(self.url("change", object_id))
+        return self._lost_edits(request, object_id or "")
+
+    def _lost_edits(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        from . import lost_edits
+
+        return lost_edits.page(request, self, object_id)
+
+    def _is_deleted(self, object_id: str) -> bool:
+        keys = read_keys(object_id)
+        return bool(keys) and not rows(keys).exists()
 
     def _is_gone(self, object_id: str) -> bool:
         """Return whether the message is no longer a draft."""
@@ -588,7 +597,7 @@ class SmsMessageAdmin(ActionAdmin):
         words = _(
             "This message was not deleted. Only drafts and cancelled messages can be deleted."
         )
-        if not rows(read_keys(object_id)).exists():
+        if self._is_deleted(object_id):
             words = _("This message has already been deleted.")
         self.message_user(request, words, messages.ERROR)
         return HttpResponseRedirect(self.with_filters(request, self.url("changelist")))
