@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_smska.models import SmsMessage
+from django_smska.models import SmsMessage, rows
 from django_smska.sms import outbox
 
 LIST = "/admin/django_smska/smsmessage/"
@@ -102,3 +102,43 @@ def test_the_pages_are_accessible_and_fit(look, superuser, accessible, theme, wi
 def looks_well(page, accessible):
     accessible(page)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.mark.parametrize("width, theme", [(1200, "light"), (360, "dark")])
+def test_what_was_skipped_is_corrected_in_its_place(look, superuser, accessible, width, theme):
+    page = look(superuser, width=width, theme=theme)
+    page.goto(PAGE)
+    page.fill("#id_numbers", "Anna 8 904 176-49-95\nPaul 8 904 176-49-9\nx <y>")
+    page.fill("#id_body", "Ready")
+    page.click("text=Check…")
+    field = page.get_by_label("Correct the skipped ones")
+    assert field.input_value() == "Paul 8 904 176-49-9\nx <y>"
+    accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    field.fill("Paul 8 904 176-49-96")
+    page.click("text=Add as corrected and check again")
+    assert page.inner_text(".smska-numbers") == "+79041764995, +79041764996"
+    assert page.locator("[name=corrected]").count() == 0
+    page.click("input[name=_send]")
+    page.wait_for_selector(".messagelist")
+    assert len(outbox) == 2
+
+
+@pytest.mark.parametrize("width, theme", [(1200, "dark"), (360, "light")])
+def test_the_text_of_a_cancelled_draft_can_be_written_again(
+    look, superuser, accessible, complaints, width, theme
+):
+    message = SmsMessage(to="+79041764995", body="Old")
+    message.save()
+    page = look(superuser, width=width, theme=theme)
+    page.goto(f"{LIST}{message.pk}/change/")
+    page.fill("#id_body", "Mine")
+    rows([message.pk]).update(status="cancelled")
+    page.click("input[name=_save]")
+    assert page.locator("textarea").input_value() == "Mine"
+    accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    complaints.clear()  # of the status 409
+    page.click("text=Write it as a new message")
+    assert page.input_value("#id_body") == "Mine"
+    assert page.input_value("#id_numbers") == "+79041764995"
