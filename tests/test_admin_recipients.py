@@ -96,6 +96,11 @@ def test_doubled_and_bad_numbers_are_reported_with_their_lines_and_why():
         ("Анна +4915112345678…", "only digits"),
         ("Анна +49 151 123 456…", "not clear|only digits"),
         ("890417649951", "A Russian number has 11 digits"),
+        ("Анна 8 904 176-49-9", "A Russian number has 11 digits"),
+        ("тел. 890417649951 (дом)", "A Russian number has 11 digits"),
+        ("Минск 8 029 123-45-67", r"starts with \+70"),
+        ("Иван +89041764995", r"starts with \+89"),
+        ("8904176499 и 8904176498", "only digits"),
     ],
 )
 def test_digits_that_may_be_something_else_get_nothing(text, words):

@@ -38,6 +38,7 @@ _NO_PHONE = re.compile(
 _MARK = "•"  # stands for these, so that the digits on its sides do not make one number
 _SLASHES = re.compile(r"(?<![0-9])(\+?7|8) ?/ ?(9[0-9]{2}) ?/")
 _FLOAT = re.compile(r"(?<![0-9.])([0-9]{7,15})\.0{1,2}(?![0-9.])")
+_ALMOST = re.compile(r"\+?[0-9](?:[\s().\u2010-\u2015\u2212-]{0,3}[0-9]){6,}")
 _WITHIN_NUMBERS = re.compile(r"[\s().\u2010-\u2015\u2212-]*")
 
 
@@ -77,7 +78,7 @@ def _numbers_in(written: str) -> tuple[list[str], bool]:
     text = _SLASHES.sub(r"\1(\2)", text)
     found = find(text)
     if not found:
-        raise _unclear() if _MARK in text else whole
+        raise _unclear() if _MARK in text else _why_none(text) or whole
     ends = [0, *(one.end for one in found)]
     starts = [*(one.start for one in found), len(text)]
     rest = [text[end:start] for end, start in zip(ends, starts, strict=True)]
@@ -97,6 +98,17 @@ def _numbers_in(written: str) -> tuple[list[str], bool]:
     if amount or kind(words) == Kind.SOMETHING_ELSE or _has_more_digits(*rest):
         raise _unclear()
     return [found[0].number], True
+
+
+def _why_none(text: str) -> ValidationError | None:
+    """Return what is wrong with the digits that stand among words, if they are one number."""
+    almost = _ALMOST.findall(text)
+    if len(almost) == 1:
+        try:
+            normalize(almost[0])
+        except ValidationError as error:
+            return error
+    return None
 
 
 def _may_share_digits(text: str, found: list[Found]) -> bool:
