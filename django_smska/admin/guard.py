@@ -214,7 +214,7 @@ class GuardedAdmin(AdminBase):
             query = request.GET.copy()
             del query[ERROR_FLAG]
             request.GET = query  # type: ignore[assignment]
-        context = {"links": [], "unfold": has_unfold(), **(extra_context or {})}
+        context: dict[str, Any] = {"links": [], "unfold": has_unfold(), **(extra_context or {})}
         response = super().changelist_view(request, context)
         if request.method == "GET" and isinstance(response, TemplateResponse):
             for words in permissions.gap_words(permissions.held(request.user)):

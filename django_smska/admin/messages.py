@@ -365,7 +365,8 @@ class SmsMessageAdmin(ActionAdmin):
     @admin.display(description=_("details"))
     def details(self, obj: SmsMessage) -> str:
         """Return what is not so of most messages, for the line under the text."""
-        number, known = obj.segments, []
+        number = obj.segments
+        known: list[str] = []
         if number > 1:
             words = ngettext("%(number)s segment", "%(number)s segments", number)
             known.append(words % {"number": number})

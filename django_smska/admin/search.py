@@ -6,9 +6,7 @@ Each way has an index, or looks at the newest rows alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from functools import reduce
-from operator import or_
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ValidationError
@@ -95,19 +93,25 @@ def _by_digits(term: str) -> Iterator[Way]:
 def _in_text(term: str) -> Q:
     """Find a part of a text, also with a capital letter at its start or without one: SQLite ignores
     case in ASCII alone. What no user may see, a sensitive text, is not found."""
-    spellings = {term, term.lower(), capfirst(term)}
-    return reduce(or_, (Q(body__contains=one) for one in sorted(spellings))) & Q(sensitive=False)
+    spellings = sorted({term, term.lower(), str(capfirst(term))})
+    return any_of(Q(body__contains=one) for one in spellings) & Q(sensitive=False)
+
+
+def any_of(conditions: Iterable[Q]) -> Q:
+    found = Q(pk__in=())
+    for one in conditions:
+        found |= one
+    return found
 
 
 def condition(found: list[Way]) -> Q:
     """Return a filter for what any of these ways finds."""
-    nothing = Q(pk__in=())
-    whole = reduce(or_, (way.condition for way in found if not way.in_part), nothing)
+    whole = any_of(way.condition for way in found if not way.in_part)
     parts = [way.condition for way in found if way.in_part]
     if not parts:
         return whole
     newest = SmsMessage.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-    return whole | (reduce(or_, parts) & Q(pk__gt=newest - NEWEST_ROWS))
+    return whole | (any_of(parts) & Q(pk__gt=newest - NEWEST_ROWS))
 
 
 def help_text(user: Any) -> str:
