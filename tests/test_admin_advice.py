@@ -37,7 +37,7 @@ def seen(alias="default", **values):
 
 def said(moment):
     at = local(moment)
-    return f"on {date_format(at, 'DATE_FORMAT')} at {date_format(at, 'TIME_FORMAT')}"
+    return f"at {date_format(at, 'TIME_FORMAT')} on {date_format(at, 'DATE_FORMAT')}"
 
 
 def until(message):
@@ -102,8 +102,8 @@ class TestQueued:
         message = make(send_after=later, attempts=2, error_code="-3")
         at = date_format(local(later), "TIME_FORMAT")
         assert advice(message) == (
-            "The last attempt failed. The gateway was out of order or too busy. It is tried again "
-            f"at {at}."
+            "The last attempt failed. The gateway was out of order or too busy. "
+            f"At {at} it is tried again."
         )
 
     def test_the_segments_of_the_day_are_used_up(self, settings):

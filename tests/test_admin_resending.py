@@ -66,7 +66,7 @@ class TestBeforeItIsSentAgain:
         at = timezone.now() - timedelta(hours=31)
         page = way(boss, make("delivered", finished_at=at)).content.decode()
         said = date_format(local(at), "SHORT_DATETIME_FORMAT")
-        assert f"1 message has already been delivered: {said}. Its recipient gets it a se" in page
+        assert f"1 message has already been delivered ({said}). Its recipient gets it a se" in page
 
     def test_of_a_mixed_selection_each_is_said(self, boss, way):
         at = timezone.now() - timedelta(hours=50)

@@ -107,10 +107,10 @@ _HELD = _(
     "list, and release or cancel it."
 )
 _IS_WAITING = _("It is waiting.")
-_LEAVES = _("It leaves on %(date)s at %(time)s.")
-_IS_DUE = _("It is to be sent on %(date)s at %(time)s.")
-_IS_TRIED_AGAIN = _("The last attempt failed. %(why)s. It is tried again at %(time)s.")
-_NOT_SENT_AFTER = _("If it is still waiting on %(date)s at %(time)s, it is not sent any more.")
+_LEAVES = _("It leaves at %(time)s on %(date)s.")
+_IS_DUE = _("It is to be sent at %(time)s on %(date)s.")
+_IS_TRIED_AGAIN = _("The last attempt failed. %(why)s. At %(time)s it is tried again.")
+_NOT_SENT_AFTER = _("If it is still waiting at %(time)s on %(date)s, it is not sent any more.")
 _IS_TOO_LATE = _(
     "It waited too long: it was to be sent before %(time)s on %(date)s, and is not sent any more. "
     "The next worker that runs marks it as failed. If this happens often, ask your administrator."

@@ -39,7 +39,7 @@ def last_actions(user: Any, messages: Sequence[SmsMessage]) -> dict[str, list[in
 
 def _sentence(who: str, said: str, at: Any) -> str:
     parts = {"who": who, "what": said, "time": date_format(local(at), "SHORT_DATETIME_FORMAT")}
-    return gettext("Last action: %(who)s, %(time)s. %(what)s") % parts
+    return gettext("Last action: %(what)s (%(who)s, %(time)s)") % parts
 
 
 def _entries(pks: list[int]) -> dict[str, LogEntry]:

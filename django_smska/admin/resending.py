@@ -82,7 +82,7 @@ def warnings(messages: Sequence[Any]) -> list[str]:
 def _of_delivered(messages: Sequence[Any]) -> str:
     if len(messages) == 1 and (at := _finished(messages[0])):
         words = gettext(
-            "1 message has already been delivered: %(time)s. Its recipient gets it a second time, "
+            "1 message has already been delivered (%(time)s). Its recipient gets it a second time, "
             "and you pay twice."
         )
         return words % {"time": at}
