@@ -169,7 +169,7 @@ def words(response):
 def test_the_list_is_in_russian(russian):
     make("unknown")
     page = words(russian.get(LIST))
-    for text in ("Добавить SMS", "неизвестно", "Обновить статус…", "провайдер"):
+    for text in ("Написать одному или многим…", "неизвестно", "Обновить статус…", "провайдер"):
         assert text in page
 
 
