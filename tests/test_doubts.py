@@ -349,7 +349,9 @@ def page(client):
 def test_the_page_says_when_it_is_asked_and_what_came_of_it(page):
     message = lose()
     words = page(message)
-    assert "Wait for that before you decide" in words and "Provider asked 0 times" in words
+    assert (
+        "Wait for that before you decide" in words and "The provider will be asked next: " in words
+    )
     Pushing.known.pop(message.reference)
     for _ in range(4):
         let_pass(3600)
