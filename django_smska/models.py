@@ -698,7 +698,7 @@ class SmsMailing(models.Model):
     :ivar settled: every counted status is final, so that it is not counted again
     """
 
-    name: str = columns.CharField(_("name"), max_length=200)
+    name: str = columns.CharField(pgettext_lazy("mailing", "name"), max_length=200)
     body: str = columns.TextField(_("text"), blank=True, editable=False)
     sender: str = columns.CharField(_("sender"), max_length=32, blank=True, editable=False)
     using: str = columns.CharField(_("provider"), max_length=64, blank=True, editable=False)

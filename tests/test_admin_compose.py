@@ -22,7 +22,7 @@ from openpyxl import Workbook
 from django_smska.admin import SmsMessageAdmin, recipients
 from django_smska.admin.compose import ComposeForm
 from django_smska.admin.permissions import grouped
-from django_smska.models import ProviderState, SmsMessage
+from django_smska.models import ProviderState, SmsMailing, SmsMessage
 from django_smska.sms import outbox
 from django_smska.states import Status
 from django_smska.testing.gateway import Fault
@@ -329,7 +329,7 @@ def test_a_number_that_the_provider_does_not_send_to_is_skipped(boss, settings, 
     settings.SMSKA_LIMITS = {"prefixes": {"default": ["+79", "+44"]}}
     response = boss.post(PAGE, filled(numbers=numbers))
     page = response.content.decode()
-    assert response.context["numbers"] == f"{ONE}, +447911123456, {TWO}"
+    assert response.context["numbers"] == "+7 904 176-49-95, +447911123456, +7 904 176-49-96"
     assert "1 is a number that the provider does not send to." in page
     assert "<td>2</td><td>+74951234567</td>" in page
     assert "This provider sends only to numbers that start with +79, +44." in page
@@ -364,7 +364,9 @@ def test_what_was_skipped_can_be_corrected_on_the_second_page(boss, settings):
     corrected = "Иванова 89041764997\r\n+74951234567\r\n89041764998, x"
     carried = carried_by(response) | {"corrected": corrected, "_correct": "1"}
     response = boss.post(PAGE, carried)
-    assert response.context["numbers"] == f"{ONE}, {TWO}, +79041764997, +79041764998"
+    assert response.context["numbers"] == (
+        "+7 904 176-49-95, +7 904 176-49-96, +7 904 176-49-97, +7 904 176-49-98"
+    )
     assert offered(response) == "+74951234567"
     assert [(one.line, one.number) for one in response.context["read_out"]] == [
         (3, TWO),
@@ -405,7 +407,9 @@ def test_what_a_file_has_wrong_can_be_corrected(boss):
     response = upload(boss, data, name="people.csv")
     assert offered(response) == "8904176499"
     carried = carried_by(response) | {"corrected": "89041764990", "_correct": "1"}
-    assert boss.post(PAGE, carried).context["numbers"] == f"{ONE}, {TWO}, +79041764990"
+    assert boss.post(PAGE, carried).context["numbers"] == (
+        "+7 904 176-49-95, +7 904 176-49-96, +7 904 176-49-90"
+    )
 
 
 def test_all_that_was_skipped_is_offered_however_much_is_listed(boss):
@@ -529,7 +533,7 @@ def test_what_was_left_goes_into_the_queue_with_many_more(boss, stopped):
     carried = check(boss, numbers=many(3)) | {"_send": "1"}
     stopped(boss, carried)
     text = shown(boss.post(PAGE, carried | {"numbers": many(7)}, follow=True))[0]
-    assert text.startswith("Queued for sending: 7 messages (")
+    assert text.startswith("Queued for sending: 7 messages. ")
     assert list(SmsMessage.objects.values_list("status", flat=True)) == ["queued"] * 7
     assert LogEntry.objects.count() == 7
 
@@ -562,13 +566,14 @@ def test_another_text_or_another_form_is_another_message(boss, changes):
 
 def test_more_than_a_handful_go_into_the_queue(boss):
     response = send(boss, numbers=many(6))
-    assert shown(response)[0].startswith("Queued for sending: 6 messages (")
+    assert shown(response)[0].startswith("Queued for sending: 6 messages. ")
     messages = SmsMessage.objects.all()
     assert all(one.status == Status.QUEUED and one.created_by == boss.user for one in messages)
     words = {entry.change_message for entry in LogEntry.objects.all()}
     assert LogEntry.objects.count() == 6 and len(words) == 1
     assert words.pop().startswith("Queued for sending")
-    assert not outbox and response.redirect_chain == [(LIST, 302)]
+    page = f"/admin/django_smska/smsmailing/{SmsMailing.objects.get().pk}/change/"
+    assert not outbox and response.redirect_chain == [(page, 302)]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -747,9 +752,12 @@ def test_drafts_are_what_this_page_stores_too(boss, number):
         ("For the weekend", "SHOP", User.objects.get())
     }
     [text] = shown(response)
-    assert text.startswith(f"Saved as draft: {number} messages (")
+    assert text.startswith(f"Saved as draft: {number} messages. ")
     assert text.endswith("Not sent until you choose “Send”.")
-    assert response.redirect_chain == [(f"{LIST}?status__exact=draft", 302)]
+    mailing = SmsMailing.objects.get()
+    assert response.redirect_chain == [
+        (f"/admin/django_smska/smsmailing/{mailing.pk}/change/", 302)
+    ]
     assert LogEntry.objects.filter(change_message="Saved as draft.").count() == number
 
 
@@ -786,6 +794,7 @@ def test_there_is_one_door_to_writing(client, wanted, doors):
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     client.force_login(user)
     may_add_only = wanted == "add"
+    SmsMessage.objects.create(to=ONE, body="Hello")  # an empty list offers to write the first one
     for page in ("/admin/", "/admin/django_smska/", LIST):  # the list has the sidebar, too
         assert (ADD in client.get(page).content.decode()) is may_add_only, page
     assert client.get(LIST).content.decode().count(f'href="{PAGE}') == doors

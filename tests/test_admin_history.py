@@ -103,17 +103,6 @@ def test_sending_again_twice_names_the_first(olga, pavel):
     assert text.startswith("Skipped: ") and f"Sent again as message {again.pk}." in text
 
 
-def test_who_edits_a_draft_that_is_gone_learns_who_was_first(olga, pavel):
-    message = make()
-    at = note(olga, message, "Cancelled.", minutes=7)
-    data = {"to": NUMBER, "body": "Other", "using": "default", "priority": "0", "_save": "1"}
-    data |= {"send_after_0": "2026-01-01", "send_after_1": "12:00"}
-    response = pavel.post(f"{LIST}{message.pk}/change/", data, follow=True)
-    [text] = [str(one) for one in response.context["messages"]]
-    assert text.startswith("This message is no longer a draft. Your changes were not saved.")
-    assert text.endswith(f"Last action: Cancelled. (olga, {at})")
-
-
 def test_what_a_history_repeats_is_hidden_from_those_who_may_not_see_it(olga, client):
     user = User.objects.create_user("nina", is_staff=True)
     wanted = ["view_smsmessage", "change_smsmessage"]

@@ -206,6 +206,6 @@ class TestBeforeSending:
         page = content(admin_client.get(f"{LIST}send/?pks={few.pk}"))
         assert "<td>5, about 12.50\xa0RUB</td>" in page
         assert "Left after sending: about 2.40\xa0RUB, if nothing else is sent</td>" in page
-        many = make(using="smsc", status="unknown", segments=9)
+        many = make(using="smsc", status="unknown", segments=9, gateway_id="")
         page = content(admin_client.get(f"{LIST}resend/?pks={many.pk}"))
         assert "<strong>The balance does not suffice. The account lacks about 7.60" in page

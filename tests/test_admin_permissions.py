@@ -430,7 +430,8 @@ def problems(client, cell, who, callbacks):
         yield f"it gives {result}, not {cell.result}"
     if not who.may(cell) and not (is_refused(response, cell, who) and everything() == before):
         yield f"it is not refused: {result}"
-    named = cell.needs is not None and not cell.is_action and cell.gives is not Gives.MOVES
+    own = cell.gives not in (Gives.MOVES, Gives.KEEPS)
+    named = cell.needs is not None and not cell.is_action and own
     if response.status_code == 403 and named:
         missing = cell.permissions - who.held
         if response.context["missing"] != [NAMES[one] for one in NAMES if one in missing]:

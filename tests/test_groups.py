@@ -227,13 +227,19 @@ TASKS = {
         "smsmessage/<pk>/change/": "GET",
         "smsmessage/<pk>/history/": "GET",
         "smsmessage/statistics/": "GET",
+        "smsmailing/": "GET",
+        "smsmailing/<pk>/change/": "GET",
+        "smsmailing/<pk>/history/": "GET",
+        "smsmailing/<pk>/progress/": "GET",
         "providerstate/": "GET",
         "providerstate/<pk>/change/": "GET",
         "providerstate/<pk>/history/": "GET",
     },
     "writers": {
         "smsmessage/": "send_selected refresh_selected",
-        "smsmessage/compose/": "GET _check _back _send",
+        "smsmailing/<pk>/stop/": "POST",
+        "smsmailing/<pk>/resume/": "POST",
+        "smsmessage/compose/": "GET _check _back _send _save",
         "smsmessage/add/": "GET _save _continue _addanother _send",
         "smsmessage/<pk>/change/": "_saveasnew",
         "smsmessage/send/": "GET POST",
@@ -249,8 +255,10 @@ TASKS = {
         "smsmessage/confirm_sent/": "GET POST",
         "smsmessage/resend/": "GET POST",
         "smsmessage/export/": "GET _xlsx _csv",
+        "smsmailing/<pk>/resend/": "GET POST",
         "smsmessage/held/": "GET _release _cancel",
         "providerstate/stop/": "GET _stop _resume",
+        "providerstate/balances/": "GET _ask",
         "smsoptout/": "GET",
         "smsoptout/add/": "GET _save _continue _addanother",
         "smsoptout/<pk>/change/": "GET _saveasnew",
@@ -309,7 +317,7 @@ def test_who_writes_sees_what_was_written(log_in, group):
     form |= {"nonce": "of the test", "_send": "1"}
     page = client.post("/admin/django_smska/smsmessage/compose/", form, follow=True)
     assert "Ключ у соседей" in page.content.decode()
-    assert "+79215550123" in page.content.decode()
+    assert "+7 921 555-01-23" in page.content.decode()
 
 
 def test_a_viewer_sees_neither_text_nor_number(log_in):

@@ -36,7 +36,7 @@ class ProviderStateAdmin(ReadOnlyAdmin):
     list_display = ("alias", "state", "paused_at", "credits", "failures", "worker_seen_at")
     sortable_by = ()
     fields = (*list_display, "probe_at", "details")
-    needs = {**ReadOnlyAdmin.needs, "stop": ("view", "stop")}
+    needs = {**ReadOnlyAdmin.needs, **dict.fromkeys(("stop", "balances"), ("view", "stop"))}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ProviderState]:
         return super().get_queryset(request).exclude(alias=kill_switch.EVERY)
