@@ -51,7 +51,7 @@ class SmsMailingAdmin(EntriesAdmin):
         "resend": (_SEES, "resend_smsmessage"),
     }
 
-    class Media:
+    class Media(EntriesAdmin.Media):
         js = ("django_smska/progress.js",)
 
     # --- who may what
