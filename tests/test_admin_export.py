@@ -228,7 +228,7 @@ def test_fifty_thousand_messages_take_a_query_a_batch_and_short_pieces(boss, kin
     multiply(50_000)
     ContentType.objects.get_for_model(SmsMessage)  # Django keeps it from its first query on
     with CaptureQueriesContext(connection) as none:
-        b"".join(boss.post(filtered("q=no-such-id"), {kind: "1"}).streaming_content)
+        b"".join(boss.post(filtered("status__exact=cancelled"), {kind: "1"}).streaming_content)
     with CaptureQueriesContext(connection) as context:
         found = list(boss.post(PAGE, {kind: "1"}).streaming_content)
     if kind == "_csv":
