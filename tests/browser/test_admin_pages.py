@@ -9,6 +9,8 @@ from django.utils import timezone
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.states import Status
 
+from .pages import fits
+
 LIST = "/admin/django_smska/smsmessage/"
 
 
@@ -33,11 +35,6 @@ def messages(transactional_db):
         for number, status in enumerate(Status.values)
     )
     return {message.status: message for message in SmsMessage.objects.all()}
-
-
-def fits(page):
-    """Nothing but a table in its own box is wider than the window."""
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 360)])

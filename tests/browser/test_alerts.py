@@ -6,6 +6,8 @@ from django.contrib.auth.models import User
 from django_smska.models import SmsMessage
 from django_smska.states import Status
 
+from .pages import fits
+
 LIST = "/admin/django_smska/smsmessage/"
 
 
@@ -13,10 +15,6 @@ LIST = "/admin/django_smska/smsmessage/"
 def drafts(provider):
     for number in (95, 96):
         SmsMessage(to=f"+790417649{number}", body="Ваш заказ готов").save()
-
-
-def fits(page):
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def statuses():

@@ -8,6 +8,8 @@ from django_smska.admin import text_words
 from django_smska.models import SmsMessage
 from django_smska.segments import GSM_BASIC, GSM_EXTENSION, count, parts, savings
 
+from .pages import fits
+
 LIST = "/admin/django_smska/smsmessage/"
 
 TABLE = [
@@ -172,7 +174,7 @@ def test_the_phone_is_accessible_and_fits(look, superuser, accessible, theme, wi
     page.fill("#id_body", "Ваш заказ готов: https://shop.example/" + "x" * 150)
     assert page.locator(".smska-cut").count() == 2
     accessible(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert fits(page)
 
 
 def test_without_scripts_the_check_page_shows_the_same_phone(look, superuser):

@@ -9,6 +9,8 @@ from django_smska.models import SmsMessage
 from tests.conftest import options
 from tests.test_demo import PHONE
 
+from .pages import fits
+
 
 @pytest.fixture
 def shop(provider, example, look):
@@ -29,7 +31,7 @@ def test_an_order_is_announced_once(shop, gateway, accessible, width):
         page.get_by_role("button", name="Send the SMS").click()
         page.get_by_text(words).wait_for()
         accessible(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert fits(page)
     assert gateway.sends == 1
 
 
@@ -60,7 +62,7 @@ def test_the_pages_of_the_login_by_code(shop, settings, accessible, locale, widt
         page.goto(path)
         assert page.locator("html").get_attribute("lang") == locale
         accessible(page)
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert fits(page)
     page.locator("[name=phone]").fill("8 904 17")
     page.locator("button[type=submit]").first.click()
     page.get_by_text("11 цифр" if locale == "ru" else "11 digits").wait_for()
@@ -80,7 +82,7 @@ def test_the_page_of_the_stand_in_gateway(chromium, gateway, accessible, width):
             page.goto(f"http://{gateway.host}:{gateway.port}/")
             page.get_by_role("heading", name=f"Messages accepted: {accepted}").wait_for()
             accessible(page)
-            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            assert fits(page)
         assert complaints == []
     finally:
         page.close()

@@ -6,6 +6,8 @@ from django_smska.models import SmsMailing, SmsMessage
 from django_smska.sms import send_mass_sms
 from django_smska.worker import Worker
 
+from .pages import fits
+
 LIST = "/admin/django_smska/smsmailing/"
 
 
@@ -14,10 +16,6 @@ def mailing(transactional_db):
     pairs = [(f"+7916{n:07}", f"Скидка до воскресенья, {n}") for n in range(5)]
     mailing = SmsMailing(name="Осенняя распродажа", body="Скидка до воскресенья")
     return send_mass_sms(pairs, mailing=mailing).mailing
-
-
-def fits(page):
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 768), ("light", 360)])

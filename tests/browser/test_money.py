@@ -9,7 +9,7 @@ from django.utils import timezone
 from django_smska import circuit_breaker
 from django_smska.models import ProviderState
 
-from .test_admin_pages import fits
+from .pages import fits
 
 LIST = "/admin/django_smska/smsmessage/"
 PROVIDERS = "/admin/django_smska/providerstate/"

@@ -9,6 +9,8 @@ from django_smska import daily_counts
 from django_smska.models import SmsMessage
 from django_smska.states import Status
 
+from .pages import fits
+
 PAGE = "/admin/django_smska/smsmessage/statistics/"
 
 
@@ -44,7 +46,7 @@ def test_the_page_is_accessible_and_fits(look, superuser, messages, accessible, 
     assert page.locator("svg[role=img]").count() == 4
     for summary in page.locator("summary", has_text=": table").all():
         summary.click()
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert fits(page)
     accessible(page)
 
 
