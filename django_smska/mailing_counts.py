@@ -14,10 +14,11 @@ from typing import Any
 
 from django.db import connections, transaction
 from django.db.models import Count, F, QuerySet, Sum
+from django.db.models.functions import Greatest
 
 from . import clock
 from .daily_counts import sum_of_prices
-from .models import SmsMailing, SmsMessageQuerySet, mailings, rows, write_db
+from .models import SmsMailing, SmsMessage, SmsMessageQuerySet, mailings, rows, write_db
 from .states import FINAL, Status
 
 FRESH_FOR = timedelta(seconds=2)  # the shortest time between two counts of a mailing
@@ -31,13 +32,15 @@ WAITING = frozenset({Status.QUEUED, Status.CLAIMED, Status.SENDING})
 SENT = frozenset({Status.SENT, Status.UNCONFIRMED})
 #: They will not arrive.
 NOT_DELIVERED = frozenset({Status.REJECTED, Status.EXPIRED, Status.DELETED})
+#: What is sent again instead of these counts as one recipient with it.
+REPLACED = NOT_DELIVERED | {Status.FAILED, Status.UNKNOWN}
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a mailing is, in messages.
 
-    :ivar total: recipients; what was sent again is one
+    :ivar total: recipients; what was sent again instead of what did not arrive is one
     :ivar waiting: they leave without a person
     :ivar drafts: they leave when the mailing goes on
     :ivar sent: accepted, and not known to have arrived
@@ -70,7 +73,7 @@ def progress(mailing: SmsMailing) -> Progress:
         return sum(counts[status] for status in statuses)
 
     return Progress(
-        total=counts.total() - mailing.again,
+        total=max(counts.total() - mailing.again, counts[Status.DELIVERED]),
         waiting=of(WAITING),
         drafts=counts[Status.DRAFT],
         sent=of(SENT),
@@ -189,6 +192,14 @@ def add(key: Any, segments: int, *, again: int = 0) -> None:
     """
     more = {"segments": F("segments") + segments, "again": F("again") + again}
     mailings([key]).update(settled=False, **more)
+
+
+def remove(message: SmsMessage) -> None:
+    """Note that a message is deleted that was never sent, in the same transaction."""
+    fewer = {"segments": Greatest(F("segments") - message.segments, 0)}
+    if message.resend_of_id is not None:
+        fewer["again"] = Greatest(F("again") - 1, 0)
+    mailings([message.mailing_id]).update(settled=False, counted_at=None, **fewer)
 
 
 def keep(keys: list[Any]) -> None:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.db import transaction
+from django.db.models import F
 
 from . import clock, sending
+from .conflicts import repeat_conflicts
 from .exceptions import SmsError
 from .models import Resent, SmsMailing, SmsMessageQuerySet, mailings, rows, write_db
 from .states import Status
 
 BATCH_ROWS = 1000  # the rows of one transaction
+#: Errors after which the same text to the same number fails again, by their codes.
+FAILS_AGAIN = frozenset({"-2", "-6", "-7", "number", "text"})
 
 
 def stop(mailing: SmsMailing, by: str = "") -> int:
     """Let no more of its messages leave; return how many wait now, as drafts."""
-    now = clock.now()
-    mailings([mailing.pk]).filter(stopped_at=None).update(stopped_at=now, stopped_by=by)
-    moved = _in_batches(of(mailing).filter(status=Status.QUEUED), sending.set_aside)
+    mailings([mailing.pk]).filter(stopped_at=None).update(stopped_at=clock.now(), stopped_by=by)
     mailing.refresh_from_db(using=write_db())
-    return moved
+    at = mailing.stopped_at
+    # What is held waits for a person in any case, who releases it on a page of its own.
+    moved = _in_batches(mailing, at, of(mailing).not_held(), Status.QUEUED, sending.set_aside)
+    # A worker that has claimed one finds its claim gone, before the first byte.
+    claimed = of(mailing).filter(immediate=False)
+    take_back = partial(sending.set_aside, attempts=F("attempts") - 1)
+    return moved + _in_batches(mailing, at, claimed, Status.CLAIMED, take_back)
 
 
 def resume(mailing: SmsMailing) -> int:
     """Queue what waits; return how many messages. Where it was interrupted, it can be repeated."""
     mailings([mailing.pk]).update(stopped_at=None, stopped_by="")
-    moved = _in_batches(of(mailing).filter(status=Status.DRAFT), sending.enqueue)
     mailing.refresh_from_db(using=write_db())
-    return moved
+    return _in_batches(mailing, None, of(mailing), Status.DRAFT, sending.enqueue)
 
 
 def of(mailing: SmsMailing) -> SmsMessageQuerySet:
@@ -36,32 +46,65 @@ def of(mailing: SmsMailing) -> SmsMessageQuerySet:
     return rows().filter(mailing=mailing.pk).order_by()
 
 
-def _in_batches(found: SmsMessageQuerySet, move: Any) -> int:
-    """Move these messages, a thousand in a transaction, so that no lock is held for long."""
-    moved = 0
-    while keys := list(found.values_list("pk", flat=True)[:BATCH_ROWS]):
+def drafts(mailing: SmsMailing) -> SmsMessageQuerySet:
+    """Return what leaves when it goes on."""
+    return of(mailing).filter(status=Status.DRAFT)
+
+
+def _in_batches(
+    mailing: SmsMailing,
+    stopped_at: datetime | None,
+    found: SmsMessageQuerySet,
+    status: Status,
+    move: Callable[[SmsMessageQuerySet], int],
+) -> int:
+    """Move these messages, a thousand in a transaction, so that no lock is held for long. It ends
+    where another person has stopped the mailing, or let it go on, since."""
+    moved, last = 0, 0
+
+    def move_some() -> tuple[int, int]:
         with transaction.atomic(using=write_db()):
-            moved += move(found.filter(pk__in=keys))
-    return moved
+            later = found.filter(status=status, pk__gt=last).order_by("pk")
+            # A claim of a worker locks messages before their mailing, too.
+            locked = later.select_for_update().values_list("pk", flat=True)
+            keys: list[int] = list(locked[:BATCH_ROWS])
+            state = mailings([mailing.pk]).select_for_update().values_list("stopped_at", flat=True)
+            if not keys or list(state) != [stopped_at]:
+                return 0, 0
+            return move(rows(keys).filter(status=status)), keys[-1]
+
+    while True:
+        number, last = repeat_conflicts(move_some)
+        if not last:
+            return moved
+        moved += number
 
 
 def failed(mailing: SmsMailing) -> SmsMessageQuerySet:
-    """Return its messages that have definitely failed and were not sent again."""
-    return of(mailing).filter(status=Status.FAILED, resent_as=None, sensitive=False, erased_at=None)
+    """Return its messages that have definitely failed, were not sent again, and need not fail
+    again."""
+    found = of(mailing).filter(
+        status=Status.FAILED, resent_as=None, sensitive=False, erased_at=None
+    )
+    return found.exclude(error_code__in=FAILS_AGAIN)
 
 
 def resend_failed(
-    mailing: SmsMailing, *, created_by: Any = None, most: int | None = None
+    mailing: SmsMailing, *, created_by: Any = None, most: int | None = None, last: int | None = None
 ) -> Resent:
     """Queue the texts again of those that have definitely failed; see
-    :meth:`SmsMailing.resend_failed`."""
-    found = list(failed(mailing).order_by("pk")[:most])
+    :meth:`SmsMailing.resend_failed`.
+
+    :param last: the highest key, as a page has shown them
+    """
+    found = failed(mailing) if last is None else failed(mailing).filter(pk__lte=last)
+    chosen = list(found.order_by("pk")[:most])
     errors: list[tuple[int, SmsError]] = []
-    for message in found:
+    for message in chosen:
         try:
-            sending.resend(message, created_by=created_by)
+            repeat_conflicts(partial(sending.resend, message, created_by=created_by))
         except SmsError as error:
             errors.append((message.pk, error))
-    result = Resent(len(found) - len(errors))
+    result = Resent(len(chosen) - len(errors))
     result.errors = errors
     return result

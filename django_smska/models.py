@@ -117,6 +117,11 @@ class SmsMessageQuerySet(_Creating, models.QuerySet["SmsMessage"]):
         queued = self.filter(status=Status.QUEUED, send_after__lte=held_before)
         return queued.filter(expires_at__gt=now)
 
+    def not_held(self) -> SmsMessageQuerySet:
+        """Leave out what waits for a person, see ``held_queue``."""
+        free = self.alias(released=Coalesce("send_after", "send_after"))
+        return free.filter(Q(released__gt=_held_before(OuterRef("using"))))
+
     def next_times(self, alias: Any) -> Any:
         """Return the times of a provider's queued messages that are not held, the next one first.
 
@@ -761,7 +766,7 @@ class SmsMailing(models.Model):
     def stop(self, by: str = "") -> int:
         """Let no more of its messages leave; return how many wait now, as drafts.
 
-        Those that a worker has in its hands at this moment are still sent.
+        Requests that have begun end normally.
 
         :param by: the name of who stops it, for the page
         """

@@ -87,7 +87,9 @@ def _apply_to(message: SmsMessage, alias: str, report: Report) -> bool:
 
 
 def _waits_for_another_attempt(message: SmsMessage) -> bool:
-    return message.status in (Status.QUEUED, Status.CLAIMED) and message.sending_at is not None
+    """Return whether it was tried and may be tried again; a draft, when its mailing goes on."""
+    waiting = (Status.DRAFT, Status.QUEUED, Status.CLAIMED)
+    return message.status in waiting and message.sending_at is not None
 
 
 def _may_be_of_a_refusal(message: SmsMessage, alias: str, report: Report) -> bool:

@@ -12,10 +12,18 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import ProtectedError, QuerySet, RestrictedError
+from django.db.models import Exists, OuterRef, ProtectedError, QuerySet, RestrictedError
 
 from . import clock, daily_counts, mailing_counts
-from .models import SmsInbound, SmsLimit, SmsMessage, SmsMessageQuerySet, rows, write_db
+from .models import (
+    SmsInbound,
+    SmsLimit,
+    SmsMessage,
+    SmsMessageQuerySet,
+    mailings,
+    rows,
+    write_db,
+)
 from .states import FINAL
 
 BATCH_ROWS = 1000  # the rows of one transaction
@@ -97,6 +105,14 @@ def end_old_received(way: str, before: datetime, *, dry_run: bool = False) -> It
             yield len(keys)
         else:
             yield blank_received(keys) if way == "blank" else _delete_received(keys)
+
+
+def blank_old_mailings(before: datetime) -> int:
+    """Blank the texts of the mailings from before this time that have no open message; return how
+    many. Their names and counts stay."""
+    is_open = rows().filter(mailing=OuterRef("pk")).exclude(status__in=FINAL)
+    old = mailings().filter(created_at__lt=before).exclude(body="").exclude(Exists(is_open))
+    return sum(mailings(keys).update(body="") for keys in batches(old))
 
 
 def delete_old_limits() -> int:

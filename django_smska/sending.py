@@ -491,12 +491,20 @@ def set_aside(messages: SmsMessageQuerySet, **changes: Any) -> int:
 
     What had the site's lifetime gets a new one then. A time that the caller gave stays.
     """
-    lifetime = ExpressionWrapper(
-        F("send_after") + conf.expires_after(), output_field=DateTimeField()
-    )
-    expiry = Case(When(expires_at=lifetime, then=Value(None)), default=F("expires_at"))
     old = [Status.QUEUED, Status.CLAIMED]
+    from_start = _later("send_after", conf.expires_after())
+    from_now = _later("created_at", conf.expires_after() + timedelta(seconds=1))
+    expiry = Case(
+        When(expires_at=from_start, then=Value(None)),
+        # The time of one that was tried is that of its next attempt.
+        When(attempts__gt=0, expires_at__lte=from_now, then=Value(None)),
+        default=F("expires_at"),
+    )
     return move(messages, old, Status.DRAFT, **_UNCLAIMED, expires_at=expiry, **changes)
+
+
+def _later(name: str, by: timedelta) -> Any:
+    return ExpressionWrapper(F(name) + by, output_field=DateTimeField())
 
 
 def cancel(messages: SmsMessageQuerySet) -> int:
@@ -559,9 +567,13 @@ def _of_going_mailings(claimed: list[SmsMessage]) -> list[SmsMessage]:
     keys = {message.mailing_id for message in claimed} - {None}
     if not keys:
         return claimed
-    stopped = set(mailings(keys).exclude(stopped_at=None).values_list("pk", flat=True))
-    waiting = [message for message in claimed if message.mailing_id in stopped]
-    if waiting:
+    found = mailings(keys).exclude(stopped_at=None).order_by("pk")
+    if not found.exists():
+        return claimed
+    with transaction.atomic(using=write_db()):
+        # The lock keeps "Go on" out, which would not see these rows, until they are drafts.
+        stopped = set(found.select_for_update().values_list("pk", flat=True))
+        waiting = [message for message in claimed if message.mailing_id in stopped]
         set_aside(_held(waiting), attempts=F("attempts") - 1)
     return [message for message in claimed if message.mailing_id not in stopped]
 
@@ -1287,7 +1299,8 @@ FIRST_ACCEPTED = gettext_noop(
 def _cancel_resend(proved: SmsMessage) -> None:
     """Cancel what a person has queued instead of a message that is now proved to be sent. What has
     left by now cannot be helped."""
-    for again in rows().filter(resend_of=proved.pk, status=Status.QUEUED):
+    waiting = (Status.QUEUED, Status.DRAFT)  # a draft where its mailing is stopped
+    for again in rows().filter(resend_of=proved.pk, status__in=waiting):
         cancel_reported(again, FIRST_ACCEPTED)
 
 
@@ -1411,9 +1424,11 @@ def resend(message: SmsMessage, *, created_by: Any = None) -> SmsMessage:
                 created_by=created_by,
             )
             opt_out.require(again)
-            again.save(using=write_db())  # it counts the segments
             if again.mailing_id is not None:
-                mailing_counts.add(again.mailing_id, again.segments, again=1)
+                # Before the INSERT: its check of the key would lock the mailing for reading only.
+                replaced = message.status in mailing_counts.REPLACED
+                mailing_counts.add(again.mailing_id, message.segments, again=int(replaced))
+            again.save(using=write_db())  # it counts the segments
             limits.Admission(exempt=True).require(again)
             notify.notify_workers()
     except IntegrityError:

@@ -465,7 +465,9 @@ def send_mass_sms(
 def _open(mailing: SmsMailing) -> bool:
     """Store a new mailing, also one whose transaction was rolled back, return whether it is
     new."""
-    is_known = mailing.pk is not None and mailings([mailing.pk]).exists()
+    # The lock comes first: the check of the messages' keys would lock it for reading only.
+    known = mailings([mailing.pk]).select_for_update() if mailing.pk is not None else mailings([])
+    is_known = known.exists()
     if not is_known:
         mailing.pk = None
         mailing.save(force_insert=True, using=write_db())
@@ -542,8 +544,7 @@ def _valid(
     valid: list[Row] = []
     for index, message in batch:
         message.using = using or message.using
-        if mailing is not None:
-            message.mailing = mailing
+        message.mailing = mailing
         message.status, message.counted_on = Status.QUEUED, None
         providers.require(message.using)
         try:

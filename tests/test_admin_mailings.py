@@ -5,11 +5,11 @@ import re
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
+from django.urls import resolve, reverse
 
-from django_smska import circuit_breaker
+from django_smska import circuit_breaker, mailing_counts
 from django_smska.exceptions import GatewayUnreachable
 from django_smska.models import SmsMailing, SmsMessage
 from django_smska.opt_out import opt_out
@@ -21,8 +21,9 @@ LIST = "/admin/django_smska/smsmailing/"
 MESSAGES = "/admin/django_smska/smsmessage/"
 
 
-def mail(many=3, name="Autumn sale"):
-    return send_mass_sms([(f"+7916{n:07}", f"Sale {n}") for n in range(many)], mailing=name).mailing
+def mail(many=3, name="Autumn sale", **more):
+    pairs = [(f"+7916{n:07}", f"Sale {n}") for n in range(many)]
+    return send_mass_sms(pairs, mailing=name, **more).mailing
 
 
 def page_of(mailing):
@@ -36,6 +37,19 @@ def text_of(answer):
 def buttons(answer):
     found = re.findall(r'<input type="submit"[^>]* value="([^"]*)"', answer.content.decode())
     return [words for words in found if words != "Log out"]
+
+
+def state_of(answer):
+    return re.search(r'name="state" value="([^"]*)"', answer.content.decode())[1]
+
+
+def agree(client, mailing, action):
+    url = f"{LIST}{mailing.pk}/{action}/"
+    return client.post(url, {"state": state_of(client.get(url))}, follow=True)
+
+
+def go_on(client, mailing):
+    return agree(client, mailing, "resume")
 
 
 def set_status(new, *messages):
@@ -154,13 +168,13 @@ class TestActions:
         assert buttons(client.get(page_of(mailing))) == ["Stop"]
         answer = client.post(f"{LIST}{mailing.pk}/stop/", follow=True)
         assert "Stopped: 2 messages wait." in text_of(answer) and "by desk" in text_of(answer)
-        assert buttons(answer) == ["Go on"]
+        assert buttons(answer) == [] and "Go on…" in text_of(answer)
         assert statuses() == ["draft", "draft"]
-        shown = text_of(client.post(f"{LIST}{mailing.pk}/resume/", follow=True))
-        assert "It goes on: 2 messages." in shown
+        answer = go_on(client, mailing)
+        assert "Queued: 2 messages." in text_of(answer)
         assert statuses() == ["queued", "queued"]
         words = LogEntry.objects.order_by("pk").values_list("change_message", flat=True)
-        assert list(words) == ["Stopped: 2 messages wait.", "It goes on: 2 messages."]
+        assert list(words) == ["Stopped: 2 messages wait.", "Queued: 2 messages."]
 
     def test_write_again_to_those_that_failed_alone(self, desk):
         mailing = mail(4)
@@ -173,10 +187,69 @@ class TestActions:
         shown = text_of(client.get(f"{LIST}{mailing.pk}/resend/"))
         assert "2 messages, 2 segments" in shown
         assert SmsMessage.objects.count() == 4  # nothing yet
-        shown = text_of(client.post(f"{LIST}{mailing.pk}/resend/", follow=True))
+        shown = text_of(agree(client, mailing, "resend"))
         assert "Queued again: 1 message." in shown
         assert "1 message cannot be sent again" in shown
         assert SmsMessage.objects.get(resend_of=one).created_by.username == "desk"
+
+    def test_the_page_before_says_how_much_and_what_it_costs(self, admin_client, settings):
+        settings.SMSKA_PRICES = {"default": ("2.50", "RUB")}
+        mailing = mail(3, using="default")
+        mailing.stop(by="olga")
+        shown = text_of(admin_client.get(f"{LIST}{mailing.pk}/resume/"))
+        assert "Let the mailing go on" in shown and "3 messages, 3 segments, about 7.50" in shown
+        assert statuses() == ["draft"] * 3
+
+    def test_what_has_changed_since_the_page_asked_is_not_done(self, admin_client):
+        mailing = mail(3)
+        mailing.stop()
+        state = state_of(admin_client.get(f"{LIST}{mailing.pk}/resume/"))
+        one = mailing.messages.first()
+        set_status("cancelled", one)
+        url = f"{LIST}{mailing.pk}/resume/"
+        shown = text_of(admin_client.post(url, {"state": state}, follow=True))
+        assert "has changed in the meantime" in shown
+        assert statuses() == ["cancelled", "draft", "draft"]
+        assert "has changed" in text_of(admin_client.post(url, follow=True))
+
+    def test_a_double_click_on_stop_lets_nothing_go(self, admin_client):
+        mailing = mail(2)
+        for _ in range(2):
+            admin_client.post(f"{LIST}{mailing.pk}/stop/")
+        assert statuses() == ["draft", "draft"]
+
+    def test_what_fails_after_the_page_asked_is_not_sent_again_unseen(self, admin_client):
+        mailing = mail(3)
+        one, _two, three = mailing.messages.order_by("pk")
+        set_status("failed", one)
+        state = state_of(admin_client.get(f"{LIST}{mailing.pk}/resend/"))
+        set_status("failed", three)
+        admin_client.post(f"{LIST}{mailing.pk}/resend/", {"state": state})
+        assert SmsMessage.objects.exclude(resend_of=None).get().resend_of_id == one.pk
+
+    def test_nothing_is_sent_again_while_it_is_stopped(self, admin_client):
+        mailing = mail(2)
+        set_status("failed", mailing.messages.first())
+        state = state_of(admin_client.get(f"{LIST}{mailing.pk}/resend/"))
+        mailing.stop()
+        assert "Write again" not in text_of(admin_client.get(page_of(mailing)))
+        admin_client.post(f"{LIST}{mailing.pk}/resend/", {"state": state})
+        assert SmsMessage.objects.count() == 2
+
+    def test_its_actions_are_in_no_transaction_of_the_request(self):
+        """Workers must see that it is stopped before the last of its rows is moved."""
+        for name in ("stop", "resume", "resend"):
+            view = resolve(f"{LIST}1/{name}/").func
+            assert view._non_atomic_requests == {"default", *connections}
+
+    def test_a_deleted_draft_is_counted_no_more(self, admin_client):
+        mailing = mail(2)
+        mailing.stop()
+        mailing_counts.refresh([mailing])
+        one = mailing.messages.first()
+        admin_client.post(f"{MESSAGES}{one.pk}/delete/", {"post": "yes"})
+        shown = text_of(admin_client.get(page_of(mailing)))
+        assert "0 of 1 delivered" in shown and "1 segment" in shown
 
     @pytest.mark.parametrize("action", ["stop", "resume", "resend"])
     def test_only_a_post_does_anything_and_only_of_who_may(self, desk, action):
@@ -190,7 +263,7 @@ class TestActions:
         assert client.get(f"{LIST}{mailing.pk}/{action}/").status_code == 403
         assert statuses() == before
         answer = client.get(page_of(mailing))
-        words = {"stop": "Stop", "resume": "Go on", "resend": "Write again"}[action]
+        words = {"stop": "Stop", "resume": "Go on…", "resend": "Write again"}[action]
         assert words not in buttons(answer) and words not in text_of(answer)
 
 
@@ -224,9 +297,9 @@ class TestCompose:
         answer = self.write(admin_client, "_save")
         mailing = SmsMailing.objects.get()
         assert answer["Location"] == page_of(mailing)
-        answer = admin_client.get(page_of(mailing))
-        assert "Drafts 7" in text_of(answer) and buttons(answer) == ["Send"]
-        admin_client.post(f"{LIST}{mailing.pk}/resume/")
+        shown = text_of(admin_client.get(page_of(mailing)))
+        assert "Drafts 7" in shown and "Send…" in shown
+        go_on(admin_client, mailing)
         assert statuses() == ["queued"] * 7
 
     def test_a_single_message_is_none(self, admin_client):

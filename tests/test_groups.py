@@ -238,7 +238,7 @@ TASKS = {
     "writers": {
         "smsmessage/": "send_selected refresh_selected",
         "smsmailing/<pk>/stop/": "POST",
-        "smsmailing/<pk>/resume/": "POST",
+        "smsmailing/<pk>/resume/": "GET POST",
         "smsmessage/compose/": "GET _check _back _send _save",
         "smsmessage/add/": "GET _save _continue _addanother _send",
         "smsmessage/<pk>/change/": "_saveasnew",

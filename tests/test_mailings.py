@@ -11,10 +11,12 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_smska import clock, conf, mailing_counts, retention, sending
+from django_smska import clock, conf, mailing_counts, mailings, pushed_reports, retention, sending
+from django_smska.admin.wording import FAILURES
 from django_smska.exceptions import RecipientOptedOut
-from django_smska.models import SmsMailing, SmsMessage, rows
+from django_smska.models import Proof, ProviderState, SmsMailing, SmsMessage, rows
 from django_smska.opt_out import opt_out
+from django_smska.receipts import Receipt, Report
 from django_smska.sms import send_mass_sms
 from django_smska.testing.gateway import Fault
 from django_smska.worker import Worker
@@ -164,14 +166,78 @@ class TestStop:
         Worker(concurrency=2).run_once()
         assert statuses() == {"draft": 451, "sent": 1}
 
-    def test_a_worker_that_has_claimed_before_sends_and_claims_no_more(self, provider):
+    def test_a_worker_that_has_claimed_before_may_not_begin(self, provider):
         mail(3)
-        (claimed,) = sending.claim(rows().order_by("pk")[:1], clock.now())
-        SmsMailing.objects.get().stop()
-        sending.release([claimed])
-        assert statuses() == {"queued": 1, "draft": 2}
-        assert sending.claim(rows().filter(status="queued"), clock.now()) == []
+        claimed = sending.claim(rows().order_by("pk")[:2], clock.now())
+        assert SmsMailing.objects.get().stop() == 3
+        assert sending.mark_sending(claimed) == set()
+        assert set(rows().values_list("status", "attempts", "token")) == {("draft", 0, "")}
+        sending.release(claimed)
         assert statuses() == {"draft": 3}
+
+    def test_what_a_request_has_begun_for_ends_normally(self, provider):
+        mail(3)
+        claimed = sending.claim(rows().order_by("pk")[:1], clock.now())
+        sending.mark_sending(claimed)
+        assert SmsMailing.objects.get().stop() == 2
+        sending.record([sending.Result(claimed[0], Receipt("id-1"))])
+        assert statuses() == {"draft": 2, "sent": 1}
+
+    def test_what_is_held_stays_held(self):
+        mailing = mail(2)
+        ProviderState.objects.create(alias="default", held_before=clock.now() + timedelta(hours=1))
+        assert (mailing.stop(), mailing.resume()) == (0, 0)
+        assert set(rows().values_list("status", flat=True)) == {"queued"}
+        assert rows().held(clock.now()).count() == 2
+
+    def test_a_report_that_a_draft_was_accepted_before_ends_it(self, provider):
+        """It was tried, refused, and set aside."""
+        mailing = mail(1)
+        rows().update(sending_at=clock.now(), gateway_id="g-1")
+        mailing.stop()
+        message = mailing.messages.get()
+        pushed_reports.receive(
+            "default", [Report("delivered", "DELIVRD", "g-1", message.reference)]
+        )
+        mailing.resume()
+        assert statuses() == {"cancelled": 1}
+
+    def test_what_is_sent_again_ends_where_the_first_one_is_proved(self, provider):
+        mailing = mail(1)
+        set_status("unknown")
+        first = mailing.messages.get()
+        sending.resend(first)
+        mailing.stop()
+        assert statuses() == {"unknown": 1, "draft": 1}
+        first.refresh_from_db()
+        sending.prove_sent(first, Proof.REPORT)
+        mailing.resume()
+        assert statuses() == {"sent": 1, "cancelled": 1}
+
+    def test_the_last_of_two_people_decides(self, monkeypatch):
+        """One lets it go on while the other one's stop has moved but a part."""
+        monkeypatch.setattr("django_smska.mailings.BATCH_ROWS", 2)
+        mailing, other = mail(40), SmsMailing.objects.get()
+
+        def go_on():
+            try:
+                other.resume()
+            finally:
+                connection.close()
+
+        set_aside, colleague = sending.set_aside, threading.Thread(target=go_on)
+
+        def interrupted(found, **changes):
+            if colleague.ident is None:
+                colleague.start()
+            return set_aside(found, **changes)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sending, "set_aside", interrupted)
+            mailing.stop()
+        colleague.join()
+        mailing.refresh_from_db()
+        assert (mailing.stopped_at, statuses()) == (None, {"queued": 40})
 
     def test_a_person_sends_one_of_them_all_the_same(self, provider):
         mailing = mail(2)
@@ -187,6 +253,18 @@ class TestStop:
         mailing.resume()
         message = mailing.messages.get()
         assert (message.status, message.expires_at) == ("queued", at.now + conf.expires_after())
+
+    def test_and_that_of_one_that_was_tried(self, at, settings):
+        settings.SMSKA_EXPIRES_AFTER = 3600
+        mailing = mail(1)
+        created = mailing.messages.get().created_at
+        later = at.now + timedelta(seconds=240)
+        end = created + timedelta(seconds=3600)
+        rows().update(attempts=2, send_after=later, expires_at=end)
+        mailing.stop()
+        at.forward(86400)
+        mailing.resume()
+        assert mailing.messages.get().expires_at == at.now + conf.expires_after()
 
     def test_a_time_of_the_caller_stays(self, at):
         end = NOW + timedelta(hours=5)
@@ -276,6 +354,16 @@ class TestResendFailed:
         set_status("failed", pk__in=[message.pk for message in again])
         assert mailing.resend_failed(most=1) == 1
 
+    @pytest.mark.parametrize("code", sorted(mailings.FAILS_AGAIN))
+    def test_what_would_fail_again_is_left_out(self, code):
+        mailing = mail(1)
+        rows().update(status="failed", error_code=code)
+        assert mailing.resend_failed() == 0
+
+    def test_the_pages_and_this_agree_on_what_would(self):
+        hopeless = {code for code, one in FAILURES.items() if not one.resend_helps}
+        assert hopeless == mailings.FAILS_AGAIN
+
     def test_what_cannot_be_sent_again_is_reported(self):
         mailing = mail(2)
         first, _second = mailing.messages.order_by("pk")
@@ -311,6 +399,13 @@ class TestCounts:
         mailing.resend_failed()
         found = progress(mailing)
         assert (found.total, found.waiting, found.failed, found.again) == (3, 3, 1, 1)
+
+    def test_what_had_arrived_and_is_sent_again_is_another_one(self, at):
+        mailing = mail(1)
+        set_status("delivered")
+        sending.resend(mailing.messages.get())
+        found = progress(mailing)
+        assert (found.total, found.delivered, found.waiting) == (2, 1, 1)
 
     def test_it_is_counted_at_most_once_in_two_seconds(self, at):
         mailing = mail(2)
@@ -355,6 +450,17 @@ class TestCounts:
         found = progress(mailing)
         assert (found.total, found.delivered, found.failed) == (4, 3, 1)
         assert mailing.settled and not SmsMessage.objects.exists()
+
+    def test_its_text_ends_with_its_messages_and_its_name_stays(self, at):
+        mailing = SmsMailing(name="Autumn", body="Boots at half price", created_at=NOW)
+        send_mass_sms([("+79161234567", "Boots at half price")], mailing=mailing)
+        at.forward(86400)
+        assert retention.blank_old_mailings(at.now) == 0  # it is still to be sent
+        set_status("delivered")
+        assert retention.blank_old_mailings(NOW) == 0
+        assert retention.blank_old_mailings(at.now) == 1
+        mailing.refresh_from_db()
+        assert (mailing.name, mailing.body) == ("Autumn", "")
 
     def test_the_number_of_queries_does_not_depend_on_that_of_mailings_and_messages(self, at):
         def queries(many):

@@ -99,6 +99,11 @@ _SENT_AGAIN = _(
 )
 
 _DRAFT_AS_IT_IS = _("It is not sent until you choose “Send”.")
+_DRAFT_OF_MAILING = _(
+    "It is a draft of the mailing “%(name)s”. It is sent when that goes on, or when a person sends "
+    "it alone. If it is not to be sent, cancel it."
+)
+_STOPPED = _("It is waiting, because its mailing “%(name)s” is stopped.")
 _DRAFT_OF_OTHERS = _("It is not sent until a colleague with the permission to send does that.")
 
 _WAITS = _("It is waiting, because sending is stopped. It is sent when a person resumes it.")
@@ -154,7 +159,7 @@ def advice(message: SmsMessage, rights: Rights = ALL_RIGHTS) -> str:
     :param rights: of that person
     """
     if message.status == Status.DRAFT:
-        return _of_draft(rights)
+        return _of_draft(message, rights)
     if message.status in _WITHOUT_TEXT and (why := sending.lost_text(message)):
         return f"{_WITHOUT_TEXT[Status(message.status)]} {gettext(why)}"
     if sending.was_opted_out(message):
@@ -174,7 +179,9 @@ def advice(message: SmsMessage, rights: Rights = ALL_RIGHTS) -> str:
     return str(ADVICE[Status(message.status)])
 
 
-def _of_draft(rights: Rights) -> str:
+def _of_draft(message: SmsMessage, rights: Rights) -> str:
+    if message.mailing is not None:
+        return str(_DRAFT_OF_MAILING) % {"name": message.mailing.name}
     if not rights.send:
         return str(_DRAFT_OF_OTHERS)
     return str(ADVICE[Status.DRAFT] if rights.edit else _DRAFT_AS_IT_IS)
@@ -186,7 +193,9 @@ def _of_queued(message: SmsMessage) -> str:
     if message.expires_at is not None and message.expires_at <= clock.now():
         return str(_IS_TOO_LATE) % _date_and_time(message.expires_at)
     is_due = message.send_after <= clock.now()
-    if kill_switch.stopped([message.using]):
+    if message.mailing is not None and message.mailing.stopped_at is not None:
+        found = [str(_STOPPED) % {"name": message.mailing.name}]
+    elif kill_switch.stopped([message.using]):
         found = [str(_WAITS)]
     elif held_queue.is_held(message):
         found = [str(_HELD)]

@@ -356,6 +356,7 @@ def _page(
 
 def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:
     failed: list[str] = []
+    mailing = None
     saves = "_save" in request.POST
     if form.send_at_once and not saves:
         new = _store_drafts(form, request.user, failed)
@@ -369,7 +370,9 @@ def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> 
             form.add_error(None, _why_not(error) if saves else _why_not_queued(error))
             return _write_page(request, model_admin, form)
         if new:
-            model_admin.message_user(request, _summary(model_admin, outcome, new), outcome.level)
+            mailing = rows(new[:1]).values_list("mailing", flat=True).first()
+            words = _summary(model_admin, outcome, new, mailing)
+            model_admin.message_user(request, words, outcome.level)
             model_admin.report_waits(request, new if outcome.waits else [])
     for words in failed:
         model_admin.message_user(request, words, messages.ERROR)
@@ -389,29 +392,24 @@ def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> 
             known,
         )
         model_admin.message_user(request, words % known, messages.WARNING)
-    return HttpResponseRedirect(_next_page(model_admin, form, new, saves=saves))
+    if len(form.recipients.numbers) == len(new) == 1:
+        return HttpResponseRedirect(model_admin.url("change", new[0]))
+    return HttpResponseRedirect(_next_page(model_admin, mailing, saves=saves))
 
 
-def _summary(model_admin: ActionAdmin, outcome: Outcome, new: list[int]) -> str:
-    if _mailing_of(new) is None:
+def _summary(model_admin: ActionAdmin, outcome: Outcome, new: list[int], mailing: Any) -> str:
+    if mailing is None:
         return model_admin.summary(outcome, new)
     number = ngettext("%s message", "%s messages", len(new)) % len(new)
     return format_html("{}: {}. {}", outcome.what, number, outcome.why)
 
 
-def _next_page(model_admin: ActionAdmin, form: ComposeForm, new: list[int], *, saves: bool) -> str:
-    """Return the address of the message, of the mailing, or of the list."""
-    if len(form.recipients.numbers) == len(new) == 1:
-        return model_admin.url("change", new[0])
-    key = _mailing_of(new)
-    if key is not None and model_admin.admin_site.is_registered(SmsMailing):
+def _next_page(model_admin: ActionAdmin, mailing: Any, *, saves: bool) -> str:
+    """Return the address of the mailing, or of the list."""
+    if mailing is not None and model_admin.admin_site.is_registered(SmsMailing):
         site = model_admin.admin_site.name
-        return reverse("admin:django_smska_smsmailing_change", args=[key], current_app=site)
+        return reverse("admin:django_smska_smsmailing_change", args=[mailing], current_app=site)
     return f"{model_admin.url('changelist')}{'?status__exact=draft' if saves else ''}"
-
-
-def _mailing_of(new: list[int]) -> Any:
-    return rows(new[:1]).values_list("mailing", flat=True).first()
 
 
 def _queued(form: ComposeForm) -> Outcome:

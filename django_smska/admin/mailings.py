@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
@@ -9,7 +10,7 @@ from urllib.parse import urlencode
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -18,7 +19,8 @@ from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import mailing_counts, mailings
+from .. import circuit_breaker, mailing_counts, mailings
+from ..exceptions import WrongStatus
 from ..models import SmsMailing, SmsMessage
 from ..providers import providers
 from ..states import Status
@@ -27,11 +29,13 @@ from . import alerts, permissions
 from .actions import MAX_ONE_BY_ONE, log
 from .guard import TEMPLATES, EntriesAdmin
 from .messages import MAILING
+from .money import cost_of
 from .permissions import may
 from .wording import money, time_left_words
 
 _MESSAGES = SmsMessage._meta
 _SEES = "view_smsmessage"
+_CHANGED = _("The mailing has changed in the meantime. Nothing was done. Look at it again.")
 
 
 @admin.register(SmsMailing)
@@ -111,7 +115,7 @@ class SmsMailingAdmin(EntriesAdmin):
         return [
             path(
                 f"<int:key>/{name}/",
-                self.admin_site.admin_view(view),
+                self.without_transaction(view),
                 name=f"django_smska_smsmailing_{name}",
             )
             for name, view in views.items()
@@ -161,7 +165,9 @@ class SmsMailingAdmin(EntriesAdmin):
     def _shown(self, request: HttpRequest, mailing: SmsMailing) -> dict[str, Any]:
         mailing_counts.refresh([mailing])
         found = mailing_counts.progress(mailing)
-        failed = found.failed and mailings.failed(mailing)[: MAX_ONE_BY_ONE + 1].count()
+        failed = 0
+        if found.failed and mailing.stopped_at is None:
+            failed = mailings.failed(mailing)[:MAX_ONE_BY_ONE].count()
         may_send, may_resend = (
             self.has_send_permission(request),
             self.has_resend_permission(request),
@@ -214,41 +220,99 @@ class SmsMailingAdmin(EntriesAdmin):
         return self._done(request, mailing, words % number)
 
     def resume_view(self, request: HttpRequest, key: int) -> HttpResponse:
+        """Answer GET by what would leave, and let it leave by POST."""
+        if request.method != "POST":
+            return self._ask_resume(request, self._mailing(request, key))
         mailing = self._to_act_on(request, key, self.has_send_permission(request))
+        if request.POST.get("state") != _state(mailing):
+            self.message_user(request, _CHANGED, messages.WARNING)
+            return HttpResponseRedirect(self.url("change", mailing.pk))
         number = mailing.resume()
-        words = ngettext("It goes on: %s message.", "It goes on: %s messages.", number)
+        words = ngettext("Queued: %s message.", "Queued: %s messages.", number)
         return self._done(request, mailing, words % number)
+
+    def _ask_resume(self, request: HttpRequest, mailing: SmsMailing) -> HttpResponse:
+        if not self.has_send_permission(request):
+            raise PermissionDenied
+        found = mailings.drafts(mailing).aggregate(number=Count("*"), segments=Sum("segments"))
+        return self._ask(
+            request,
+            mailing,
+            "resume",
+            gettext("Let the mailing go on") if mailing.stopped_at else gettext("Send the drafts"),
+            question=gettext("Queue these messages? The workers send them."),
+            nothing=gettext("No message of this mailing is a draft."),
+            number=found["number"],
+            segments=found["segments"] or 0,
+            state=_state(mailing),
+        )
 
     def resend_view(self, request: HttpRequest, key: int) -> HttpResponse:
         """Answer GET by what would be sent again, and send it by POST."""
         if request.method != "POST":
             return self._ask_resend(request, self._mailing(request, key))
         mailing = self._to_act_on(request, key, self.has_resend_permission(request))
-        result = mailing.resend_failed(created_by=request.user, most=MAX_ONE_BY_ONE)
+        last = request.POST.get("state", "")
+        if mailing.stopped_at is not None or not re.fullmatch("[1-9][0-9]{0,17}", last):
+            self.message_user(request, _CHANGED, messages.WARNING)
+            return HttpResponseRedirect(self.url("change", mailing.pk))
+        result = mailings.resend_failed(
+            mailing, created_by=request.user, most=MAX_ONE_BY_ONE, last=int(last)
+        )
         words = ngettext("Queued again: %s message.", "Queued again: %s messages.", result)
-        if result.errors:
+        refused = [one for _pk, one in result.errors if not isinstance(one, WrongStatus)]
+        if refused:
             more = ngettext(
                 "%s message cannot be sent again: its number is on the do-not-send list, or a "
                 "limit does not allow it.",
                 "%s messages cannot be sent again: their numbers are on the do-not-send list, or a "
                 "limit does not allow it.",
-                len(result.errors),
+                len(refused),
             )
-            self.message_user(request, more % len(result.errors), messages.WARNING)
+            self.message_user(request, more % len(refused), messages.WARNING)
         return self._done(request, mailing, words % int(result))
 
     def _ask_resend(self, request: HttpRequest, mailing: SmsMailing) -> HttpResponse:
         if not self.has_resend_permission(request):
             raise PermissionDenied
-        chosen = list(mailings.failed(mailing).values_list("segments", flat=True)[:MAX_ONE_BY_ONE])
+        going = (
+            mailings.failed(mailing)
+            if mailing.stopped_at is None
+            else mailings.failed(mailing).none()
+        )
+        chosen = list(going.order_by("pk").values_list("pk", "segments")[:MAX_ONE_BY_ONE])
+        return self._ask(
+            request,
+            mailing,
+            "resend",
+            gettext("Write again to those that it was not sent to"),
+            question=gettext(
+                "These messages were definitely not sent. Send their texts again as new messages? "
+                "You will be charged again."
+            ),
+            nothing=gettext(
+                "No message of this mailing has failed, or each one was sent again already, or "
+                "would fail again."
+            ),
+            number=len(chosen),
+            segments=sum(segments for _pk, segments in chosen),
+            state=chosen[-1][0] if chosen else "",
+        )
+
+    def _ask(
+        self, request: HttpRequest, mailing: SmsMailing, name: str, title: str, **about: Any
+    ) -> HttpResponse:
+        """Return the page that asks before anything is queued."""
+        state = circuit_breaker.state_of(mailing.using) if mailing.using else None
         return self.page(
             request,
-            "mailing_resend",
-            gettext("Write again to those that it was not sent to"),
+            "mailing_ask",
+            title,
+            **about,
             mailing=mailing,
-            number=len(chosen),
-            segments=sum(chosen),
-            action_url=self.url("resend", mailing.pk),
+            cost=cost_of(state, about["segments"]) if state is not None else None,
+            warnings=_warnings(mailing),
+            action_url=self.url(name, mailing.pk),
             back_url=self.url("change", mailing.pk),
         )
 
@@ -264,6 +328,12 @@ class SmsMailingAdmin(EntriesAdmin):
         return HttpResponseRedirect(self.url("change", mailing.pk))
 
 
+def _state(mailing: SmsMailing) -> str:
+    """Return what must be the same when a person agrees as when the page asked."""
+    at = mailing.stopped_at
+    return f"{'' if at is None else at.timestamp()} {mailings.drafts(mailing).count()}"
+
+
 def summary(mailing: SmsMailing, found: mailing_counts.Progress) -> list[str]:
     """Return in few words how far it is."""
     words = [
@@ -276,6 +346,7 @@ def summary(mailing: SmsMailing, found: mailing_counts.Progress) -> list[str]:
         (gettext("not sent: %s"), found.failed),
         (gettext("unknown: %s"), found.unknown),
     )
+    words += [gettext("stopped")] if mailing.stopped_at is not None else []
     return words + [text % number for text, number in kinds if number]
 
 

@@ -28,7 +28,7 @@ from django.utils.text import Truncator, capfirst
 from django.utils.translation import gettext, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import held_queue
+from .. import held_queue, mailing_counts
 from ..exceptions import WrongStatus
 from ..models import ProviderState, SmsInbound, SmsMailing, SmsMessage, rows, write_db
 from ..numbers import mask
@@ -607,6 +607,8 @@ class SmsMessageAdmin(ActionAdmin):
         never_sent = (Status.DRAFT, Status.CANCELLED)
         if not rows([obj.pk]).select_for_update().filter(status__in=never_sent).exists():
             raise PermissionDenied
+        if obj.mailing_id is not None:
+            mailing_counts.remove(obj)
         super().delete_model(request, obj)
 
     # --- pages of our own

@@ -24,13 +24,14 @@ def test_the_pages_are_accessible_and_fit(look, superuser, mailing, accessible, 
     for message, status in ((one, "delivered"), (two, "failed"), (three, "unknown")):
         SmsMessage.objects.filter(pk=message.pk).update(status=status)
     page = look(superuser, theme=theme, width=width)
-    for url in (LIST, f"{LIST}{mailing.pk}/change/", f"{LIST}{mailing.pk}/resend/"):
+    own = f"{LIST}{mailing.pk}"
+    for url in (LIST, f"{own}/change/", f"{own}/resend/", f"{own}/resume/"):
         page.goto(url)
         assert fits(page)
         accessible(page)
     mailing.stop(by="olga")
     page.goto(f"{LIST}{mailing.pk}/change/")
-    assert page.get_by_role("button", name="Go on").is_visible() and fits(page)
+    assert page.get_by_role("button", name="Go on…").is_visible() and fits(page)
     accessible(page)
 
 
@@ -49,12 +50,13 @@ def test_its_numbers_change_without_a_reload(look, superuser, mailing, provider)
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_stop_and_go_on_by_two_clicks_each(look, superuser, mailing, script):
+def test_stop_by_two_clicks_and_go_on_by_two_more(look, superuser, mailing, script):
     page = look(superuser, script=script)
     page.goto(LIST)
     page.get_by_role("link", name="Осенняя распродажа").click()
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped: 5 messages wait.").wait_for()
-    page.get_by_role("button", name="Go on").click()
-    page.get_by_text("It goes on: 5 messages.").wait_for()
+    page.get_by_role("button", name="Go on…").click()
+    page.get_by_role("button", name="Yes: Let the mailing go on").click()
+    page.get_by_text("Queued: 5 messages.").wait_for()
     assert set(mailing.messages.values_list("status", flat=True)) == {"queued"}

@@ -81,6 +81,7 @@ class Command(DatabaseCommand):
         if received := sum(retention.end_old_received(way, before, dry_run=dry_run)):
             self.stdout.write(f"{verb} {received} messages that were received before {day}.")
         if not dry_run:
+            retention.blank_old_mailings(before)
             retention.delete_old_limits()
             daily_counts.catch_up()
 
