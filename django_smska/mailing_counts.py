@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import Count, F, QuerySet, Sum
-from django.db.models.functions import Greatest
+from django.db.models import Case, Count, F, QuerySet, Sum, Value, When
 
 from . import clock
 from .daily_counts import sum_of_prices
@@ -196,10 +195,15 @@ def add(key: Any, segments: int, *, again: int = 0) -> None:
 
 def remove(message: SmsMessage) -> None:
     """Note that a message is deleted that was never sent, in the same transaction."""
-    fewer = {"segments": Greatest(F("segments") - message.segments, 0)}
+    fewer = {"segments": _less("segments", message.segments)}
     if message.resend_of_id is not None:
-        fewer["again"] = Greatest(F("again") - 1, 0)
+        fewer["again"] = _less("again", 1)
     mailings([message.mailing_id]).update(settled=False, counted_at=None, **fewer)
+
+
+def _less(name: str, number: int) -> Case:
+    """Return a column less this number, and not below 0: MariaDB refuses even to subtract more."""
+    return Case(When(**{f"{name}__gte": number}, then=F(name) - number), default=Value(0))
 
 
 def keep(keys: list[Any]) -> None:

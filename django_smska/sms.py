@@ -415,7 +415,8 @@ def send_mass_sms(
         no more than a batch of it is held in memory
     :param using: the provider for all of them
     :param mailing: its name, or an ``SmsMailing``: it is made with the first message that is
-        stored, and its page shows, stops and counts them together
+        stored, and its page shows, stops and counts them together. A ``mailing`` of the objects
+        themselves is replaced by it
     :param repeat: as with :func:`send_sms`
     :param exempt: as with :func:`send_sms`
     :raises TypeError: where no row at all is of such a kind
@@ -463,8 +464,7 @@ def send_mass_sms(
 
 
 def _open(mailing: SmsMailing) -> bool:
-    """Store a new mailing, also one whose transaction was rolled back, return whether it is
-    new."""
+    """Store a new mailing, also one whose transaction was rolled back; return whether it is new."""
     # The lock comes first: the check of the messages' keys would lock it for reading only.
     known = mailings([mailing.pk]).select_for_update() if mailing.pk is not None else mailings([])
     is_known = known.exists()

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from django_smska import clock, conf, mailing_counts, mailings, pushed_reports, retention, sending
 from django_smska.admin.wording import FAILURES
+from django_smska.conflicts import repeat_conflicts
 from django_smska.exceptions import RecipientOptedOut
 from django_smska.models import Proof, ProviderState, SmsMailing, SmsMessage, rows
 from django_smska.opt_out import opt_out
@@ -214,6 +215,21 @@ class TestStop:
         mailing.resume()
         assert statuses() == {"sent": 1, "cancelled": 1}
 
+    def test_who_lets_it_go_on_ends_a_stop_that_is_not_through(self, monkeypatch):
+        mailing, other, calls = mail(6), SmsMailing.objects.get(), []
+        monkeypatch.setattr(mailings, "BATCH_ROWS", 2)
+
+        def then_a_colleague_acts(batch):
+            done = repeat_conflicts(batch)
+            calls.append(batch)
+            if len(calls) == 1:
+                other.resume()
+            return done
+
+        monkeypatch.setattr(mailings, "repeat_conflicts", then_a_colleague_acts)
+        assert mailing.stop() == 2
+        assert statuses() == {"queued": 6}
+
     def test_the_last_of_two_people_decides(self, monkeypatch):
         """One lets it go on while the other one's stop has moved but a part."""
         monkeypatch.setattr("django_smska.mailings.BATCH_ROWS", 2)
@@ -399,6 +415,17 @@ class TestCounts:
         mailing.resend_failed()
         found = progress(mailing)
         assert (found.total, found.waiting, found.failed, found.again) == (3, 3, 1, 1)
+
+    def test_what_is_deleted_is_taken_off_and_nothing_falls_below_none(self):
+        """A draft that was edited since has more segments than were noted, and what was sent again
+        of a delivered one was no recipient less."""
+        mailing = mail(1)
+        set_status("delivered")
+        again = sending.resend(mailing.messages.get())
+        again.segments = 9
+        mailing_counts.remove(again)
+        mailing.refresh_from_db()
+        assert (mailing.segments, mailing.again, mailing.counted_at) == (0, 0, None)
 
     def test_what_had_arrived_and_is_sent_again_is_another_one(self, at):
         mailing = mail(1)

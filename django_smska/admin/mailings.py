@@ -168,10 +168,8 @@ class SmsMailingAdmin(EntriesAdmin):
         failed = 0
         if found.failed and mailing.stopped_at is None:
             failed = mailings.failed(mailing)[:MAX_ONE_BY_ONE].count()
-        may_send, may_resend = (
-            self.has_send_permission(request),
-            self.has_resend_permission(request),
-        )
+        may_send = self.has_send_permission(request)
+        may_resend = self.has_resend_permission(request)
         return {
             "mailing": mailing,
             "progress": found,
@@ -275,12 +273,8 @@ class SmsMailingAdmin(EntriesAdmin):
     def _ask_resend(self, request: HttpRequest, mailing: SmsMailing) -> HttpResponse:
         if not self.has_resend_permission(request):
             raise PermissionDenied
-        going = (
-            mailings.failed(mailing)
-            if mailing.stopped_at is None
-            else mailings.failed(mailing).none()
-        )
-        chosen = list(going.order_by("pk").values_list("pk", "segments")[:MAX_ONE_BY_ONE])
+        going = mailings.failed(mailing).order_by("pk").values_list("pk", "segments")
+        chosen = list(going[:MAX_ONE_BY_ONE]) if mailing.stopped_at is None else []
         return self._ask(
             request,
             mailing,
