@@ -193,6 +193,11 @@ def add(key: Any, segments: int, *, again: int = 0) -> None:
     mailings([key]).update(settled=False, **more)
 
 
+def expire(mailing: SmsMailing) -> None:
+    """Let it be counted again when it is shown next, because many of its messages have moved."""
+    mailings([mailing.pk]).update(counted_at=None)
+
+
 def remove(message: SmsMessage) -> None:
     """Note that a message is deleted that was never sent, in the same transaction."""
     fewer = {"segments": _less("segments", message.segments)}

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import F
 
-from . import clock, sending
+from . import clock, mailing_counts, sending
 from .conflicts import repeat_conflicts
 from .exceptions import SmsError
 from .models import Resent, SmsMailing, SmsMessageQuerySet, mailings, rows, write_db
@@ -31,14 +31,18 @@ def stop(mailing: SmsMailing, by: str = "") -> int:
     # A worker that has claimed one finds its claim gone, before the first byte.
     claimed = of(mailing).filter(immediate=False)
     take_back = partial(sending.set_aside, attempts=F("attempts") - 1)
-    return moved + _in_batches(mailing, at, claimed, Status.CLAIMED, take_back)
+    moved += _in_batches(mailing, at, claimed, Status.CLAIMED, take_back)
+    mailing_counts.expire(mailing)
+    return moved
 
 
 def resume(mailing: SmsMailing) -> int:
     """Queue what waits; return how many messages. Where it was interrupted, it can be repeated."""
     mailings([mailing.pk]).update(stopped_at=None, stopped_by="")
     mailing.refresh_from_db(using=write_db())
-    return _in_batches(mailing, None, of(mailing), Status.DRAFT, sending.enqueue)
+    moved = _in_batches(mailing, None, of(mailing), Status.DRAFT, sending.enqueue)
+    mailing_counts.expire(mailing)
+    return moved
 
 
 def of(mailing: SmsMailing) -> SmsMessageQuerySet:

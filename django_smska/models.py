@@ -750,6 +750,27 @@ class SmsMailing(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    #: The fields that ``save()`` writes of a stored one. The others change behind the object.
+    SAVED = ("name", "body", "sender", "using", "send_after", "created_by")
+
+    def save(
+        self,
+        *,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        """Store a new one, or what describes it; neither its counts nor whether it is stopped."""
+        if update_fields is None and not self._state.adding and not force_insert:
+            update_fields = self.SAVED
+        super().save(
+            force_insert=force_insert,
+            force_update=force_update,
+            using=using,
+            update_fields=update_fields,
+        )
+
     def require_name(self) -> None:
         """Raise ``ValidationError`` where its name cannot be stored."""
         field: Any = self._meta.get_field("name")

@@ -90,6 +90,14 @@ class TestNew:
         mailing.refresh_from_db()
         assert mailing.messages.count() == 3 and SmsMailing.objects.count() == 1
 
+    def test_a_stale_object_that_is_saved_changes_neither_counts_nor_stop(self):
+        mailing = mail(2)
+        SmsMailing.objects.get().stop(by="olga")
+        mailing.name = "Winter"
+        mailing.save()
+        mailing.refresh_from_db()
+        assert (mailing.name, mailing.segments, mailing.stopped_by) == ("Winter", 2, "olga")
+
     def test_where_nothing_is_stored_there_is_none(self):
         result = send_mass_sms([("12", "A"), ("+79161234567", "")], mailing="Autumn")
         assert (result, result.bad, result.mailing) == (0, 2, None)
@@ -416,7 +424,7 @@ class TestCounts:
         found = progress(mailing)
         assert (found.total, found.waiting, found.failed, found.again) == (3, 3, 1, 1)
 
-    def test_what_is_deleted_is_taken_off_and_nothing_falls_below_none(self):
+    def test_a_deleted_draft_counts_no_more_and_nothing_falls_below_none(self):
         """A draft that was edited since has more segments than were noted, and what was sent again
         of a delivered one was no recipient less."""
         mailing = mail(1)
@@ -433,6 +441,14 @@ class TestCounts:
         sending.resend(mailing.messages.get())
         found = progress(mailing)
         assert (found.total, found.delivered, found.waiting) == (2, 1, 1)
+
+    def test_it_is_counted_again_after_many_have_moved(self, at):
+        mailing = mail(2)
+        assert progress(mailing).waiting == 2
+        mailing.stop()
+        assert progress(mailing).drafts == 2
+        mailing.resume()
+        assert progress(mailing).waiting == 2
 
     def test_it_is_counted_at_most_once_in_two_seconds(self, at):
         mailing = mail(2)
