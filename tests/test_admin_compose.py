@@ -20,7 +20,7 @@ from django.views.debug import ExceptionReporter
 from openpyxl import Workbook
 
 from django_smska.admin import SmsMessageAdmin, recipients
-from django_smska.admin.compose import ComposeForm
+from django_smska.admin.compose_form import ComposeForm
 from django_smska.admin.permissions import grouped
 from django_smska.models import ProviderState, SmsMailing, SmsMessage
 from django_smska.sms import outbox
@@ -432,7 +432,7 @@ def test_a_time_is_read_and_reported_by_the_clock_that_is_shown(boss, monkeypatc
     response = boss.post(PAGE, filled(**at(LATER)))
     day = NOON.strftime("%m/%d/%Y")
     assert f'value="Send at {date_format(NOON, "DATETIME_FORMAT")}"' in response.content.decode()
-    monkeypatch.setattr("django_smska.admin.compose.timezone.now", lambda: NOON)
+    monkeypatch.setattr("django_smska.admin.compose_form.timezone.now", lambda: NOON)
     assert f"It is {day} noon by" in ComposeForm().fields["send_at"].help_text
 
 
@@ -611,7 +611,7 @@ def test_where_the_database_refuses_them_nothing_was_sent(boss, monkeypatch):
     def refuse(messages, **options):
         raise DataError("a value")
 
-    monkeypatch.setattr("django_smska.admin.compose.send_mass_sms", refuse)
+    monkeypatch.setattr("django_smska.admin.compose_store.send_mass_sms", refuse)
     [text] = errors(boss.post(PAGE, carried))["__all__"]
     assert text == "It could not be stored (DataError), so nothing was sent."
 
@@ -637,7 +637,7 @@ def test_one_with_a_time_waits_for_it_in_the_queue(boss):
 def test_a_time_that_passes_on_the_second_page_sends_nothing(boss, monkeypatch):
     carried = check(boss, **at(LATER))
     late = NOON + timedelta(hours=1)
-    monkeypatch.setattr("django_smska.admin.compose.timezone.now", lambda: late)
+    monkeypatch.setattr("django_smska.admin.compose_form.timezone.now", lambda: late)
     boss.force_login(boss.user)
     response = boss.post(PAGE, carried | {"_send": "1"})
     assert list(errors(response)) == ["send_at"] and not SmsMessage.objects.exists()
@@ -695,7 +695,7 @@ def test_a_crash_reports_neither_text_nor_number(boss, monkeypatch, button, fram
         shown.append(reporter.get_traceback_text() + reporter.get_traceback_html())
 
     carried = check(boss, numbers=many(6), body=SECRET) | {button: "1"}
-    monkeypatch.setattr("django_smska.admin.compose.SmsMessage", crash)
+    monkeypatch.setattr("django_smska.admin.compose_form.SmsMessage", crash)
     boss.raise_request_exception = False
     got_request_exception.connect(report)
     try:

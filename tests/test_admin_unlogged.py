@@ -11,7 +11,7 @@ from django.utils.timezone import now
 
 from django_smska.admin import recipients
 from django_smska.admin.actions import ACTIONS
-from django_smska.admin.compose import ComposeForm
+from django_smska.admin.compose_form import ComposeForm
 from django_smska.admin.forms import SmsMessageForm
 from django_smska.models import ProviderState, SmsMessage, rows
 

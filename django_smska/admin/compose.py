@@ -5,184 +5,31 @@ A second page shows the result of the check, and sends. Nothing is stored before
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import secrets
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from django import forms
-from django.contrib import messages
 from django.contrib.admin.helpers import AdminForm
-from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import Error, IntegrityError, transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from django.utils.formats import date_format
-from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import (
-    circuit_breaker,
-    clock,
-    conf,
-    handover,
-    limits,
-    mailing_counts,
-    opt_out,
-    sending,
-    times,
-)
-from ..exceptions import SmsNotSent
-from ..models import SmsMailing, SmsMessage, rows, write_db
-from ..numbers import is_russian_mobile, mask
-from ..sms import send_mass_sms
+from .. import circuit_breaker, conf, handover
+from ..models import rows
+from ..numbers import is_russian_mobile
 from ..states import Status
-from . import copying, recipients, text_words
-from .action_views import BATCH_MESSAGES, ActionAdmin
-from .actions import QUEUED, SEND, Outcome, log
-from .forms import SmsMessageForm
+from . import compose_store, copying, text_words
+from .action_views import ActionAdmin
+from .compose_form import ComposeForm
 from .money import cost_of
-from .number_forms import NumbersForm
 from .permissions import Unlogged, grouped, may_see_number, may_see_text
-from .wording import balance_words, error_words, paused_words, stop_of
-
-logger = logging.getLogger(__name__)
+from .wording import balance_words, paused_words, stop_of
 
 MAX_LEFT_OUT_SHOWN = 200  # the most skipped numbers that the page lists
 MAX_NUMBERS_LOOKED_UP = 500  # the most numbers in the query for those that just got this text
-ANY_NUMBER = "+79000000000"
-SAVED = Outcome(
-    _("Saved as draft"),
-    _("Not sent until you choose “Send”."),
-    history=_("Saved as draft."),
-)
-
-
-def new_nonce() -> str:
-    return secrets.token_hex(16)
-
-
-class ComposeForm(SmsMessageForm, NumbersForm):
-    """One text and its recipients.
-
-    Once it is valid, it has ``instance``, too, which has the text's size.
-
-    :ivar opted_out: numbers that get nothing, because they are on the do-not-send list
-    :ivar given: all numbers, these too, in their order
-    """
-
-    to = None  # type: ignore[assignment]
-    send_at = forms.SplitDateTimeField(
-        label=_("Send at"), required=False, widget=AdminSplitDateTime
-    )
-    name = forms.CharField(
-        label=_("Name of the mailing"),
-        max_length=200,
-        required=False,
-        help_text=_("For the list of mailings. Empty: its date and time."),
-    )
-    # A form that is submitted twice must not send twice: its messages' keys depend on this nonce.
-    nonce = forms.CharField(max_length=64, widget=forms.HiddenInput, initial=new_nonce)
-
-    class Meta(SmsMessageForm.Meta):
-        fields: Any = ("body", "sender", "using")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.opted_out: list[recipients.LeftOut] = []
-        self.given: list[str] = []
-        words = gettext("Empty: now. It is %s by the clock of this site.")
-        self.fields["send_at"].help_text = words % _time(timezone.now())
-        self.fields["numbers"].widget.attrs["autofocus"] = True
-
-    def clean_send_at(self) -> Any:
-        at = self.cleaned_data["send_at"]
-        if at is not None and at <= timezone.now():
-            raise ValidationError(_("This time has passed. Leave it empty to send now."))
-        if at is not None and (problem := times.problem(at)):
-            raise ValidationError(problem)
-        return at
-
-    def clean(self) -> Any:
-        cleaned = super().clean()
-        self.read_numbers()
-        # The model looks at the text only beside a number.
-        self.instance.to = next(iter(self.recipients.lines), ANY_NUMBER)
-        if "using" in self.cleaned_data:
-            self._leave_out_unreachable()
-        if not self.errors:
-            self._leave_out_opted_out()
-        return cleaned
-
-    def _leave_out_unreachable(self) -> None:
-        allowed = limits.prefixes(self.cleaned_data["using"], conf.limits())
-        if not allowed:
-            return
-        why = gettext("This provider sends only to numbers that start with %s.")
-        shown = ", ".join(allowed[: recipients.MAX_NAMED])
-        for number in self.recipients.numbers:
-            if not number.startswith(allowed):
-                line = self.recipients.lines.pop(number)
-                self.unreachable.append(recipients.LeftOut(line, number, why % shown))
-
-    def _leave_out_opted_out(self) -> None:
-        self.given = numbers = self.recipients.numbers
-        about = {name: self.cleaned_data[name] for name in ("sender", "using")}
-        listed = opt_out.barred(numbers, **about)
-        why = gettext("It is on the do-not-send list.")
-        for number in numbers:
-            if number in listed:
-                line = self.recipients.lines.pop(number)
-                self.opted_out.append(recipients.LeftOut(line, number, why))
-
-    @property
-    def send_at_once(self) -> bool:
-        """Return whether all is sent before the page is answered."""
-        few = len(self.recipients.numbers) <= conf.send_at_once()
-        return few and self.cleaned_data["send_at"] is None and not self.cleaned_data["name"]
-
-    def mailing(self, user: Any) -> SmsMailing | None:
-        """Return a new mailing for the messages; None for a single one."""
-        if len(self.recipients.numbers) < 2:
-            return None
-        given = {name: self.cleaned_data[name] for name in ("body", "sender", "using")}
-        name = self.cleaned_data["name"] or gettext("Mailing of %s") % _time(timezone.now())
-        at = self.cleaned_data["send_at"]
-        return SmsMailing(name=name, **given, send_after=at, created_by=user)
-
-    def messages(self, user: Any) -> list[SmsMessage]:
-        """Return a new message for each number; the same form and content give the same keys."""
-        # No generator: error reports would show the variables of its frame.
-        content = {name: self.cleaned_data[name] for name in ("body", "sender", "using")}
-        at = self.cleaned_data["send_at"]
-        return [
-            SmsMessage(
-                to=number,
-                **content,
-                send_after=at or clock.now(),
-                idempotency_key=self._key(number),
-                created_by=user,
-            )
-            for number in self.recipients.numbers
-        ]
-
-    def keys(self, numbers: list[str]) -> list[str]:
-        """Return the idempotency keys of the messages to these numbers."""
-        return [self._key(number) for number in numbers]
-
-    def _key(self, number: str) -> str:
-        names = ("nonce", "body", "sender", "using", "send_at")
-        parts = [number, *(str(self.cleaned_data[name]) for name in names)]
-        return f"compose-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"
-
-
-# --- the pages ------------------------------------------------------------------------------------
 
 
 @sensitive_variables()
@@ -202,7 +49,11 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
         return _write_page(request, model_admin, form)
     if corrected or not {"_send", "_save"} & request.POST.keys():
         return _check_page(request, model_admin, form)
-    return _send(request, model_admin, form)
+    try:
+        return compose_store.store_and_send(request, model_admin, form)
+    except ValidationError as error:
+        form.add_error(None, error)
+        return _write_page(request, model_admin, form)
 
 
 def _write_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:
@@ -349,189 +200,3 @@ def _page(
         request, template, title, action_url=action_url, **context
     )
     return page
-
-
-# --- sending --------------------------------------------------------------------------------------
-
-
-def _send(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:
-    failed: list[str] = []
-    mailing = None
-    saves = "_save" in request.POST
-    if form.send_at_once and not saves:
-        new = _store_drafts(form, request.user, failed)
-        if new:
-            model_admin.carry_out(request, SEND, new)
-    else:
-        outcome = SAVED if saves else _queued(form)
-        try:
-            new = _store_many(form, request.user, outcome)
-        except (ValidationError, Error) as error:
-            form.add_error(None, _why_not(error) if saves else _why_not_queued(error))
-            return _write_page(request, model_admin, form)
-        if new:
-            mailing = rows(new[:1]).values_list("mailing", flat=True).first()
-            words = _summary(model_admin, outcome, new, mailing)
-            model_admin.message_user(request, words, outcome.level)
-            model_admin.report_waits(request, new if outcome.waits else [])
-    for words in failed:
-        model_admin.message_user(request, words, messages.ERROR)
-    if form.opted_out:
-        words = ngettext(
-            "%s number is on the do-not-send list and gets nothing.",
-            "%s numbers are on the do-not-send list and get nothing.",
-            len(form.opted_out),
-        )
-        model_admin.message_user(request, words % len(form.opted_out), messages.WARNING)
-    if known := len(form.recipients.numbers) - len(new) - len(failed):
-        words = ngettext(
-            "%s message was already created when you submitted this form before and will not be "
-            "sent again.",
-            "%s messages were already created when you submitted this form before and will not be "
-            "sent again.",
-            known,
-        )
-        model_admin.message_user(request, words % known, messages.WARNING)
-    if len(form.recipients.numbers) == len(new) == 1:
-        return HttpResponseRedirect(model_admin.url("change", new[0]))
-    return HttpResponseRedirect(_next_page(model_admin, mailing, saves=saves))
-
-
-def _summary(model_admin: ActionAdmin, outcome: Outcome, new: list[int], mailing: Any) -> str:
-    if mailing is None:
-        return model_admin.summary(outcome, new)
-    number = ngettext("%s message", "%s messages", len(new)) % len(new)
-    return format_html("{}: {}. {}", outcome.what, number, outcome.why)
-
-
-def _next_page(model_admin: ActionAdmin, mailing: Any, *, saves: bool) -> str:
-    """Return the address of the mailing, or of the list."""
-    if mailing is not None and model_admin.admin_site.is_registered(SmsMailing):
-        site = model_admin.admin_site.name
-        return reverse("admin:django_smska_smsmailing_change", args=[mailing], current_app=site)
-    return f"{model_admin.url('changelist')}{'?status__exact=draft' if saves else ''}"
-
-
-def _queued(form: ComposeForm) -> Outcome:
-    at = form.cleaned_data["send_at"]
-    return Outcome(gettext("Queued to be sent at %s") % _time(at)) if at else QUEUED
-
-
-def _time(at: Any) -> str:
-    return date_format(times.local(at), "SHORT_DATETIME_FORMAT")
-
-
-def _store_drafts(form: ComposeForm, user: Any, failed: list[str]) -> list[int]:
-    """Return the keys of the drafts to send, which no worker sends, and add a sentence to
-    ``failed`` for each that failed."""
-    drafts: list[SmsMessage] = []
-    for message in form.messages(user):
-        try:
-            drafts += [message] if _is_new(message) else _left([message])
-        except Exception as error:
-            parts = {"number": mask(message.to), "why": " ".join(_why_not(error).messages)}
-            failed.append(gettext("Not sent to %(number)s. %(why)s") % parts)
-    return [message.pk for message in drafts]
-
-
-def _left(known: list[SmsMessage]) -> list[SmsMessage]:
-    """Return the drafts that an earlier try of this form has left, because its process ended or
-    the provider was paused. One that was edited since is not the form's any more.
-
-    :param known: messages of the form whose keys are stored already
-    """
-    written = {one.idempotency_key: _content(one) for one in known}
-    found = rows().filter(status=Status.DRAFT, idempotency_key__in=written)
-    return [one for one in found if _content(one) == written[one.idempotency_key]]
-
-
-def _content(message: SmsMessage) -> tuple[str, ...]:
-    return message.to, message.body, message.sender, message.using
-
-
-def _why_not(error: Exception) -> ValidationError:
-    """Return why nothing was stored, without a database error's own text, which quotes values."""
-    if isinstance(error, ValidationError):
-        return ValidationError(error.messages)
-    logger.error("a message of the admin was not stored: %s", type(error).__name__)
-    words = gettext("It could not be stored (%s), so nothing was sent.")
-    return ValidationError(words % type(error).__name__)
-
-
-def _is_new(draft: SmsMessage) -> bool:
-    try:
-        with transaction.atomic(using=write_db()):
-            draft.save(using=write_db())
-    except IntegrityError:
-        if not rows().filter(idempotency_key=draft.idempotency_key).exists():
-            raise
-        return False
-    return True
-
-
-def _store_many(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
-    """Return the keys of those that it has put into the queue, or of the drafts."""
-    store = _store_drafts_in_bulk if outcome is SAVED else _store_in_bulk
-    try:
-        return store(form, user, outcome)
-    except IntegrityError:  # the same form was submitted at the same moment
-        return store(form, user, outcome)
-
-
-def _why_not_queued(error: Exception) -> ValidationError:
-    """Return why they are not in the queue, or what to do where they may be there: the answer to
-    the COMMIT may be what was lost. The form that is shown again gives the same keys."""
-    if not isinstance(error, sending.UNAVAILABLE):
-        return _why_not(error)
-    logger.error("the database failed for messages of the admin: %s", type(error).__name__)
-    return ValidationError(
-        gettext(
-            "The database did not answer. The messages may be in the queue. Send this form again "
-            "without changes: nothing is sent twice."
-        )
-    )
-
-
-def _named(error: SmsNotSent, message: SmsMessage) -> ValidationError:
-    """Return the refusal of one message of many, with its number."""
-    parts = {"number": mask(message.to), "why": error_words(error.text)}
-    return ValidationError(gettext("Not sent to %(number)s. %(why)s") % parts)
-
-
-def _store_drafts_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
-    every, drafts, mailing = form.messages(user), list[SmsMessage](), form.mailing(user)
-    with transaction.atomic(using=write_db()):
-        for start in range(0, len(every), BATCH_MESSAGES):
-            batch = every[start : start + BATCH_MESSAGES]
-            keys = [message.idempotency_key for message in batch]
-            stored = rows().filter(idempotency_key__in=keys)
-            known = set(stored.values_list("idempotency_key", flat=True))
-            new = [message for message in batch if message.idempotency_key not in known]
-            if mailing is not None and new and mailing.pk is None:
-                mailing.save(using=write_db())
-            for message in new:
-                message.mailing = mailing
-                message.prepare()
-            rows().bulk_create(new)
-            if mailing is not None and new:
-                mailing_counts.add(mailing.pk, sum(message.segments for message in new))
-            drafts += _left(batch)
-        log(user, drafts, str(outcome))
-    return [draft.pk for draft in drafts]
-
-
-def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
-    every = form.messages(user)
-    with transaction.atomic(using=write_db()):
-        stored = send_mass_sms(every, exempt=True, mailing=form.mailing(user))
-        if stored.bad:  # all or nothing: a part was not requested
-            index, error = stored.errors[0]
-            raise _named(error, every[index]) if isinstance(error, SmsNotSent) else error
-        new = [message for message in every if message.pk is not None]
-        known = [message for message in every if message.pk is None]
-        for start in range(0, len(known), BATCH_MESSAGES):
-            left = _left(known[start : start + BATCH_MESSAGES])
-            sending.enqueue(rows(message.pk for message in left))
-            new += left
-        log(user, new, str(outcome))
-    return [message.pk for message in new]

@@ -17,7 +17,7 @@ from ..models import SmsMessage, rows
 from . import timeline
 from .action_views import ActionAdmin
 from .actions import read_keys
-from .compose import new_nonce
+from .compose_form import new_nonce
 from .guard import history_words
 from .permissions import Unlogged
 

@@ -1,0 +1,145 @@
+"""The form of the page for writing: one text, its recipients, and when it is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+
+from django import forms
+from django.contrib.admin.widgets import AdminSplitDateTime
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from .. import clock, conf, limits, opt_out, times
+from ..models import SmsMailing, SmsMessage
+from . import recipients
+from .forms import SmsMessageForm
+from .number_forms import NumbersForm
+
+ANY_NUMBER = "+79000000000"
+
+
+def new_nonce() -> str:
+    return secrets.token_hex(16)
+
+
+class ComposeForm(SmsMessageForm, NumbersForm):
+    """One text and its recipients.
+
+    Once it is valid, it has ``instance``, too, which has the text's size.
+
+    :ivar opted_out: numbers that get nothing, because they are on the do-not-send list
+    :ivar given: all numbers, these too, in their order
+    """
+
+    to = None  # type: ignore[assignment]
+    send_at = forms.SplitDateTimeField(
+        label=_("Send at"), required=False, widget=AdminSplitDateTime
+    )
+    name = forms.CharField(
+        label=_("Name of the mailing"),
+        max_length=200,
+        required=False,
+        help_text=_("For the list of mailings. Empty: its date and time."),
+    )
+    # A form that is submitted twice must not send twice: its messages' keys depend on this nonce.
+    nonce = forms.CharField(max_length=64, widget=forms.HiddenInput, initial=new_nonce)
+
+    class Meta(SmsMessageForm.Meta):
+        fields: Any = ("body", "sender", "using")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.opted_out: list[recipients.LeftOut] = []
+        self.given: list[str] = []
+        words = gettext("Empty: now. It is %s by the clock of this site.")
+        self.fields["send_at"].help_text = words % time_words(timezone.now())
+        self.fields["numbers"].widget.attrs["autofocus"] = True
+
+    def clean_send_at(self) -> Any:
+        at = self.cleaned_data["send_at"]
+        if at is not None and at <= timezone.now():
+            raise ValidationError(_("This time has passed. Leave it empty to send now."))
+        if at is not None and (problem := times.problem(at)):
+            raise ValidationError(problem)
+        return at
+
+    def clean(self) -> Any:
+        cleaned = super().clean()
+        self.read_numbers()
+        # The model looks at the text only beside a number.
+        self.instance.to = next(iter(self.recipients.lines), ANY_NUMBER)
+        if "using" in self.cleaned_data:
+            self._leave_out_unreachable()
+        if not self.errors:
+            self._leave_out_opted_out()
+        return cleaned
+
+    def _leave_out_unreachable(self) -> None:
+        allowed = limits.prefixes(self.cleaned_data["using"], conf.limits())
+        if not allowed:
+            return
+        why = gettext("This provider sends only to numbers that start with %s.")
+        shown = ", ".join(allowed[: recipients.MAX_NAMED])
+        for number in self.recipients.numbers:
+            if not number.startswith(allowed):
+                line = self.recipients.lines.pop(number)
+                self.unreachable.append(recipients.LeftOut(line, number, why % shown))
+
+    def _leave_out_opted_out(self) -> None:
+        self.given = numbers = self.recipients.numbers
+        about = {name: self.cleaned_data[name] for name in ("sender", "using")}
+        listed = opt_out.barred(numbers, **about)
+        why = gettext("It is on the do-not-send list.")
+        for number in numbers:
+            if number in listed:
+                line = self.recipients.lines.pop(number)
+                self.opted_out.append(recipients.LeftOut(line, number, why))
+
+    @property
+    def send_at_once(self) -> bool:
+        """Return whether all is sent before the page is answered."""
+        few = len(self.recipients.numbers) <= conf.send_at_once()
+        return few and self.cleaned_data["send_at"] is None and not self.cleaned_data["name"]
+
+    def mailing(self, user: Any) -> SmsMailing | None:
+        """Return a new mailing for the messages; None for a single one."""
+        if len(self.recipients.numbers) < 2:
+            return None
+        given = {name: self.cleaned_data[name] for name in ("body", "sender", "using")}
+        name = self.cleaned_data["name"] or gettext("Mailing of %s") % time_words(timezone.now())
+        at = self.cleaned_data["send_at"]
+        return SmsMailing(name=name, **given, send_after=at, created_by=user)
+
+    def messages(self, user: Any) -> list[SmsMessage]:
+        """Return a new message for each number; the same form and content give the same keys."""
+        # No generator: error reports would show the variables of its frame.
+        content = {name: self.cleaned_data[name] for name in ("body", "sender", "using")}
+        at = self.cleaned_data["send_at"]
+        return [
+            SmsMessage(
+                to=number,
+                **content,
+                send_after=at or clock.now(),
+                idempotency_key=self._key(number),
+                created_by=user,
+            )
+            for number in self.recipients.numbers
+        ]
+
+    def keys(self, numbers: list[str]) -> list[str]:
+        """Return the idempotency keys of the messages to these numbers."""
+        return [self._key(number) for number in numbers]
+
+    def _key(self, number: str) -> str:
+        names = ("nonce", "body", "sender", "using", "send_at")
+        parts = [number, *(str(self.cleaned_data[name]) for name in names)]
+        return f"compose-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"
+
+
+def time_words(at: Any) -> str:
+    return date_format(times.local(at), "SHORT_DATETIME_FORMAT")
