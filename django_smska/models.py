@@ -693,6 +693,7 @@ class SmsMailing(models.Model):
 
     :ivar body: the text, where all of them have the same one
     :ivar stopped_at: since when its messages wait, as drafts, until a person lets it go on
+    :ivar at_any_hour: its messages leave in the quiet hours, too (``SMSKA_QUIET_HOURS``)
     :ivar segments: of all its messages
     :ivar again: how many of its messages were sent again, as new ones of the mailing
     :ivar counts: the number of messages by status, pruned ones included, as at ``counted_at``.
@@ -724,6 +725,7 @@ class SmsMailing(models.Model):
     stopped_by: str = ours.ExternalCharField(
         _("stopped by"), max_length=150, blank=True, editable=False
     )
+    at_any_hour: bool = columns.BooleanField(default=True, editable=False)
     segments: int = columns.PositiveBigIntegerField(
         pgettext_lazy("SMS", "segments"), default=0, editable=False
     )
@@ -751,7 +753,7 @@ class SmsMailing(models.Model):
         return self.name
 
     #: The fields that ``save()`` writes of a stored one. The others change behind the object.
-    SAVED = ("name", "body", "sender", "using", "send_after", "created_by")
+    SAVED = ("name", "body", "sender", "using", "send_after", "at_any_hour", "created_by")
 
     def save(
         self,
@@ -811,6 +813,48 @@ class SmsMailing(models.Model):
         from .mailings import resend_failed
 
         return resend_failed(self, created_by=created_by, most=most)
+
+
+class SmsTemplate(models.Model):
+    """A text with placeholders, such as ``{name}``, in one language.
+
+    :ivar name: by which code and people choose it, the same in every language
+    :ivar language: a code, such as ``ru``; empty for all that have no text of their own
+    """
+
+    name: str = columns.CharField(pgettext_lazy("template", "name"), max_length=100)
+    language: str = columns.CharField(_("language"), max_length=16, blank=True, default="")
+    body: str = columns.TextField(_("text"))
+    created_at: datetime = columns.DateTimeField(_("created"), default=timezone.now, editable=False)
+    changed_at: datetime = columns.DateTimeField(_("changed"), auto_now=True)
+    created_by: Any = ours.UserField(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        verbose_name=_("created by"),
+        related_name="+",
+        null=True,
+        blank=True,
+        editable=False,
+    )
+
+    if TYPE_CHECKING:  # what Django adds
+        id: int
+        created_by_id: Any
+
+    class Meta:
+        verbose_name = _("SMS template")
+        verbose_name_plural = _("SMS templates")
+        ordering = ("name", "language")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("name", "language"),
+                name="smska_template_name",
+                violation_error_message=_("There is a template with this name and language."),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.language})" if self.language else self.name
 
 
 class ProviderState(models.Model):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 
@@ -24,6 +26,7 @@ __all__ = [
     "Recipients",
     "UnclearColumn",
     "column",
+    "pasted_table",
     "read",
     "without",
 ]
@@ -144,6 +147,16 @@ def read(text: str, asked: str = "", most: int | None = None) -> Recipients:
             if among_words:
                 found.read_out.append(ReadOut(line, written, number))
     return found
+
+
+def pasted_table(heads: Sequence[str], table_rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as the text that :func:`read` reads as one: its heads, then a line for each
+    row, with tabs between the cells."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    for cells in (heads, *table_rows):
+        writer.writerow([" ".join(str(cell).split()) for cell in cells])
+    return text.getvalue().rstrip("\n")
 
 
 def without(text: str, refused: Collection[str]) -> str:

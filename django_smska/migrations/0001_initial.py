@@ -233,6 +233,7 @@ class Migration(migrations.Migration):
                         blank=True, editable=False, max_length=150, verbose_name="stopped by"
                     ),
                 ),
+                ("at_any_hour", models.BooleanField(default=True, editable=False)),
                 (
                     "segments",
                     models.PositiveBigIntegerField(
@@ -706,6 +707,56 @@ class Migration(migrations.Migration):
                 "default_permissions": ("add", "delete", "view"),
                 "constraints": [
                     models.UniqueConstraint(fields=("number_hash", "sender"), name="smska_opt_out")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="SmsTemplate",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=100, verbose_name="name")),
+                (
+                    "language",
+                    models.CharField(
+                        blank=True, default="", max_length=16, verbose_name="language"
+                    ),
+                ),
+                ("body", models.TextField(verbose_name="text")),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, editable=False, verbose_name="created"
+                    ),
+                ),
+                ("changed_at", models.DateTimeField(auto_now=True, verbose_name="changed")),
+                (
+                    "created_by",
+                    django_smska.fields.UserField(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="created by",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "SMS template",
+                "verbose_name_plural": "SMS templates",
+                "ordering": ("name", "language"),
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("name", "language"),
+                        name="smska_template_name",
+                        violation_error_message="There is a template with this name and language.",
+                    )
                 ],
             },
         ),
