@@ -6,12 +6,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import time, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -197,6 +198,68 @@ def _dotted_path(value: Any) -> str | None:
     return value
 
 
+class QuietHours(NamedTuple):
+    """When the messages of a mailing are not to leave, by the clock of their recipients.
+
+    :param time_zone: its IANA name
+    :param zone_of: the dotted path of a function that knows the zones of numbers, or empty; then
+        ``time_zone`` is that of the numbers of which it knows none
+    """
+
+    start: time
+    until: time
+    time_zone: str
+    zone_of: str = ""
+
+
+QUIET_HOURS = {"from": "21:00", "until": "09:00", "time_zone": "Europe/Moscow"}
+
+
+def _quiet_hours(value: Any) -> QuietHours | None:
+    if value is None:
+        return None
+    if not is_mapping(value):
+        raise TypeError
+    if unknown := [name for name in value if name not in QUIET_HOURS]:
+        raise WrongPart(f"{unknown[0]!r} is not one of {', '.join(map(repr, QUIET_HOURS))}")
+    given: dict[str, Any] = {**QUIET_HOURS, **value}
+    start, until = (_hour(name, given[name]) for name in ("from", "until"))
+    if start == until:
+        raise WrongPart("'from' and 'until' are the same time; for no quiet hours, set it to None")
+    zone = given["time_zone"]
+    if isinstance(zone, str) and "." in zone:
+        return QuietHours(start, until, QUIET_HOURS["time_zone"], _path_of_function(zone))
+    if not is_time_zone(zone):
+        raise WrongPart(f"'time_zone' must be {_ZONE}, not {repr(zone)[:50]}")
+    return QuietHours(start, until, zone)
+
+
+_ZONE = 'the name of a zone, such as "Asia/Omsk", or the dotted path of a function'
+_HOUR = re.compile("([01][0-9]|2[0-3]):([0-5][0-9])")
+
+
+def _hour(name: str, value: Any) -> time:
+    found = _HOUR.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise WrongPart(f'{name!r} must be a time such as "21:00", not {repr(value)[:50]}')
+    return time(int(found[1]), int(found[2]))
+
+
+def _path_of_function(value: str) -> str:
+    try:
+        return _dotted_path(value) or ""
+    except ValueError:
+        raise WrongPart(f"'time_zone' must be {_ZONE}, not {repr(value)[:50]}") from None
+
+
+def is_time_zone(name: Any) -> bool:
+    """Return whether this is the IANA name of a time zone that this machine knows."""
+    try:
+        return isinstance(name, str) and bool(ZoneInfo(name).key)
+    except (KeyError, ValueError, OSError):  # OSError: the name of a folder
+        return False
+
+
 #: Seconds that a worker's claim holds. It must outlast one send.
 lease = _duration("SMSKA_LEASE", 120)
 #: Seconds after which an unsent message is no longer sent.
@@ -257,6 +320,9 @@ stop_words = Setting(
     _stop_words,
     "a list of words, each with a letter or a digit",
 )
+#: When the messages of mailings are not to leave, by the clock of their recipients; None for never.
+#: See :doc:`/howto/quiet-hours`. What the dict leaves out has its default.
+quiet_hours = Setting("SMSKA_QUIET_HOURS", QUIET_HOURS, _quiet_hours, "a dict, or None")
 #: Whether a test run keeps all messages in memory; False lets it use the configured providers.
 locmem_in_tests = Setting("SMSKA_LOCMEM_IN_TESTS", True, _flag, "True or False")
 #: Whether a test run, with ``SMSKA_LOCMEM_IN_TESTS`` off, may send beyond this machine; see

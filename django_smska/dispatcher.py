@@ -409,7 +409,8 @@ class Dispatcher:
         claimed = self._claim_batch()
         fit = self._within_day(claimed)
         self.claimed += fit
-        return bool(claimed.cancelled or claimed.set_aside) or len(fit) < len(claimed)
+        left_out = claimed.cancelled or claimed.set_aside or claimed.put_off
+        return bool(left_out) or len(fit) < len(claimed)
 
     def _claim_batch(self) -> sending.Claimed:
         now = clock.now()

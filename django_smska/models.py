@@ -371,6 +371,9 @@ class SmsMessage(models.Model):
 
     #: The monotonic time after which this process may not begin to send it. No column.
     leave_until = math.inf
+    #: When the recipient's next quiet hours begin, for a message of a mailing that heeds them. No
+    #: column.
+    quiet_from: datetime | None = None
 
     class Meta:
         verbose_name = _("SMS message")

@@ -39,6 +39,7 @@ from . import (
     clock,
     conf,
     database_slots,
+    handover,
     kill_switch,
     limits,
     log_fields,
@@ -46,6 +47,7 @@ from . import (
     monotonic,
     notify,
     opt_out,
+    quiet_hours,
     rate_limit,
     states,
     times,
@@ -85,6 +87,7 @@ Outcome = Receipt | SmsError
 _T = TypeVar("_T")
 
 NO_CONDITION = Q()
+MAX_PUT_OFF = 1000  # the most queued messages that a claim puts off to the end of quiet hours
 #: Errors of a database that cannot answer, as opposed to one that refuses.
 UNAVAILABLE = (OperationalError, InterfaceError, InternalError)
 
@@ -517,9 +520,10 @@ class Claimed(list[SmsMessage]):
 
     :ivar cancelled: how many others were cancelled, because of the do-not-send list
     :ivar set_aside: how many others are drafts now, because their mailing is stopped
+    :ivar put_off: how many others wait until the quiet hours of their recipients end
     """
 
-    cancelled = set_aside = 0
+    cancelled = set_aside = put_off = 0
 
 
 def claim_of(message: SmsMessage) -> Claim:
@@ -536,8 +540,8 @@ def claim(
 ) -> Claimed:
     """Claim queued messages for this process; return those that it got, in their order.
 
-    Those whose numbers are on the do-not-send list are cancelled, and those of a stopped mailing
-    are set aside.
+    Those whose numbers are on the do-not-send list are cancelled, those of a stopped mailing are
+    set aside, and those of a mailing that heeds quiet hours are put off to their end.
 
     :param token: of this claim, never used before
     :param immediate: the caller waits for the outcome, so that no worker may send them after this
@@ -558,7 +562,77 @@ def claim(
             mine.set_aside = len(claimed) - len(going)
             return mine
 
-    return repeat_conflicts(claim_together)
+    claimed = repeat_conflicts(claim_together)
+    return claimed if immediate else _outside_quiet_hours(claimed)
+
+
+def _outside_quiet_hours(claimed: Claimed) -> Claimed:
+    """Put those of these claimed messages back into the queue that would leave in their recipients'
+    quiet hours, for the end of these; return the others.
+
+    No transaction is open: a function of the project's may be asked for the time zones.
+    """
+    hours = conf.quiet_hours()
+    heeding = _heeding(claimed) if hours is not None else set()
+    if hours is None or not heeding:
+        return claimed
+    kept = [message for message in claimed if message.mailing_id in heeding]
+    zones = quiet_hours.zones((message.to for message in kept), hours)
+    now = clock.now()
+    ends = {zone: quiet_hours.end_of(now, zone, hours) for zone in set(zones.values())}
+    begins = {
+        zone: quiet_hours.start_after(now, zone, hours) for zone, end in ends.items() if end is None
+    }
+    put_off: list[SmsMessage] = []
+    for at, messages in grouped(kept, lambda message: ends[zones[message.to]]).items():
+        if at is not None:
+            _put_off(messages, at)
+            put_off += messages
+    for message in kept:
+        message.quiet_from = begins.get(zones[message.to])
+    end = ends.get(hours.time_zone)
+    if put_off and end is not None and not (hours.zone_of or handover.is_set()):
+        _put_off_queued({message.mailing_id for message in put_off}, now, end)
+    keys = {message.pk for message in put_off}
+    mine = Claimed(message for message in claimed if message.pk not in keys)
+    mine.cancelled, mine.set_aside, mine.put_off = claimed.cancelled, claimed.set_aside, len(keys)
+    return mine
+
+
+def _heeding(messages: Iterable[SmsMessage]) -> set[Any]:
+    """Return the keys of those of their mailings that heed quiet hours."""
+    keys = {message.mailing_id for message in messages} - {None}
+    if not keys:
+        return set()
+    return set(mailings(keys).filter(at_any_hour=False).values_list("pk", flat=True))
+
+
+def _put_off(claimed: list[SmsMessage], end: datetime) -> None:
+    for expiry, messages in grouped(claimed, partial(_expiry_after, end)).items():
+        changes = {**_UNTRIED, "send_after": end, "expires_at": expiry}
+        move(_held(messages), [Status.CLAIMED], Status.QUEUED, **changes)
+
+
+def _expiry_after(end: datetime, message: SmsMessage) -> datetime | None:
+    """Return the expiry of a message that is put off: as much later, if it would pass before."""
+    expiry = message.expires_at
+    return expiry if expiry is None or expiry > end else expiry + (end - message.send_after)
+
+
+def _put_off_queued(keys: set[Any], now: datetime, end: datetime) -> None:
+    """Put off what else of these mailings is due, a part of it, so that it need not be claimed
+    for that. A task engine is not told of it, so that there each message is."""
+
+    def put_off_some() -> None:
+        with transaction.atomic(using=write_db()):
+            due = rows().filter(mailing__in=keys).due(now)
+            skips = connections[write_db()].features.has_select_for_update_skip_locked
+            found = list(due.select_for_update(skip_locked=skips)[:MAX_PUT_OFF])
+            for expiry, messages in grouped(found, partial(_expiry_after, end)).items():
+                waiting = rows(one.pk for one in messages).filter(status=Status.QUEUED)
+                waiting.update(send_after=end, expires_at=expiry)
+
+    repeat_conflicts(put_off_some)
 
 
 def _of_going_mailings(claimed: list[SmsMessage]) -> list[SmsMessage]:
@@ -845,6 +919,10 @@ def _record_and_mark(
 ) -> set[Claim]:
     """Move ``accepted`` from *sending* to *sent*, and ``going`` from *claimed* to *sending*; return
     the claims that may go."""
+    # What was claimed right before the quiet hours is given back, and then put off.
+    going = [one for one in going if one.quiet_from is None or now < one.quiet_from]
+    if not (accepted or going):
+        return set()
     aliases = {_accepted_by(result) for result in accepted}
     first = {alias: _first_query_at(alias, now) for alias in aliases}
     sent = {claim_of(one.message): _sent_fields(one, now, first) for one in accepted}

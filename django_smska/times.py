@@ -7,7 +7,7 @@ February, and the last day of the calendar has no local time east of Greenwich.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any
 
 from django.db import models
@@ -17,6 +17,7 @@ from django.utils.timezone import (
     is_aware,
     is_naive,
     localtime,
+    make_aware,
     make_naive,
     now,
 )
@@ -34,6 +35,34 @@ BEGUN = datetime.now(timezone.utc)
 def as_stored(moment: datetime) -> datetime:
     """Return an aware time as models have it: naive where ``USE_TZ`` is off."""
     return moment if conf.uses_time_zones() else make_naive(moment, get_default_timezone())
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return a time as models have it in UTC."""
+    aware = moment if is_aware(moment) else make_aware(moment, get_default_timezone())
+    return aware.astimezone(timezone.utc)
+
+
+def moments(day: date, at: time, zone: tzinfo) -> list[datetime]:
+    """Return the moments, in UTC, at which the clock of a zone comes to this time of a day: two
+    where it is set back over it. Where it is set forward over it, that is the moment."""
+    wall = datetime.combine(day, at, zone)
+    first, second = (wall.replace(fold=fold).astimezone(timezone.utc) for fold in (0, 1))
+    if first <= second:
+        return sorted({first, second})
+    return [_first_with_offset_of(first, second, zone)]
+
+
+def _first_with_offset_of(later: datetime, earlier: datetime, zone: tzinfo) -> datetime:
+    """Return the moment at which the clock is set, between these two, to the second."""
+    offset = later.astimezone(zone).utcoffset()
+    while later - earlier > timedelta(seconds=1):
+        middle = (earlier + (later - earlier) / 2).replace(microsecond=0)
+        if middle.astimezone(zone).utcoffset() == offset:
+            later = middle
+        else:
+            earlier = middle
+    return later
 
 
 def local(moment: datetime) -> datetime:

@@ -83,3 +83,5 @@ SMS_PROVIDERS = {
 }
 # The tests of limits set their own: all others send the same text to the same number.
 SMSKA_LIMITS = None
+# The tests of quiet hours set theirs: all others run at any hour.
+SMSKA_QUIET_HOURS = None

@@ -47,7 +47,7 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
         form = ComposeForm(corrected)
     if not form.is_valid() or "_back" in request.POST:
         return _write_page(request, model_admin, form)
-    if corrected or not {"_send", "_save"} & request.POST.keys():
+    if corrected or not {"_send", "_send_at_night", "_save"} & request.POST.keys():
         return _check_page(request, model_admin, form)
     try:
         return compose_store.store_and_send(request, model_admin, form)
@@ -73,7 +73,7 @@ def _fieldsets(form: ComposeForm) -> list[Any]:
     groups = [
         (_("Recipients"), ("numbers", "file", "column_letter")),
         (_("Message"), ("body", "sender", "using")),
-        (_("When"), ("send_at", "name")),
+        (_("When"), ("when", "send_at", "spread", "name")),
     ]
     # Some themes show the label of a hidden field.
     return [
@@ -95,6 +95,7 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
     stopped = stop_of(state.alias)
     segments = len(numbers) * form.instance.segments
     cost = cost_of(state, segments)
+    plan = form.plan_of(numbers)
     return _page(
         request,
         model_admin,
@@ -120,7 +121,11 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         state=state,
         waits=bool(stopped) or state.is_paused,
         balance=balance_words(state),
-        warnings=list(_warnings(form, state, stopped, cost.warning, request.user)),
+        plan=plan,
+        warnings=[
+            *([plan.words] if plan.words else []),
+            *_warnings(form, state, stopped, cost.warning, request.user),
+        ],
         most=conf.send_at_once(),
         hidden=[form[name] for name in form.fields if name != "file"],
     )

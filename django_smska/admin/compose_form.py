@@ -10,13 +10,14 @@ from django import forms
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import ValidationError
 from django.utils import timezone
-from django.utils.formats import date_format
+from django.utils.functional import cached_property
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import clock, conf, limits, opt_out, times
 from ..models import SmsMailing, SmsMessage
-from . import recipients
+from . import compose_times, recipients
+from .compose_times import HOUR, NOW, OTHER, Plan, SendAtField, WhenField, time_words
 from .forms import SmsMessageForm
 from .number_forms import NumbersForm
 
@@ -37,8 +38,14 @@ class ComposeForm(SmsMessageForm, NumbersForm):
     """
 
     to = None  # type: ignore[assignment]
-    send_at = forms.SplitDateTimeField(
-        label=_("Send at"), required=False, widget=AdminSplitDateTime
+    when = WhenField(label=_("When to send"))
+    send_at = SendAtField(label=_("Send at"), required=False, widget=AdminSplitDateTime)
+    spread = forms.TypedChoiceField(
+        label=_("Spread"),
+        choices=compose_times.spreads,
+        coerce=int,
+        required=False,
+        help_text=_("Evenly over so many hours, so that not all call or come at once."),
     )
     name = forms.CharField(
         label=_("Name of the mailing"),
@@ -56,17 +63,39 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         super().__init__(*args, **kwargs)
         self.opted_out: list[recipients.LeftOut] = []
         self.given: list[str] = []
-        words = gettext("Empty: now. It is %s by the clock of this site.")
+        words = gettext("For “at another time”. It is %s by the clock of this site.")
         self.fields["send_at"].help_text = words % time_words(timezone.now())
+        when: Any = self.fields["when"]
+        when.offer(self.data.get("when"))
         self.fields["numbers"].widget.attrs["autofocus"] = True
 
+    def clean_when(self) -> Any:
+        """Fix the time of "in an hour": the next page carries it."""
+        when = compose_times.fixed(self.cleaned_data["when"])
+        if when != self.cleaned_data["when"]:
+            self._redisplay(when=when)
+        if compose_times.is_moment(when):
+            self._require_ahead(compose_times.moment_of(when))
+        return when
+
     def clean_send_at(self) -> Any:
-        at = self.cleaned_data["send_at"]
-        if at is not None and at <= timezone.now():
-            raise ValidationError(_("This time has passed. Leave it empty to send now."))
-        if at is not None and (problem := times.problem(at)):
-            raise ValidationError(problem)
+        at, when = self.cleaned_data["send_at"], self.cleaned_data.get("when", "")
+        if at is not None and when not in ("", OTHER):
+            raise ValidationError(
+                _("Choose “at another time” for this date and time, or leave them empty.")
+            )
+        if at is None and when == OTHER:
+            raise ValidationError(_("Enter the date and the time."))
+        if at is None:
+            return None if when in ("", NOW) else compose_times.moment_of(when)
+        self._require_ahead(at)
         return at
+
+    def _require_ahead(self, at: Any) -> None:
+        if at <= timezone.now():
+            raise ValidationError(_("This time has passed. Leave it empty to send now."))
+        if problem := times.problem(at):
+            raise ValidationError(problem)
 
     def clean(self) -> Any:
         cleaned = super().clean()
@@ -77,7 +106,13 @@ class ComposeForm(SmsMessageForm, NumbersForm):
             self._leave_out_unreachable()
         if not self.errors:
             self._leave_out_opted_out()
+            self._require_last_in_time()
         return cleaned
+
+    def _require_last_in_time(self) -> None:
+        last = max(self.plan.leaves.values(), default=None)
+        if last is not None and (problem := times.problem(last)):
+            self.add_error("spread" if self.cleaned_data["spread"] else "when", problem)
 
     def _leave_out_unreachable(self) -> None:
         allowed = limits.prefixes(self.cleaned_data["using"], conf.limits())
@@ -104,7 +139,29 @@ class ComposeForm(SmsMessageForm, NumbersForm):
     def send_at_once(self) -> bool:
         """Return whether all is sent before the page is answered."""
         few = len(self.recipients.numbers) <= conf.send_at_once()
-        return few and self.cleaned_data["send_at"] is None and not self.cleaned_data["name"]
+        later = self.cleaned_data["send_at"] is not None or bool(self.plan)
+        return few and not later and not self.cleaned_data["name"]
+
+    @property
+    def at_any_hour(self) -> bool:
+        """Return whether a person has said that messages may leave in quiet hours."""
+        return "_send_at_night" in self.data
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Return when the messages leave."""
+        return self.plan_of(self.recipients.numbers)
+
+    def plan_of(self, numbers: list[str]) -> Plan:
+        """Return when messages to these of its numbers would leave. One alone does not wait for the
+        end of quiet hours."""
+        return compose_times.plan(
+            numbers,
+            self.cleaned_data["send_at"],
+            self.cleaned_data["spread"] or 0,
+            waits=len(self.given) > 1,
+            at_any_hour=self.at_any_hour,
+        )
 
     def mailing(self, user: Any) -> SmsMailing | None:
         """Return a new mailing for the messages; None for a single one."""
@@ -112,8 +169,19 @@ class ComposeForm(SmsMessageForm, NumbersForm):
             return None
         given = {name: self.cleaned_data[name] for name in ("body", "sender", "using")}
         name = self.cleaned_data["name"] or gettext("Mailing of %s") % time_words(timezone.now())
-        at = self.cleaned_data["send_at"]
-        return SmsMailing(name=name, **given, send_after=at, created_by=user)
+        return SmsMailing(
+            name=name,
+            **given,
+            send_after=self._first_time(),
+            at_any_hour=self.at_any_hour,
+            created_by=user,
+        )
+
+    def _first_time(self) -> Any:
+        """Return when the first message leaves; None for now."""
+        at, leaves = self.cleaned_data["send_at"], self.plan.leaves
+        every_one_waits = leaves and len(leaves) == len(self.recipients.numbers)
+        return min(leaves.values()) if every_one_waits else at
 
     def messages(self, user: Any) -> list[SmsMessage]:
         """Return a new message for each number; the same form and content give the same keys."""
@@ -124,7 +192,7 @@ class ComposeForm(SmsMessageForm, NumbersForm):
             SmsMessage(
                 to=number,
                 **content,
-                send_after=at or clock.now(),
+                send_after=self.plan.leaves.get(number) or at or clock.now(),
                 idempotency_key=self._key(number),
                 created_by=user,
             )
@@ -136,10 +204,8 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         return [self._key(number) for number in numbers]
 
     def _key(self, number: str) -> str:
-        names = ("nonce", "body", "sender", "using", "send_at")
-        parts = [number, *(str(self.cleaned_data[name]) for name in names)]
+        names = ("nonce", "body", "sender", "using")
+        # "In an hour" of the same form is the same, also where it was checked a second time.
+        at = HOUR if self.cleaned_data["when"].startswith(HOUR) else self.cleaned_data["send_at"]
+        parts = [number, *(str(self.cleaned_data[name]) for name in names), str(at)]
         return f"compose-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"
-
-
-def time_words(at: Any) -> str:
-    return date_format(times.local(at), "SHORT_DATETIME_FORMAT")

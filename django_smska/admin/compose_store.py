@@ -25,7 +25,8 @@ from ..sms import send_mass_sms
 from ..states import Status
 from .action_views import BATCH_MESSAGES, ActionAdmin
 from .actions import QUEUED, SEND, Outcome, log
-from .compose_form import ComposeForm, time_words
+from .compose_form import ComposeForm
+from .compose_times import time_words
 from .wording import error_words
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,17 @@ def _next_page(model_admin: ActionAdmin, mailing: Any, *, saves: bool) -> str:
 
 
 def _queued(form: ComposeForm) -> Outcome:
-    at = form.cleaned_data["send_at"]
+    at, plan = form.cleaned_data["send_at"], form.plan
+    if plan.ends:
+        words = ngettext(
+            "%s message waits until the quiet hours end.",
+            "%s messages wait until the quiet hours end.",
+            plan.quiet,
+        )
+        return Outcome(gettext("Queued"), words % plan.quiet)
+    if plan:
+        words = gettext("Queued to be sent from %(first)s until %(last)s")
+        return Outcome(words % plan.from_until)
     return Outcome(gettext("Queued to be sent at %s") % time_words(at)) if at else QUEUED
 
 
