@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 from django.utils.timezone import get_default_timezone
 
-from . import conf, fields, handover, webhook_urls
+from . import conf, fields, handover, quiet_hours, webhook_urls
 from .checked_backend import CheckedBackend
 from .exceptions import InvalidProvider
 from .exchange import LOOPBACK
@@ -461,6 +461,29 @@ def check_enqueue(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 "time or None, and gives both to the task engine; or remove SMSKA_ENQUEUE: "
                 "sms_worker sends without it.",
                 id="smska.E013",
+            )
+        ]
+    return []
+
+
+@register(TAG)
+def check_quiet_hours(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the function that ``SMSKA_QUIET_HOURS`` names is there."""
+    try:
+        hours = conf.quiet_hours()
+    except ImproperlyConfigured:
+        return []  # E011 says it
+    if hours is None or not hours.zone_of:
+        return []
+    try:
+        quiet_hours.function_at(hours.zone_of)
+    except ImproperlyConfigured as error:
+        return [
+            Error(
+                f"SMSKA_QUIET_HOURS cannot be used: 'time_zone': {error}",
+                hint="Name a function of the project's that takes a number and returns the name of "
+                "its time zone, or None; or a time zone, such as Europe/Moscow.",
+                id="smska.E014",
             )
         ]
     return []

@@ -172,9 +172,9 @@ class Plan:
             return words % _range(there)
         words = ngettext(
             "Quiet hours: by the clock of %(number)s recipient it is %(there)s then. This message "
-            "leaves when they end: %(end)s.",
+            "leaves at %(end)s, when they end.",
             "Quiet hours: by the clocks of %(number)s recipients it is %(there)s then. Their "
-            "messages leave when they end: %(end)s.",
+            "messages leave at %(end)s, when they end.",
             self.quiet,
         )
         return words % {"number": self.quiet, "there": _range(there), "end": _range(ends)}

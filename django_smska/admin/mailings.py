@@ -28,10 +28,11 @@ from ..times import local
 from . import alerts, permissions
 from .actions import MAX_ONE_BY_ONE, log
 from .guard import TEMPLATES, EntriesAdmin
+from .mailing_times import waiting
 from .messages import MAILING
 from .money import cost_of
 from .permissions import may
-from .wording import money, time_left_words
+from .wording import money
 
 _MESSAGES = SmsMessage._meta
 _SEES = "view_smsmessage"
@@ -176,7 +177,7 @@ class SmsMailingAdmin(EntriesAdmin):
             "progress": found,
             "gone": found.total - found.waiting - found.drafts,
             "lines": list(self._lines(mailing, found)),
-            "time_left": "" if found.seconds_left is None else time_left_words(found.seconds_left),
+            "waiting": waiting(mailing, found),
             "warnings": _warnings(mailing) if found.waiting else [],
             "is_live": not mailing.settled and (found.waiting or found.sent),
             "may_stop": may_send and found.waiting and mailing.stopped_at is None,
