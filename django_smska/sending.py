@@ -592,7 +592,8 @@ def _outside_quiet_hours(claimed: Claimed) -> Claimed:
         message.quiet_from = begins.get(zones[message.to])
     end = ends.get(hours.time_zone)
     if put_off and end is not None and not (hours.zone_of or handover.is_set()):
-        _put_off_queued({message.mailing_id for message in put_off}, now, end)
+        for alias, messages in grouped(put_off, lambda message: message.using).items():
+            _put_off_queued({one.mailing_id for one in messages}, alias, now, end)
     keys = {message.pk for message in put_off}
     mine = Claimed(message for message in claimed if message.pk not in keys)
     mine.cancelled, mine.set_aside, mine.put_off = claimed.cancelled, claimed.set_aside, len(keys)
@@ -619,13 +620,13 @@ def _expiry_after(end: datetime, message: SmsMessage) -> datetime | None:
     return expiry if expiry is None or expiry > end else expiry + (end - message.send_after)
 
 
-def _put_off_queued(keys: set[Any], now: datetime, end: datetime) -> None:
-    """Put off what else of these mailings is due, a part of it, so that it need not be claimed
-    for that. A task engine is not told of it, so that there each message is."""
+def _put_off_queued(keys: set[Any], alias: str, now: datetime, end: datetime) -> None:
+    """Put off a part of what else is due of these mailings, so that it need not be claimed for
+    that. With a task engine each message is claimed, because the engine gets each one again."""
 
     def put_off_some() -> None:
         with transaction.atomic(using=write_db()):
-            due = rows().filter(mailing__in=keys).due(now)
+            due = rows().filter(mailing__in=keys, using=alias).due(now, alias)
             skips = connections[write_db()].features.has_select_for_update_skip_locked
             found = list(due.select_for_update(skip_locked=skips)[:MAX_PUT_OFF])
             for expiry, messages in grouped(found, partial(_expiry_after, end)).items():

@@ -415,8 +415,9 @@ def send_mass_sms(
         no more than a batch of it is held in memory
     :param using: the provider for all of them
     :param mailing: its name, or an ``SmsMailing``: it is made with the first message that is
-        stored, and its page shows, stops and counts them together. A ``mailing`` of the objects
-        themselves is replaced by it
+        stored, and its page shows, stops and counts them together. With ``at_any_hour=False`` it
+        heeds the quiet hours of its recipients. A ``mailing`` of the objects themselves is replaced
+        by it
     :param repeat: as with :func:`send_sms`
     :param exempt: as with :func:`send_sms`
     :raises TypeError: where no row at all is of such a kind

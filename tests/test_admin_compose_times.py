@@ -15,7 +15,7 @@ from django_smska.opt_out import opt_out
 from django_smska.sms import outbox, send_mass_sms
 from django_smska.worker import Worker
 
-from .test_admin_compose import PAGE, boss, carried_by, errors, filled, many, shown  # noqa: F401
+from .test_admin_compose import PAGE, carried_by, errors, filled, many, shown
 
 pytestmark = pytest.mark.django_db
 
@@ -49,6 +49,13 @@ def at(monkeypatch, settings):
     for name in ("compose_times", "mailing_times"):
         monkeypatch.setattr(f"django_smska.admin.{name}.now", lambda: ours.now)
     return ours
+
+
+@pytest.fixture
+def boss(client):
+    client.user = User.objects.create_superuser("boss")
+    client.force_login(client.user)
+    return client
 
 
 @pytest.fixture
@@ -446,7 +453,8 @@ def test_right_after_the_evening_no_time_left_is_shown(boss, at, quiet):
     ).mailing
     at.now = datetime(2027, 5, 13, 18, 29, 40, tzinfo=timezone.utc)
     mailing_page(boss, mailing)
-    SmsMessage.objects.filter(pk__in=SmsMessage.objects.values("pk")[:10]).update(status="sent")
+    gone = list(SmsMessage.objects.values_list("pk", flat=True)[:10])
+    SmsMessage.objects.filter(pk__in=gone).update(status="sent")
     at.now += timedelta(seconds=15)
     assert mailing_page(boss, mailing).time_left == "about 1 minute left"
     at.now += timedelta(seconds=15)

@@ -42,7 +42,15 @@ from django.test import override_settings
 from django.urls import path
 
 import django_smska
-from django_smska import backends, conf, inbound, limit_rules, provider_status, replies
+from django_smska import (
+    backends,
+    conf,
+    inbound,
+    limit_rules,
+    provider_status,
+    quiet_hours,
+    replies,
+)
 from django_smska.backends.over_http import HttpBackend
 from django_smska.exceptions import (
     AuthenticationFailed,
@@ -367,6 +375,25 @@ def test_a_mailing(capsys):
     mailing = found["mailing"]
     assert (mailing.name, mailing.stopped_at) == ("Closed on Friday", None)
     assert mailing.messages.filter(status="queued").count() == 2
+
+
+@pytest.mark.django_db
+def test_quiet_hours(settings, monkeypatch):
+    set_to = run("howto/quiet-hours", '"21:00", "until"')["SMSKA_QUIET_HOURS"]
+    assert set_to == conf.QUIET_HOURS == conf.quiet_hours.default
+    run("howto/quiet-hours", "at_any_hour=False", clients=[mock.Mock(phone=NUMBER)])
+    assert SmsMessage.objects.get().mailing.at_any_hour is False
+
+    clients = mock.Mock()
+    clients.objects.filter().values_list().first.return_value = "Asia/Omsk"
+    modules = {"shop": mock.Mock(), "shop.models": mock.Mock(Client=clients)}
+    with mock.patch.dict("sys.modules", modules):
+        function = run("howto/quiet-hours", "def zone_of")["zone_of"]
+        monkeypatch.setitem(sys.modules, "shop.regions", mock.Mock(zone_of=function))
+        settings.SMSKA_QUIET_HOURS = run("howto/quiet-hours", "shop.regions.zone_of")[
+            "SMSKA_QUIET_HOURS"
+        ]
+        assert quiet_hours.zones([NUMBER], conf.quiet_hours()) == {NUMBER: "Asia/Omsk"}
 
 
 def test_limits_are_listed_with_their_defaults():

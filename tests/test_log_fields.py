@@ -24,6 +24,7 @@ FIELDS = {"sms", "alias", "status", "code"}
 #: Lines that are about no stored message and no provider.
 WITHOUT_FIELDS = {
     "%s of %s messages were not stored: see 'errors' of what send_mass_sms returned",
+    "The function that SMSKA_QUIET_HOURS names %s: the default time zone counts.",
     "The task engine cannot be used (%s); sms_worker sends. 'manage.py check' says why.",
     "The task engine did not accept (all of) %s messages (%s); sms_worker sends them.",
     "a message of the admin was not stored: %s",
