@@ -15,8 +15,9 @@
     │   ├── GatewayUnreachable     no connection, or no SMS gateway at that address
     │   ├── ProviderFailed         the provider's backend on this site failed
     │   ├── SendingStopped         a person, or SMSKA_STOPPED, has stopped the provider
-    │   └── LimitExceeded          a limit of this site (SMSKA_LIMITS)
-    │       └── NumberNotAllowed   (InvalidRecipient) the first digits of the number
+    │   ├── LimitExceeded          a limit of this site (SMSKA_LIMITS)
+    │   │   └── NumberNotAllowed   (InvalidRecipient) the first digits of the number
+    │   └── UnknownTemplate        no text is saved under this name
     ├── SmsOutcomeUnknown          it may have been accepted: a person decides
     ├── QueryFailed                a balance or status query without a usable answer
     │   └── QueryCrashed           the provider's backend on this site failed in a query
@@ -250,6 +251,15 @@ class NumberNotAllowed(LimitExceeded, InvalidRecipient):
         "This provider sends only to numbers with other first digits (SMSKA_LIMITS, prefixes). "
         "Nothing was sent."
     )
+
+
+class UnknownTemplate(SmsNotSent):
+    """No text is saved under this name, or none in this language (``send_template``)."""
+
+    summary = gettext_noop("There is no such template. Nothing was sent.")
+
+    def __str__(self) -> str:
+        return self.text  # the provider's settings are not to blame
 
 
 class SmsOutcomeUnknown(SmsError):

@@ -1,14 +1,16 @@
-"""Public functions ``send_sms``, ``send_code``, ``queue_sms``, ``send_mass_sms``; ``asend_sms``,
-``asend_code``, ``aqueue_sms`` for asynchronous code; ``providers``, ``outbox``."""
+"""Public functions ``send_sms``, ``send_code``, ``queue_sms``, ``send_mass_sms``,
+``send_template``, ``render_template``; ``asend_sms``, ``asend_code``, ``aqueue_sms``,
+``asend_template`` for asynchronous code; ``providers``, ``outbox``."""
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from functools import partial, wraps
+from inspect import signature
 from itertools import islice
 from operator import itemgetter
 from typing import Any, ParamSpec, cast
@@ -32,6 +34,7 @@ from . import (
     opt_out,
     own_connection,
     sending,
+    text_templates,
     times,
 )
 from .backends.locmem import outbox
@@ -41,7 +44,7 @@ from .exceptions import LimitExceeded, RecipientOptedOut, SmsNotSent, SmsOutcome
 from .limits import Admission
 from .models import SmsMailing, SmsMessage, mailings, rolled_back, rows, write_db
 from .providers import DEFAULT_ALIAS, providers
-from .query_errors import hides_values
+from .query_errors import hides_frames, hides_values
 from .redact import Hidden
 from .shapes import is_sequence
 from .states import Status
@@ -50,12 +53,15 @@ __all__ = [
     "aqueue_sms",
     "asend_code",
     "asend_sms",
+    "asend_template",
     "outbox",
     "providers",
     "queue_sms",
+    "render_template",
     "send_code",
     "send_mass_sms",
     "send_sms",
+    "send_template",
 ]
 
 logger = logging.getLogger(__name__)
@@ -203,6 +209,68 @@ def send_code(
     with sending.nothing_sent_without_database(message):
         message.expires_at = clock.now() + validity
     return send_at_once(message, Admission(caller=caller, repeat=True, exempt=exempt))
+
+
+@hides_frames
+def render_template(
+    name: str,
+    /,
+    *,
+    language: str | None = None,
+    values: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> str:
+    """Return a text that is saved in the admin, with its placeholders filled.
+
+    ``render_template("order-ready", order="A-17")`` fills ``{order}``. Names are compared without
+    case. Numbers and dates are written as in the language of the text. Line breaks in a value
+    become blanks.
+
+    :param name: of the template
+    :param language: a code such as ``"ru"``; by default the active language. For ``"ru-ru"`` the
+        text may be that of ``ru``, and then that of all languages
+    :param values: by their names: for names that are no identifiers, or that are parameters
+    :param more: further values, by their names
+    :raises UnknownTemplate: for a name, or a language, without a text
+    :raises ValidationError: for a value that is missing, empty or a function, and for braces in the
+        text that are no placeholder; it names the placeholder
+    """
+    return text_templates.render(name, language, [*(values or {}).items(), *more.items()])
+
+
+_OF_SENDING = {
+    name for name, one in signature(send_sms).parameters.items() if one.kind == one.KEYWORD_ONLY
+}
+
+
+@hides_values
+def send_template(
+    name: str,
+    to: Any,
+    /,
+    *,
+    language: str | None = None,
+    values: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> SmsMessage:
+    """Send the text of a template, as :func:`send_sms` does, and return its message.
+
+    ``send_template("order-ready", "8 904 176-49-95", order="A-17", using="bulk")`` fills
+    ``{order}`` and passes ``using`` on.
+
+    :param name: as with :func:`render_template`, like ``language`` and ``values``
+    :param to: as with :func:`send_sms`
+    :param more: the parameters of :func:`send_sms`; all others are values
+    :raises UnknownTemplate: as :func:`render_template`; nothing is stored
+    :raises ValidationError: as both of them; nothing is stored
+
+    It raises what :func:`send_sms` raises, too.
+    """
+    own = {name: more.pop(name) for name in _OF_SENDING & more.keys()}
+    given = Hidden(to=to, values=[*(values or {}).items(), *more.items()], options=own)
+    del to, values, more, own  # a debug page shows the local variables of every frame
+    body = Hidden(text=text_templates.render(name, language, given.values))
+    return send_sms(given.to, body.text, **given.options)
 
 
 @hides_values
@@ -370,6 +438,10 @@ asynchronous code has open through ``sync_to_async`` only, it is sent right afte
 
 asend_code = _twin(send_code)
 asend_code.__doc__ = """Like :func:`send_code`, for asynchronous code, in the manner of
+:func:`asend_sms`."""
+
+asend_template = _twin(send_template)
+asend_template.__doc__ = """Like :func:`send_template`, for asynchronous code, in the manner of
 :func:`asend_sms`."""
 
 aqueue_sms = _twin(queue_sms)

@@ -18,6 +18,7 @@ LAYERS = (
         "__init__",
         "exceptions",
         "numbers",
+        "placeholders",
         "log_fields",
         "monotonic",
         "receipts",
@@ -39,7 +40,7 @@ LAYERS = (
     {"backends"},
     {"providers"},
     {"models", "checked_backend", "signals"},
-    {"batch_update", "conflicts", "own_connection", "database_slots"},
+    {"batch_update", "conflicts", "text_templates", "own_connection", "database_slots"},
     {"async_calls"},
     {"clock", "notify"},
     {
