@@ -60,28 +60,6 @@ def test_the_script_has_the_words_for_each_number_of_characters():
     ]
 
 
-# --- what looks forgotten
-
-
-@pytest.mark.parametrize(
-    "text, named",
-    [
-        ("Здравствуйте, {имя}!", "“{имя}”"),
-        ("Dear {{ first_name }}, dear {{ first_name }}", "“{{ first_name }}”"),
-        ("{a} {b} {c} {d}", "“{a}”, “{b}”, “{c}”"),
-        ("{}", "“{}”"),
-    ],
-)
-def test_a_place_for_a_name_is_warned_of(text, named):
-    expected = f"The text has {named} in it. Nothing is filled in: it is sent as it stands."
-    assert text_words.warning_of_braces(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "Hello :}", "{a\nb}", "100 % off", "[name]"])
-def test_other_texts_are_not_warned_of(text):
-    assert text_words.warning_of_braces(text) == ""
-
-
 # --- on a phone
 
 
@@ -130,17 +108,11 @@ def test_the_second_page_shows_the_phone_and_what_would_save(boss):
     assert "Without such characters: 1 SMS and not 2." in page
 
 
-def test_the_second_page_warns_of_braces(boss):
-    assert "The text has “{имя}” in it." in check(boss, "Привет, {имя}!")
-    assert "Nothing is filled in" not in check(boss, "Привет!")
-
-
 def test_reports_of_the_pages_context_show_no_text(boss):
     """Those who get Django's mails of errors may not see texts."""
     fields = {"numbers": "+79041764995", "using": "default", "nonce": "n1"}
-    context = boss.post(PAGE, {**fields, "body": "{Ann} №" + "x" * 80}).context
-    assert any("{Ann}" in words for words in context["warnings"])
-    for name in ("phone", "advice", "warnings"):
+    context = boss.post(PAGE, {**fields, "body": "Ann №" + "x" * 80}).context
+    for name in ("phones", "advice"):
         assert context[name] and not re.search("Ann|xxx|№", repr(context[name]))
 
 

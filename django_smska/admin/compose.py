@@ -21,7 +21,7 @@ from .. import circuit_breaker, conf, handover
 from ..models import rows
 from ..numbers import is_russian_mobile
 from ..states import Status
-from . import compose_store, copying, text_words
+from . import compose_previews, compose_store, copying, template_choice, text_words
 from .action_views import ActionAdmin
 from .compose_form import ComposeForm
 from .money import cost_of
@@ -41,13 +41,20 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
         raise PermissionDenied
     if request.method != "POST":
         copied = copying.filled(request, model_admin)
+        copied |= template_choice.filled(request, model_admin)
         return _write_page(request, model_admin, ComposeForm(initial=copied))
+    if "_use_template" in request.POST:
+        return _write_page(request, model_admin, template_choice.used(request))
     form = ComposeForm(request.POST, request.FILES)
-    if corrected := form.corrections():
+    corrected = form.corrections()
+    if corrected is None and "_leave_out" in request.POST:
+        corrected = form.without_incomplete()
+    if corrected:
         form = ComposeForm(corrected)
     if not form.is_valid() or "_back" in request.POST:
         return _write_page(request, model_admin, form)
-    if corrected or not {"_send", "_send_at_night", "_save"} & request.POST.keys():
+    sends = {"_send", "_send_at_night", "_save"} & request.POST.keys()
+    if corrected or form.incomplete or not sends:
         return _check_page(request, model_admin, form)
     try:
         return compose_store.store_and_send(request, model_admin, form)
@@ -57,6 +64,8 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
 
 
 def _write_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:
+    form.forget_column()
+    template_choice.offer(form, request.user)
     return _page(
         request,
         model_admin,
@@ -72,12 +81,15 @@ def _write_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
 def _fieldsets(form: ComposeForm) -> list[Any]:
     groups = [
         (_("Recipients"), ("numbers", "file", "column_letter")),
-        (_("Message"), ("body", "sender", "using")),
+        (_("Message"), ("template", "body", "sender", "using")),
         (_("When"), ("when", "send_at", "spread", "name")),
     ]
     # Some themes show the label of a hidden field.
     return [
-        (title, {"fields": [name for name in names if not form[name].is_hidden]})
+        (
+            title,
+            {"fields": [one for one in names if one in form.fields and not form[one].is_hidden]},
+        )
         for title, names in groups
     ]
 
@@ -87,13 +99,15 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
     # Who may see no whole number could find one out here, by trying those that fit its mask.
     may_see = may_see_number(request.user)
     opted_out, numbers = (form.opted_out, found.numbers) if may_see else ([], form.given)
+    incomplete = compose_previews.incomplete(form, request.user)
     left_out = sorted(
         [*found.bad, *found.doubled, *form.unreachable, *opted_out], key=lambda one: one.line
     )
+    left_out = [*incomplete, *left_out]
     read_out = [one for one in found.read_out if may_see and one.number in found.lines]
     state = circuit_breaker.state_of(form.cleaned_data["using"])
     stopped = stop_of(state.alias)
-    segments = len(numbers) * form.instance.segments
+    segments = sum(map(form.segments_for, numbers))
     cost = cost_of(state, segments)
     plan = form.plan_of(numbers)
     return _page(
@@ -106,8 +120,8 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         segments=segments,
         cost=cost,
         numbers=Unlogged(", ".join(map(grouped, numbers))),
-        phone=text_words.phone(form.instance.body, _sender(form)),
-        advice=[Unlogged(words) for words in text_words.advice(form.instance.body)],
+        **compose_previews.shown(form, numbers, _sender(form), request.user),
+        incomplete=len(incomplete),
         doubled=len(found.doubled),
         bad=len(found.bad),
         opted_out=len(opted_out),
@@ -155,8 +169,6 @@ def _warnings(
         yield words % {"name": state.alias}
     if of_money:
         yield of_money
-    if braces := text_words.warning_of_braces(form.instance.body):
-        yield Unlogged(braces)
     if _just_sent(form, user):
         yield gettext(
             "This text went to some of these numbers within the last hour. They would get it twice."
@@ -172,23 +184,27 @@ def _warnings(
 
 
 def _just_sent(form: ComposeForm, user: Any) -> bool:
-    """Return whether this text has just been written to one of the numbers, by any other form:
-    what this form has stored it does not store again.
+    """Return whether one of the numbers has just got the same text, by any other form: what this
+    form has stored it does not store again.
 
     Users who may not see every text and number could guess them here. For them only what they have
     written counts.
     """
     numbers = form.recipients.numbers[:MAX_NUMBERS_LOOKED_UP]
+    texts = {number: form.stored_text_for(number) for number in numbers}
     same = rows().filter(
         to__in=numbers,
-        body=form.instance.body,
+        body__in=set(texts.values()),
         sensitive=False,  # or the warning would confirm what a user guesses
         created_at__gte=timezone.now() - timedelta(hours=1),
     )
     same = same.exclude(status__in=(Status.FAILED, Status.CANCELLED))
     if not (may_see_text(user) and may_see_number(user)):
         same = same.filter(created_by=user, resend_of=None)
-    return same.exclude(idempotency_key__in=form.keys(numbers)).order_by().exists()
+    same = same.exclude(idempotency_key__in=form.keys(numbers)).order_by()
+    if form.filling is None:
+        return same.exists()
+    return any(texts[to] == body for to, body in same.values_list("to", "body").distinct())
 
 
 def _page(

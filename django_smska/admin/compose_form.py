@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
 from django import forms
+from django.conf import settings
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import ValidationError
 from django.utils import timezone
@@ -16,25 +18,40 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import clock, conf, limits, opt_out, times
 from ..models import SmsMailing, SmsMessage
+from ..placeholders import Text
 from . import compose_times, recipients
 from .compose_times import HOUR, NOW, OTHER, Plan, SendAtField, WhenField, time_words
+from .filling import Filling, whole_table
 from .forms import SmsMessageForm
 from .number_forms import NumbersForm
 
 ANY_NUMBER = "+79000000000"
+OTHER_FIELDS_BYTES = 200_000  # the room for the other fields beside a table in one request
 
 
 def new_nonce() -> str:
     return secrets.token_hex(16)
 
 
+class FilledText(NamedTuple):
+    """The text for one number."""
+
+    text: str
+    segments: int
+
+    def __repr__(self) -> str:
+        return "<FilledText •••>"
+
+
 class ComposeForm(SmsMessageForm, NumbersForm):
-    """One text and its recipients.
+    """One text and its recipients. A table's columns take the place of the text's placeholders.
 
     Once it is valid, it has ``instance``, too, which has the text's size.
 
     :ivar opted_out: numbers that get nothing, because they are on the do-not-send list
     :ivar given: all numbers, these too, in their order
+    :ivar filling: the table, where the text has placeholders
+    :ivar incomplete: rows whose text cannot be made; while there are any, nothing is sent
     """
 
     to = None  # type: ignore[assignment]
@@ -63,6 +80,9 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         super().__init__(*args, **kwargs)
         self.opted_out: list[recipients.LeftOut] = []
         self.given: list[str] = []
+        self.filling: Filling | None = None
+        self.incomplete: list[recipients.LeftOut] = []
+        self._filled: dict[str, FilledText] = {}
         words = gettext("For “at another time”. It is %s by the clock of this site.")
         self.fields["send_at"].help_text = words % time_words(timezone.now())
         when: Any = self.fields["when"]
@@ -100,10 +120,13 @@ class ComposeForm(SmsMessageForm, NumbersForm):
     def clean(self) -> Any:
         cleaned = super().clean()
         self.read_numbers()
+        self._read_placeholders()
         # The model looks at the text only beside a number.
         self.instance.to = next(iter(self.recipients.lines), ANY_NUMBER)
         if "using" in self.cleaned_data:
             self._leave_out_unreachable()
+        if self.filling is not None:
+            self._fill(self.filling)
         if not self.errors:
             self._leave_out_opted_out()
             self._require_last_in_time()
@@ -113,6 +136,102 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         last = max(self.plan.leaves.values(), default=None)
         if last is not None and (problem := times.problem(last)):
             self.add_error("spread" if self.cleaned_data["spread"] else "when", problem)
+
+    def _read_placeholders(self) -> None:
+        """Find the columns of the placeholders, and keep these in ``numbers`` for the next page."""
+        has_numbers = not {"numbers", "file"} & self.errors.keys()
+        try:
+            text = Text(_with_plain_lines(self.cleaned_data.get("body", "")))
+            if text.names and has_numbers:
+                self.filling = Filling(text, self.column)
+        except ValidationError as error:
+            self.add_error("body", error)
+        if self.filling is not None:
+            self._keep(self.filling.table())
+        elif self.column is not None and has_numbers and "body" in self.errors:
+            table = whole_table(self.column)
+            if table and not _is_too_large(table):
+                self._redisplay(numbers=table)
+
+    def _keep(self, table: str) -> None:
+        if _is_too_large(table):
+            self._redisplay(numbers="")
+            words = _("With the columns of the placeholders, the table is too large. Split it.")
+            self.add_error("numbers", words)
+            self.filling = None
+        else:
+            self._redisplay(numbers=table, column_letter=recipients.KEPT)
+
+    def forget_column(self) -> None:
+        """Leave the column of the numbers to be found: others may be typed now."""
+        if self.data.get("column_letter") == recipients.KEPT:
+            self._redisplay(column_letter="")
+
+    def _fill(self, filling: Filling) -> None:
+        per_line = Counter(self.recipients.lines.values())
+        for number, line in list(self.recipients.lines.items()):
+            try:
+                if filling.names_numbers and per_line[line] > 1:
+                    raise ValidationError(_("There are several numbers, and the text names one."))
+                self._filled[number] = _filled(filling.text_for(line))
+            except ValidationError as error:
+                del self.recipients.lines[number]
+                why = " ".join(error.messages)
+                self.incomplete.append(recipients.LeftOut(line, filling.written(line), why))
+
+    def text_for(self, number: str) -> str:
+        """Return what this number gets."""
+        found = self._filled.get(number)
+        return str(self.cleaned_data["body"]) if found is None else found.text
+
+    def stored_text_for(self, number: str) -> str:
+        """Return it as it is stored."""
+        return self.instance.body if self.filling is None else self.text_for(number)
+
+    def segments_for(self, number: str) -> int:
+        """Return the segments of what this number gets."""
+        found = self._filled.get(number)
+        return self.instance.segments if found is None else found.segments
+
+    # --- corrections of a table
+
+    @property
+    def to_correct(self) -> str:
+        if self.filling is None:
+            return super().to_correct
+        wrong: dict[int, list[str]] = {}
+        for one in (*self.recipients.bad, *self.unreachable):
+            wrong.setdefault(one.line, []).append(one.written)
+        rows = {line: self.filling.row(line, ", ".join(parts)) for line, parts in wrong.items()}
+        rows |= {one.line: self.filling.row(one.line) for one in self.incomplete}
+        return "\n".join(rows[line] for line in sorted(rows))
+
+    def corrections(self) -> dict[str, str] | None:
+        self.is_valid()
+        if self.filling is None or self.column is None:
+            return super().corrections()
+        data = dict(self.data.items())
+        given = data.pop("corrected", None)
+        if given is None or given.splitlines() == self.to_correct.splitlines():
+            return None
+        refused = {one.written for one in self.unreachable}
+        numbers = recipients.without(self.column.lines, refused)
+        table = self.filling.table(self._lines_of_incomplete, numbers, given)
+        return data | {"numbers": table, "column_letter": recipients.KEPT}
+
+    def without_incomplete(self) -> dict[str, str]:
+        """Return the data of a form without the rows that lack a value."""
+        self.is_valid()
+        data = dict(self.data.items())
+        data.pop("corrected", None)
+        if self.filling is not None:
+            table = self.filling.table(self._lines_of_incomplete)
+            data |= {"numbers": table, "column_letter": recipients.KEPT}
+        return data
+
+    @property
+    def _lines_of_incomplete(self) -> set[int]:
+        return {one.line for one in self.incomplete}
 
     def _leave_out_unreachable(self) -> None:
         allowed = limits.prefixes(self.cleaned_data["using"], conf.limits())
@@ -186,11 +305,12 @@ class ComposeForm(SmsMessageForm, NumbersForm):
     def messages(self, user: Any) -> list[SmsMessage]:
         """Return a new message for each number; the same form and content give the same keys."""
         # No generator: error reports would show the variables of its frame.
-        content = {name: self.cleaned_data[name] for name in ("body", "sender", "using")}
+        content = {name: self.cleaned_data[name] for name in ("sender", "using")}
         at = self.cleaned_data["send_at"]
         return [
             SmsMessage(
                 to=number,
+                body=self.text_for(number),
                 **content,
                 send_after=self.plan.leaves.get(number) or at or clock.now(),
                 idempotency_key=self._key(number),
@@ -204,8 +324,34 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         return [self._key(number) for number in numbers]
 
     def _key(self, number: str) -> str:
+        content = {**self.cleaned_data, "body": self.text_for(number)}
         names = ("nonce", "body", "sender", "using")
         # "In an hour" of the same form is the same, also where it was checked a second time.
         at = HOUR if self.cleaned_data["when"].startswith(HOUR) else self.cleaned_data["send_at"]
-        parts = [number, *(str(self.cleaned_data[name]) for name in names), str(at)]
+        parts = [number, *(str(content[name]) for name in names), str(at)]
         return f"compose-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"
+
+
+def _filled(text: str) -> FilledText:
+    """:raises ValidationError: for a text that cannot be sent"""
+    message = SmsMessage(to=ANY_NUMBER, body=text, send_after=timezone.now())
+    try:
+        message.prepare()
+    except ValidationError as error:
+        raise ValidationError(error.messages) from None
+    return FilledText(message.body, message.segments)
+
+
+def _with_plain_lines(text: str) -> str:
+    """Return the text as it is stored: browsers end lines with CR LF."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _is_too_large(table: str) -> bool:
+    """Return whether Django would refuse the next page's form with this table.
+
+    What is corrected of it may stand there a second time, as far as it is shown.
+    """
+    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    size = len(table.encode()) + table.count("\n")  # browsers send two characters for a line end
+    return most is not None and size > most - OTHER_FIELDS_BYTES

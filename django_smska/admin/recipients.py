@@ -20,6 +20,7 @@ from .phone_words import Kind, is_head, kind
 from .tables import MAX_FILE_BYTES, Table, letter
 
 __all__ = [
+    "KEPT",
     "MAX_FILE_BYTES",
     "MAX_NUMBERS",
     "Column",
@@ -33,6 +34,9 @@ __all__ = [
 
 MAX_NUMBERS = tables.MAX_ROWS  # the most numbers of one form
 SAMPLE_CELLS = 20_000  # the number of cells by which the column is chosen
+#: Instead of a column's letter, for a table of :func:`pasted_table`: its first line has the heads,
+#: and its first column the numbers.
+KEPT = "=A"
 MAX_NAMED = 10  # the most columns and sheets that a message lists
 
 _SEVEN_DIGITS = re.compile(r"(?:[^0-9]*[0-9]){7}")
@@ -71,11 +75,18 @@ class Column:
     :param title: the head, or the letter
     :param lines: a cell each, so that a cell's line is its row in the file
     :param notes: what else is in the file and was left out, in sentences
+    :param table: where it stands, if that has heads
+    :param head_line: their line, counted from 1
+    :param at: which column it is, counted from 0
     """
 
     title: str
     lines: str
     notes: list[str]
+    table: Table = field(default_factory=Table)
+    head_line: int = 0
+    heads: Sequence[str] = ()
+    at: int = 0
 
     def __repr__(self) -> str:
         return f"<Column {self.title!r}>"
@@ -240,6 +251,8 @@ def column(data: bytes, asked: str = "", most: int | None = None) -> Column:
 
 def _column_of_text(text: str, asked: str, most: int) -> Column | None:
     """Return the column of a table that was pasted with its heads, or None for other text."""
+    if asked == KEPT:
+        return _kept_column(text, most)
     try:
         table = tables.read_csv(text.encode(errors="replace"), most)
     except ValidationError:
@@ -252,6 +265,13 @@ def _column_of_text(text: str, asked: str, most: int) -> Column | None:
     warns = head == rows[0] and table.width == 1 and kind(head[1][0]) == Kind.SOMETHING_ELSE
     is_table = warns or (re.search(r"[\t;|,]", text) and sum(map(bool, head[1])) > 1)
     return _column_of(table, asked, most) if is_table else None
+
+
+def _kept_column(text: str, most: int) -> Column:
+    table = tables.read_csv(text.encode(errors="replace"), most, "\t")
+    line, heads = next(table.rows(), (0, [""]))
+    lines = _lines(table, line, [_Candidate(0, heads[0], Kind.PHONE)], most)
+    return Column(heads[0], lines, [], table, line, heads)
 
 
 def _column_of(table: Table, asked: str, most: int) -> Column:
@@ -269,7 +289,8 @@ def _column_of(table: Table, asked: str, most: int) -> Column:
     if others:
         words = gettext("Left out: other columns with phone numbers, %s.")
         notes.append(words % ", ".join(others[:MAX_NAMED]))
-    return Column(chosen.head or letter(chosen.at), _lines(table, line, [chosen], most), notes)
+    title, lines = chosen.head or letter(chosen.at), _lines(table, line, [chosen], most)
+    return Column(title, lines, notes, table, line, heads, chosen.at)
 
 
 def _title(table: Table, line: int, heads: list[str]) -> str:
@@ -313,7 +334,7 @@ def _candidates(table: Table, head_line: int, heads: list[str]) -> list[_Candida
         if line > head_line:
             for candidate, cell in zip(candidates, cells, strict=True):
                 if cell:
-                    candidate.look_at(cell)
+                    candidate.look_at(tables.cut(cell))
     return candidates
 
 
@@ -371,7 +392,7 @@ def _lines(table: Table, head_line: int, chosen: list[_Candidate], most: int) ->
     for line, cells in table.rows():
         lines.extend([""] * (line - len(lines) - 1))
         # On each page of a printed table the head stands again.
-        written = [cells[one.at] for one in chosen if cells[one.at] != one.head]
+        written = [tables.cut(cells[one.at]) for one in chosen if cells[one.at] != one.head]
         lines.append(";".join(filter(None, written)) if line > head_line else "")
         number += line > head_line
     if number > most:

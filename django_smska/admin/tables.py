@@ -28,7 +28,8 @@ MAX_ROWS = 10_000  # the most rows that are not blank
 MAX_HEAD_ROWS = 20  # the most rows above these: a title, heads
 MAX_LINES = 100_000  # the last row that is read, counting blank and hidden ones
 MAX_COLUMNS = 200
-MAX_SHOWN_CHARACTERS = 60  # the longest cell that is kept whole: a longer one is no number
+MAX_SHOWN_CHARACTERS = 60  # the longest cell that may be a number
+MAX_CELL_CHARACTERS = 200  # the longest cell that is kept whole
 MAX_KEPT_CHARACTERS = 5_000_000  # the most characters of all cells together
 MAX_ROW_CHARACTERS = 100_000  # the longest row in a CSV file
 
@@ -131,9 +132,19 @@ def too_many_rows(most: int) -> ValidationError:
     return ValidationError(_("The file has more than %s rows. Split it.") % most)
 
 
+def cut(text: str, most: int = MAX_SHOWN_CHARACTERS) -> str:
+    """Return a cell with the sign ``…`` for what is beyond its first characters."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def is_cut(cell: str) -> bool:
+    """Return whether a cell of a table is not whole."""
+    return len(cell) > MAX_CELL_CHARACTERS
+
+
 def _short(cell: str) -> str:
     text = " ".join(cell[: 20 * MAX_SHOWN_CHARACTERS].split())
-    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+    return cut(text, MAX_CELL_CHARACTERS)
 
 
 def _unreadable() -> ValidationError:
@@ -152,10 +163,15 @@ def _too_wide() -> ValidationError:
 # --- CSV ------------------------------------------------------------------------------------------
 
 
-def read_csv(data: bytes, most: int = MAX_ROWS) -> Table:
-    """Return the rows of a CSV file; a row's line is its number among the rows."""
+def read_csv(data: bytes, most: int = MAX_ROWS, delimiter: str = "") -> Table:
+    """Return the rows of a CSV file; a row's line is its number among the rows.
+
+    :param delimiter: where it is known
+    """
     encoding = _encoding(data)
-    delimiter, is_announced = _delimiter(_first_lines(data, encoding))
+    is_announced = False
+    if not delimiter:
+        delimiter, is_announced = _delimiter(_first_lines(data, encoding))
     lines = _Lines(data, encoding)
     table = Table(most=most)
     try:

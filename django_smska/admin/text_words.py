@@ -5,14 +5,13 @@ of the widget.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
 from django.utils.functional import lazy
-from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from .. import opt_out
 from ..segments import MOST_FEWER, count, is_of_other_script, parts, savings
@@ -25,9 +24,6 @@ SENDER = _("The provider's sender")
 PHONE = _("As a phone shows it")
 MARK = _("SMS {number}")
 JOINED = _("A mark with a number shows where the next SMS begins. Phones join them to one text.")
-
-MAX_BRACES_NAMED = 3
-_BRACES = re.compile(r"\{+[^{}\n]{0,40}\}+")
 
 
 def _fewer(number: int) -> str:
@@ -87,12 +83,3 @@ def _named(character: str) -> str:
         return code
     seen = str(NAMED).format(character=character)
     return f"{seen} ({code})" if is_of_other_script(character) else seen
-
-
-def warning_of_braces(text: str) -> str:
-    """Return a warning of what looks like a place for a name, such as ``{name}``, or ""."""
-    found = list(dict.fromkeys(_BRACES.findall(text)))[:MAX_BRACES_NAMED]
-    if not found:
-        return ""
-    words = gettext("The text has %(what)s in it. Nothing is filled in: it is sent as it stands.")
-    return words % {"what": ", ".join(str(NAMED).format(character=one) for one in found)}
