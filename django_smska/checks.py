@@ -490,6 +490,31 @@ def check_quiet_hours(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 @register(TAG)
+def check_recipients(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that ``SMSKA_RECIPIENTS`` names functions that take one argument."""
+    try:
+        paths = list(dict.fromkeys(conf.recipients().values()))
+    except ImproperlyConfigured:
+        return []  # E011 says it
+    return [found for path in paths if (found := _check_clients(path)) is not None]
+
+
+def _check_clients(path: str) -> CheckMessage | None:
+    from .admin import clients
+
+    try:
+        clients.function_at(path)
+    except ImproperlyConfigured as error:
+        return Error(
+            f"SMSKA_RECIPIENTS: {path!r} cannot be used: {error}",
+            hint="Name a function of the project's that takes the user who asks, and returns a "
+            "QuerySet of dicts with the key 'number'.",
+            id="smska.E015",
+        )
+    return None
+
+
+@register(TAG)
 def check_time_zone(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Check that stored times mean one moment each, in the order of their moments."""
     if conf.uses_time_zones() or not _clock_changes():

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import Promise
 
 from . import limit_rules, replies
 from .exceptions import InvalidProvider
@@ -191,6 +192,10 @@ def _alias(value: Any) -> str | None:
 def _dotted_path(value: Any) -> str | None:
     if value in (None, ""):
         return None
+    return _path(value)
+
+
+def _path(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     if not all(map(str.isidentifier, value.split("."))) or "." not in value:
@@ -260,6 +265,23 @@ def is_time_zone(name: Any) -> bool:
         return False
 
 
+def _recipients(value: Any) -> dict[Any, str]:
+    """Return the paths of functions by their labels, which gettext may make."""
+    if not is_mapping(value):
+        raise TypeError
+    if not all(isinstance(label, (str, Promise)) for label in value):
+        raise WrongPart("each label must be a text")
+    return {label: _path_of(path) for label, path in value.items()}
+
+
+def _path_of(path: Any) -> str:
+    try:
+        return _path(path)
+    except (TypeError, ValueError):
+        example = "the dotted path of a function, such as 'shop.sms.clients'"
+        raise WrongPart(f"each label must have {example}") from None
+
+
 #: Seconds that a worker's claim holds. It must outlast one send.
 lease = _duration("SMSKA_LEASE", 120)
 #: Seconds after which an unsent message is no longer sent.
@@ -323,6 +345,14 @@ stop_words = Setting(
 #: When the messages of mailings are not to leave, by the clock of their recipients; None for never.
 #: See :doc:`/howto/quiet-hours`. What the dict leaves out has its default.
 quiet_hours = Setting("SMSKA_QUIET_HOURS", QUIET_HOURS, _quiet_hours, "a dict, or None")
+#: Whom staff may choose as recipients, and whose names stand beside numbers: a label that they see,
+#: and the dotted path of a function; see :doc:`/howto/recipients`.
+recipients = Setting(
+    "SMSKA_RECIPIENTS",
+    {},
+    _recipients,
+    'a dict of labels and dotted paths, such as {"Clients": "shop.sms.clients"}',
+)
 #: Whether a test run keeps all messages in memory; False lets it use the configured providers.
 locmem_in_tests = Setting("SMSKA_LOCMEM_IN_TESTS", True, _flag, "True or False")
 #: Whether a test run, with ``SMSKA_LOCMEM_IN_TESTS`` off, may send beyond this machine; see

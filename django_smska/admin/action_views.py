@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import log_fields
 from ..models import SmsMessage, rows, write_db
-from . import history, permissions, resending, waiting
+from . import clients, history, permissions, resending, waiting
 from .actions import (
     ACTIONS,
     MAX_ITEMS_SHOWN,
@@ -123,6 +123,7 @@ class ActionAdmin(GuardedAdmin):
         if not all(self.may(request, action.permission, message) for message in listed):
             raise PermissionDenied
         notes = resending.notes(listed) if action is RESEND else {}
+        clients.put_names(request.user, listed, "to")
         one = len(plan.chosen) == 1
         back = self.url("change", plan.chosen[0]) if one else self.url("changelist")
         return self.page(
@@ -133,7 +134,7 @@ class ActionAdmin(GuardedAdmin):
             plan=plan,
             listed=[
                 (
-                    permissions.Unlogged(permissions.number_for(request.user, message)),
+                    clients.before(permissions.number_for(request.user, message), message),
                     permissions.Unlogged(
                         Truncator(permissions.text_for(request.user, message)).chars(60)
                     ),

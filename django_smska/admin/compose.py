@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.admin.helpers import AdminForm
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
@@ -21,7 +22,7 @@ from .. import circuit_breaker, conf, handover
 from ..models import rows
 from ..numbers import is_russian_mobile
 from ..states import Status
-from . import compose_previews, compose_store, copying, template_choice, text_words
+from . import clients, compose_previews, compose_store, copying, template_choice, text_words
 from .action_views import ActionAdmin
 from .compose_form import ComposeForm
 from .money import cost_of
@@ -39,18 +40,20 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
     there."""
     if not model_admin.may_compose(request):
         raise PermissionDenied
+    offers = may_see_number(request.user) and clients.is_set()
+    sources = clients.Sources(request.user) if offers else None
     if request.method != "POST":
         copied = copying.filled(request, model_admin)
         copied |= template_choice.filled(request, model_admin)
-        return _write_page(request, model_admin, ComposeForm(initial=copied))
+        return _write_page(request, model_admin, ComposeForm(initial=copied, sources=sources))
     if "_use_template" in request.POST:
-        return _write_page(request, model_admin, template_choice.used(request))
-    form = ComposeForm(request.POST, request.FILES)
+        return _write_page(request, model_admin, template_choice.used(request, sources))
+    form = ComposeForm(request.POST, request.FILES, sources=sources)
     corrected = form.corrections()
     if corrected is None and "_leave_out" in request.POST:
         corrected = form.without_incomplete()
     if corrected:
-        form = ComposeForm(corrected)
+        form = ComposeForm(corrected, sources=sources)
     if not form.is_valid() or "_back" in request.POST:
         return _write_page(request, model_admin, form)
     sends = {"_send", "_send_at_night", "_save"} & request.POST.keys()
@@ -66,6 +69,8 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
 def _write_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:
     form.forget_column()
     template_choice.offer(form, request.user)
+    for words in form.sources.problems if form.sources else ():
+        model_admin.message_user(request, words, messages.WARNING)
     return _page(
         request,
         model_admin,
@@ -80,7 +85,7 @@ def _write_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
 
 def _fieldsets(form: ComposeForm) -> list[Any]:
     groups = [
-        (_("Recipients"), ("numbers", "file", "column_letter")),
+        (_("Recipients"), ("numbers", "file", "column_letter", "group")),
         (_("Message"), ("template", "body", "sender", "using")),
         (_("When"), ("when", "send_at", "spread", "name")),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from django import forms
 from django.conf import settings
@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import clock, conf, limits, opt_out, times
 from ..models import SmsMailing, SmsMessage
 from ..placeholders import Text
-from . import compose_times, recipients
+from . import clients, compose_times, recipients
 from .compose_times import HOUR, NOW, OTHER, Plan, SendAtField, WhenField, time_words
 from .filling import Filling, whole_table
 from .forms import SmsMessageForm
@@ -52,6 +52,7 @@ class ComposeForm(SmsMessageForm, NumbersForm):
     :ivar given: all numbers, these too, in their order
     :ivar filling: the table, where the text has placeholders
     :ivar incomplete: rows whose text cannot be made; while there are any, nothing is sent
+    :ivar chosen: the clients of the chosen group; then they are also in ``numbers``
     """
 
     to = None  # type: ignore[assignment]
@@ -73,11 +74,25 @@ class ComposeForm(SmsMessageForm, NumbersForm):
     # A form that is submitted twice must not send twice: its messages' keys depend on this nonce.
     nonce = forms.CharField(max_length=64, widget=forms.HiddenInput, initial=new_nonce)
 
+    group = forms.ChoiceField(
+        label=_("Recipients from"),
+        required=False,
+        help_text=_("Instead of numbers or a file."),
+        error_messages={"invalid_choice": _("This group cannot be read now. Choose another.")},
+    )
+
     class Meta(SmsMessageForm.Meta):
         fields: Any = ("body", "sender", "using")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sources: clients.Sources | None = None, **kwargs: Any) -> None:
+        """Make it, with a choice of groups if there are ``sources``."""
         super().__init__(*args, **kwargs)
+        self.sources = sources
+        self.chosen: clients.Recipients | None = None
+        if sources is None:
+            del self.fields["group"]
+        else:
+            cast(Any, self.fields["group"]).choices = sources.choices
         self.opted_out: list[recipients.LeftOut] = []
         self.given: list[str] = []
         self.filling: Filling | None = None
@@ -97,6 +112,18 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         if compose_times.is_moment(when):
             self._require_ahead(compose_times.moment_of(when))
         return when
+
+    def clean_group(self) -> None:
+        key = self.cleaned_data["group"]
+        if not key or self.sources is None or {"numbers", "file"} & self.errors.keys():
+            return
+        if self.cleaned_data["numbers"].strip():
+            words = _("Enter numbers, upload a file or choose a group: only one of them.")
+            raise ValidationError(words)
+        self.chosen = self.sources.recipients(key)
+        # As with a file: what the next page shows is what is sent, not what is true by then.
+        self.cleaned_data["numbers"] = self.chosen.text
+        self._redisplay(numbers=self.chosen.text, group="")
 
     def clean_send_at(self) -> Any:
         at, when = self.cleaned_data["send_at"], self.cleaned_data.get("when", "")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.apps import apps
 from django.contrib import admin, messages
@@ -35,7 +35,7 @@ from django.utils.translation import gettext
 from django.views.debug import SafeExceptionReporterFilter
 
 from .. import times
-from . import permissions
+from . import clients, permissions
 
 if TYPE_CHECKING:
     AdminBase = admin.ModelAdmin[Any]
@@ -159,11 +159,13 @@ class GuardedAdmin(AdminBase):
 
     :cvar look_ups: the parameters, apart from ``TURNING``, that may stand in the address of the
         list, each with its check
+    :cvar number: the attribute of a row with the number beside which a client's name stands, or ""
     :cvar needs: the permissions for each page, by the last part of its URL's name: "view" for that
         of this model, and whole codenames for those of others
     """
 
     look_ups: Mapping[str, Check] = {}
+    number = ""
     needs: Mapping[str, tuple[str, ...]] = {
         "changelist": ("view",),
         "change": ("view",),
@@ -204,7 +206,11 @@ class GuardedAdmin(AdminBase):
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
         listed: Any = copy(request)
         listed.GET = asked(request.GET, {**TURNING, **self.look_ups})
-        return super().get_changelist_instance(listed)
+        found: Any = super().get_changelist_instance(listed)
+        if self.number and request.method == "GET":
+            found.result_list = list(found.result_list)
+            clients.put_names(request.user, found.result_list, self.number)
+        return cast(ChangeList, found)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -225,6 +231,9 @@ class GuardedAdmin(AdminBase):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         context["unfold"] = has_unfold()
+        shown = kwargs.get("obj")
+        if self.number and shown is not None:
+            clients.put_names(request.user, [shown], self.number)
         return super().render_change_form(request, context, *args, **kwargs)
 
     # --- refusals

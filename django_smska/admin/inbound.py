@@ -21,7 +21,7 @@ from ..models import SmsInbound
 from ..numbers import mask, normalize
 from ..providers import providers
 from ..times import local
-from . import permissions
+from . import clients, permissions
 from .guard import EntriesAdmin, moment, one_of
 from .messages import RECEIVED, RecentPaginator, UsingFilter
 
@@ -54,6 +54,7 @@ class SmsInboundAdmin(EntriesAdmin):
     show_facets = admin.ShowFacets.NEVER
     paginator = RecentPaginator
     change_list_template = "admin/django_smska/smsinbound/change_list.html"
+    number = "sender"
     look_ups = {
         "using": one_of(lambda: providers),
         "received_at__gte": moment,
@@ -96,7 +97,7 @@ class SmsInboundAdmin(EntriesAdmin):
 
     @admin.display(description=pgettext_lazy("SMS", "from"))
     def whole_number(self, obj: SmsInbound) -> str:
-        return permissions.grouped(str(obj.sender)) or gettext("(erased)")
+        return clients.beside(permissions.grouped(str(obj.sender)) or gettext("(erased)"), obj)
 
     @admin.display(description=pgettext_lazy("SMS", "from"))
     def masked_number(self, obj: SmsInbound) -> str:

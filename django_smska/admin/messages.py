@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import admin, messages
@@ -34,7 +34,7 @@ from ..models import ProviderState, SmsInbound, SmsMailing, SmsMessage, rows, wr
 from ..numbers import mask
 from ..providers import providers
 from ..states import Status
-from . import alerts, copying, permissions, resending, search, timeline
+from . import alerts, clients, copying, permissions, resending, search, timeline
 from .action_views import ActionAdmin
 from .actions import (
     ACTIONS,
@@ -194,6 +194,7 @@ class SmsMessageAdmin(ActionAdmin):
     show_full_result_count = False
     paginator = RecentPaginator
     show_facets = admin.ShowFacets.NEVER
+    number = "to"
     look_ups = {
         "needs": one_of(lambda: ["attention"]),
         "status__exact": one_of(lambda: Status.values),
@@ -282,14 +283,18 @@ class SmsMessageAdmin(ActionAdmin):
         return [name for name in ("whole_number", "masked_number") if name in list_display]
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
+        # The list has its own copy of the request, and this one dict.
+        ways: dict[str, list[search.Way]] = {}
+        cast(Any, request).smska_ways = ways
         found: Any = super().get_changelist_instance(request)
         found.searches = search.help_text(request.user)
         found.found_nothing = ""
+        found.notes = [way.note for listed in ways.values() for way in listed if way.note]
         if not found.is_popup:
             found.title = capfirst(self.opts.verbose_name_plural)
         if found.query and not found.result_count:
-            ways = list(search.ways(found.query.strip(), request.user))
-            words = search.found_nothing(found.query, ways, filtered=found.has_active_filters)
+            known = ways.get(found.query.strip(), [])
+            words = search.found_nothing(found.query, known, filtered=found.has_active_filters)
             found.found_nothing = permissions.Unlogged(words)
         return found
 
@@ -299,7 +304,9 @@ class SmsMessageAdmin(ActionAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        return queryset.filter(search.condition(list(search.ways(term, request.user)))), False
+        ways = list(search.ways(term, request.user))
+        getattr(request, "smska_ways", {})[term] = ways
+        return queryset.filter(search.condition(ways)), False
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -350,7 +357,7 @@ class SmsMessageAdmin(ActionAdmin):
 
     @admin.display(description=_("number"), ordering="to")
     def whole_number(self, obj: SmsMessage) -> str:
-        return permissions.grouped(str(obj.to)) or gettext("(erased)")
+        return clients.beside(permissions.grouped(str(obj.to)) or gettext("(erased)"), obj)
 
     @admin.display(description=_("number"))
     def masked_number(self, obj: SmsMessage) -> str:

@@ -27,7 +27,7 @@ from .. import opt_out
 from ..forms import PhoneField
 from ..models import SmsOptOut
 from ..numbers import normalize
-from . import permissions
+from . import clients, permissions
 from .forms import UnloggedErrors
 from .guard import EntriesAdmin
 from .number_forms import NumbersForm
@@ -137,6 +137,7 @@ class SmsOptOutAdmin(EntriesAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = RecentPaginator
+    number = "number"
     change_list_template = "admin/django_smska/smsoptout/change_list.html"
     needs = {**EntriesAdmin.needs, "import": ("view", "add", "see_number_smsmessage")}
 
@@ -173,7 +174,7 @@ class SmsOptOutAdmin(EntriesAdmin):
 
     @admin.display(description=_("number"))
     def whole_number(self, obj: SmsOptOut) -> str:
-        return permissions.grouped(str(obj.number or obj))
+        return clients.beside(permissions.grouped(str(obj.number or obj)), obj)
 
     @admin.display(description=_("number"))
     def masked_number(self, obj: SmsOptOut) -> str:

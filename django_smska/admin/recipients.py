@@ -23,6 +23,7 @@ __all__ = [
     "KEPT",
     "MAX_FILE_BYTES",
     "MAX_NUMBERS",
+    "NUMBER_HEAD",
     "Column",
     "Recipients",
     "UnclearColumn",
@@ -37,6 +38,9 @@ SAMPLE_CELLS = 20_000  # the number of cells by which the column is chosen
 #: Instead of a column's letter, for a table of :func:`pasted_table`: its first line has the heads,
 #: and its first column the numbers.
 KEPT = "=A"
+#: In the first cell of a table it says that this column has the numbers, whatever other columns are
+#: called and hold.
+NUMBER_HEAD = "☎"
 MAX_NAMED = 10  # the most columns and sheets that a message lists
 
 _SEVEN_DIGITS = re.compile(r"(?:[^0-9]*[0-9]){7}")
@@ -256,6 +260,10 @@ def _column_of_text(text: str, asked: str, most: int) -> Column | None:
     try:
         table = tables.read_csv(text.encode(errors="replace"), most)
     except ValidationError:
+        if text.startswith(
+            (f"{NUMBER_HEAD}\t", f"{NUMBER_HEAD}\n")
+        ):  # or numbers of other columns would get the text
+            raise
         return None
     rows = _first_rows(table)
     head = _head_row(rows)
@@ -263,7 +271,8 @@ def _column_of_text(text: str, asked: str, most: int) -> Column | None:
         return None
     # Or a single column, whose head warns of it.
     warns = head == rows[0] and table.width == 1 and kind(head[1][0]) == Kind.SOMETHING_ELSE
-    is_table = warns or (re.search(r"[\t;|,]", text) and sum(map(bool, head[1])) > 1)
+    has_heads = re.search(r"[\t;|,]", text) and sum(map(bool, head[1])) > 1
+    is_table = warns or has_heads or head[1][0] == NUMBER_HEAD
     return _column_of(table, asked, most) if is_table else None
 
 
@@ -307,6 +316,8 @@ def _first_rows(table: Table) -> list[tuple[int, list[str]]]:
 
 def _head_row(rows: list[tuple[int, list[str]]]) -> tuple[int, list[str]] | None:
     """Return the row with the most heads. It has no numbers, and only a title's are above it."""
+    if rows and rows[0][1][0] == NUMBER_HEAD:
+        return rows[0]
     best, most, numbers_above, is_title = None, 0, 0, False
     for line, cells in rows:
         if any(map(_SEVEN_DIGITS.match, cells)):
@@ -356,6 +367,8 @@ def _asked(candidates: list[_Candidate], asked: str) -> _Candidate:
 
 
 def _choose(candidates: list[_Candidate], table: Table) -> _Candidate:
+    if candidates[0].head == NUMBER_HEAD:
+        return candidates[0]
     qualified = [one for one in candidates if one.qualifies]
     # Numbers of orders begin with 9, too.
     if any(one.certain for one in qualified):

@@ -18,6 +18,7 @@ from django.utils.translation import gettext
 
 from ..models import SmsMessage
 from ..numbers import find, normalize, plain
+from . import clients
 from .permissions import grouped, may_see_number, may_see_text
 
 NEWEST_ROWS = 50_000  # the number of newest rows searched for a part of a number or of a text
@@ -37,11 +38,13 @@ class Way(NamedTuple):
     :param condition: finds the messages
     :param words: what is looked for
     :param in_part: no index helps to find a part, so that only the newest rows are searched
+    :param note: what the user is to know of it, even if something is found
     """
 
     condition: Q
     words: str
     in_part: bool = False
+    note: str = ""
 
 
 def ways(term: str, user: Any) -> Iterator[Way]:
@@ -63,6 +66,7 @@ def ways(term: str, user: Any) -> Iterator[Way]:
         return
     if numbers:
         yield from _by_digits(term)
+        yield from _by_name(term, user)
     if texts and MIN_CHARACTERS <= len(term) <= MAX_CHARACTERS:
         yield Way(_in_text(term), gettext("a part of a text"), in_part=True)
 
@@ -88,6 +92,19 @@ def _by_digits(term: str) -> Iterator[Way]:
     if digits.startswith("8"):
         part |= Q(to__startswith=f"+7{digits[1:]}")
     yield Way(part, gettext("a number with the digits %s") % digits, in_part=True)
+
+
+def _by_name(term: str, user: Any) -> Iterator[Way]:
+    is_name = any(map(str.isalpha, term)) and MIN_CHARACTERS <= len(term) <= MAX_CHARACTERS
+    if not (is_name and clients.is_set()):
+        return
+    found = clients.named(user, term)
+    note = gettext(
+        "More than %s clients have this name. Messages to some of them are not found. Write more "
+        "of the name."
+    )
+    most = number_format(clients.MAX_FOUND, use_l10n=True, force_grouping=True)
+    yield Way(Q(to__in=found.numbers), gettext("a name"), note=note % most if found.cut else "")
 
 
 def _in_text(term: str) -> Q:
@@ -119,6 +136,7 @@ def help_text(user: Any) -> str:
     numbers, texts = may_see_number(user), may_see_text(user)
     known = {
         gettext("number in any spelling, or its last digits"): numbers,
+        gettext("name of the client"): numbers and clients.is_set(),
         gettext("words of the text"): texts,
         gettext("idempotency key"): numbers and texts,
         gettext("gateway ID"): True,

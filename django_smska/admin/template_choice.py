@@ -17,6 +17,7 @@ from ..models import SmsTemplate
 from . import permissions
 from .action_views import ActionAdmin
 from .actions import read_keys
+from .clients import Sources
 from .compose_form import ComposeForm
 
 TEMPLATE = "template"  # the parameter with its key, and the field
@@ -63,7 +64,7 @@ def filled(request: HttpRequest, model_admin: ActionAdmin) -> dict[str, Any]:
     return {"body": template.body, TEMPLATE: template.pk}
 
 
-def used(request: HttpRequest) -> ComposeForm:
+def used(request: HttpRequest, sources: Sources | None) -> ComposeForm:
     """Return the form with the text of the chosen template and all else as it was typed.
 
     An uploaded file is read, because the next page cannot carry it.
@@ -71,13 +72,14 @@ def used(request: HttpRequest) -> ComposeForm:
     data: dict[str, Any] = dict(request.POST.items())
     if template := _chosen(data.get(TEMPLATE, ""), request.user):
         data["body"] = template.body
-    form = ComposeForm(data, request.FILES)
+    form = ComposeForm(data, request.FILES, sources=sources)
     form.is_valid()
     if "file" in form.errors:
         return form
     # What was not typed yet is no error.
     typed = {name: form[name].value() for name in form.fields if name != "file"}
-    return ComposeForm(initial={**typed, TEMPLATE: data.get(TEMPLATE, "")})
+    initial = {**typed, TEMPLATE: data.get(TEMPLATE, "")}
+    return ComposeForm(initial=initial, sources=sources)
 
 
 def _chosen(key: str, user: Any) -> SmsTemplate | None:
