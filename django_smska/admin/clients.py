@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import groupby
@@ -440,10 +440,14 @@ def _spellings(number: str) -> list[str]:
 
 
 def _e164(number: Any) -> str:
-    try:
-        return normalize(str(number) if isinstance(number, int) else number)
-    except ValidationError:
-        return ""
+    """Return a number of the project as messages have it, or ""."""
+    digits = str(number)
+    for spelling in (digits if isinstance(number, int) else number, f"+{digits}"):
+        with suppress(ValidationError):
+            return normalize(spelling)
+        if not digits.isdecimal():
+            break
+    return ""
 
 
 def _one_line(name: Any) -> str:

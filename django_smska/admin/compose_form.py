@@ -146,8 +146,9 @@ class ComposeForm(SmsMessageForm, NumbersForm):
 
     def clean(self) -> Any:
         cleaned = super().clean()
-        self.read_numbers()
-        self._read_placeholders()
+        if "group" not in self.errors:
+            self.read_numbers()
+            self._read_placeholders()
         # The model looks at the text only beside a number.
         self.instance.to = next(iter(self.recipients.lines), ANY_NUMBER)
         if "using" in self.cleaned_data:

@@ -305,7 +305,7 @@ def _column_of(table: Table, asked: str, most: int) -> Column:
 def _title(table: Table, line: int, heads: list[str]) -> str:
     """Return the text that stands alone above a table. It does not describe the column below it,
     unless it warns of it."""
-    is_alone = table.width > 1 and heads and not any(heads[1:])
+    is_alone = table.width > 1 and heads and not any(heads[1:]) and heads[0] != NUMBER_HEAD
     warns = heads and kind(heads[0]) == Kind.SOMETHING_ELSE and line not in table.undivided
     return heads[0] if is_alone and not warns else ""
 
