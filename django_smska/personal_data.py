@@ -1,14 +1,20 @@
-"""What is stored about one person: to be handed out, or erased."""
+"""What is stored about one person: to be handed out, or erased.
+
+Other apps take part by an attribute ``sms_personal_data`` of their ``AppConfig``: the dotted path
+of a function that returns a QuerySet of what they store about a number in E.164. Its rows are
+handed out with the rest, and an erasure deletes them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.apps import apps
 from django.db import models, router, transaction
 from django.db.models import Case, Count, Q, Value, When
 from django.db.models.functions import Replace
+from django.utils.module_loading import import_string
 
 from . import limits, retention, sending
 from .keyed_hash import keyed_hash, keyed_hashes
@@ -55,7 +61,8 @@ def erase(number: Any, *, by: str = "", dry_run: bool = False) -> SmsErasure:
         return erasure
     erasure.details = {"finished": False}  # also where this process ends on the way
     erasure.save(using=write_db())
-    done = {"cancelled": person.cancel()}
+    done: dict[str, Any] = {"cancelled": person.cancel()}
+    deleted: dict[str, int] = {}
     done["histories"] = done["received"] = 0
     for keys in retention.batches(person.messages.filter(status__in=FINAL)):
         with transaction.atomic(using=write_db()):
@@ -70,6 +77,13 @@ def erase(number: Any, *, by: str = "", dry_run: bool = False) -> SmsErasure:
     done["histories"] += _mask_histories(person)
     done["do_not_send"] = person.blank_opt_outs()
     done["limits"] = limits.forget(person.number)
+    for label, theirs in person.in_other_apps().items():
+        with transaction.atomic(using=theirs.db):
+            keys = list(theirs.values_list("pk", flat=True))
+            done["histories"] += _erase_histories(theirs.model, keys)
+            deleted[label] = _delete(theirs)
+    if deleted:
+        done["deleted"] = deleted
     erasure.details = {**done, "kept": person.kept(), "finished": True}
     erasure.save(using=write_db())
     return erasure
@@ -139,14 +153,33 @@ class _Person:
         by_status = self.messages.exclude(status__in=(*FINAL, *WAITING)).order_by()
         return dict(by_status.values_list("status").annotate(Count("pk")))
 
+    def in_other_apps(self) -> dict[str, models.QuerySet[Any]]:
+        """Return the rows of other apps, by the label of their model."""
+        found = [of_number(self.number) for of_number in _other_apps()]
+        return {theirs.model._meta.label_lower: theirs for theirs in found}
+
     def counts(self) -> dict[str, Any]:
         """Return what :func:`erase` would do."""
+        deleted = {label: theirs.count() for label, theirs in self.in_other_apps().items()}
         return {
+            **({"deleted": deleted} if deleted else {}),
             "cancelled": self.messages.filter(status__in=WAITING).count(),
             "received": self.received.count(),
             "do_not_send": self.opt_outs.count(),
             "kept": self.kept(),
         }
+
+
+def _other_apps() -> list[Callable[[str], models.QuerySet[Any]]]:
+    """Return the functions of other apps; each app that is installed may name one."""
+    configs = apps.get_app_configs()
+    paths = [getattr(config, "sms_personal_data", None) for config in configs]
+    return [import_string(path) for path in paths if path is not None]
+
+
+def _delete(found: models.QuerySet[Any]) -> int:
+    """Delete these rows and what hangs on them; return how many of the first they were."""
+    return int(found.delete()[1].get(found.model._meta.label, 0))
 
 
 # --- the admin's log ------------------------------------------------------------------------------
@@ -180,7 +213,8 @@ def _mask_histories(person: _Person) -> int:
     quoting = When(change_message__contains=digits, then=Value(""))
     rest = Case(quoting, default="change_message", output_field=models.TextField())
     changed = 0
-    for model in (SmsMessage, SmsInbound, SmsOptOut):
+    others: list[Any] = [found.model for found in person.in_other_apps().values()]
+    for model in (SmsMessage, SmsInbound, SmsOptOut, *others):
         entries = _entries(model)
         if entries is None:
             continue
@@ -195,8 +229,8 @@ def _mask_histories(person: _Person) -> int:
 
 def records(number: Any) -> Iterator[dict[str, Any]]:
     """Yield all that is stored about a person, as plain values: first the messages, oldest first,
-    then the received ones, the entries of the do-not-send list, and the erasures. ``record`` says
-    which it is.
+    then the received ones, the entries of the do-not-send list, the rows of other apps, and the
+    erasures. ``record`` says which it is.
 
     A sensitive text that waits to be sent is left out: it is for the recipient's phone alone.
 
@@ -212,6 +246,9 @@ def records(number: Any) -> Iterator[dict[str, Any]]:
             yield {"record": "received", **_values(received)}
     for entry in person.every_opt_out.order_by("pk"):
         yield {"record": "do-not-send", **_values(entry)}
+    for theirs in person.in_other_apps().values():
+        for row in theirs.order_by("pk"):
+            yield {"record": row._meta.model_name, **_values(row), **_related(row)}
     for erasure in person.erasures.order_by("pk"):
         yield {"record": "erasure", **_values(erasure)}
 
@@ -225,3 +262,11 @@ def _message(message: SmsMessage) -> dict[str, Any]:
 
 def _values(row: models.Model) -> dict[str, Any]:
     return {field.attname: getattr(row, field.attname) for field in row._meta.concrete_fields}
+
+
+def _related(row: models.Model) -> dict[str, list[str]]:
+    """Return the names of the rows that this one is linked to, such as groups."""
+    return {
+        field.name: [str(one) for one in getattr(row, field.name).all()]
+        for field in row._meta.many_to_many
+    }

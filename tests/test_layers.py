@@ -65,7 +65,7 @@ LAYERS = (
     {"tasks"},
     {"sms", "decorators", "forms"},
     {"admin", "management", "checks", "testing", "webhooks", "adapters"},
-    {"health", "health_check", "metrics"},
+    {"health", "health_check", "metrics", "contacts"},
     {"urls"},
     {"apps"},
 )

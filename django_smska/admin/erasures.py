@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from django.apps import apps
 from django.contrib import admin
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -44,7 +45,17 @@ def _lines(details: dict[str, Any]) -> Iterator[str]:
     for name, words in COUNTS.items():
         if name in details:
             yield f"{words}: {details[name]}"
+    for label, number in details.get("deleted", {}).items():
+        yield gettext("Deleted, %(what)s: %(number)s") % {"what": _plural(label), "number": number}
     for status, number in details.get("kept", {}).items():
         label = Status(status).label if status in Status.values else status
         kept = gettext("Messages kept with the status “%s”") % label
         yield f"{kept}: {number}"
+
+
+def _plural(label: str) -> str:
+    """Return how users call the rows of this model, whose app may be gone."""
+    try:
+        return str(apps.get_model(label)._meta.verbose_name_plural)
+    except LookupError:
+        return label

@@ -49,6 +49,7 @@ TEMPLATES = "admin/django_smska/smsmessage"
 #: Returns the value to look for, or None for an invalid one.
 Check = Callable[[str], str | None]
 
+_EVERY_NAME = {*permissions.NAMES, *permissions.CONTACTS_NAMES}
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no page can be made of it
 _ORDER = re.compile(r"(-?[0-9]{1,2}(\.-?[0-9]{1,2}){0,9})?")
 
@@ -245,7 +246,7 @@ class GuardedAdmin(AdminBase):
 
     def codenames(self, needs: Iterable[str]) -> set[str]:
         """Return the codenames of what ``needs`` says."""
-        theirs = permissions.NAMES
+        theirs = _EVERY_NAME
         return {one if one in theirs else get_permission_codename(one, self.opts) for one in needs}
 
     def refused(self, request: HttpRequest, page: str) -> HttpResponse | None:
@@ -257,7 +258,7 @@ class GuardedAdmin(AdminBase):
             return None
         held = permissions.held(request.user)
         # Of those that no user can have it says nothing.
-        missing = self.needed(request, page).intersection(permissions.NAMES) - held
+        missing = self.needed(request, page) & _EVERY_NAME - held
         may_view = self.has_view_permission(request)
         index = reverse("admin:index", current_app=self.admin_site.name)
         response = self.page(

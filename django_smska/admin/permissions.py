@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth import get_permission_codename
 from django.utils.translation import gettext, gettext_noop, pgettext_lazy
 
@@ -40,6 +41,18 @@ NAMES = {
     "delete_smsinbound": gettext_noop("Can delete received SMS"),
     "view_smserasure": gettext_noop("Can view erasure"),
 }
+#: The app ``django_smska.contacts``, where it is installed, and its permissions.
+CONTACTS_APP = "smska_contacts"
+CONTACTS_NAMES = {
+    "view_contact": gettext_noop("Can view contact"),
+    "add_contact": gettext_noop("Can add contact"),
+    "change_contact": gettext_noop("Can change contact"),
+    "delete_contact": gettext_noop("Can delete contact"),
+    "view_contactgroup": gettext_noop("Can view group"),
+    "add_contactgroup": gettext_noop("Can add group"),
+    "change_contactgroup": gettext_noop("Can change group"),
+    "delete_contactgroup": gettext_noop("Can delete group"),
+}
 _VIEWERS = (VIEW, "view_providerstate")
 _WRITERS = (
     *_VIEWERS,
@@ -61,12 +74,18 @@ GROUPS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "writers": (pgettext_lazy("group of users", "SMS: writers"), _WRITERS),
     "managers": (pgettext_lazy("group of users", "SMS: managers"), _MANAGERS),
 }
+#: What ``sms_groups`` adds to them where there are contacts.
+CONTACTS_GROUPS: dict[str, tuple[str, ...]] = {
+    "viewers": (),
+    "writers": ("view_contact", "view_contactgroup"),
+    "managers": tuple(CONTACTS_NAMES),
+}
 #: Permissions that are of no use without one of these others. The first is the one to give.
 _OF_NO_USE_WITHOUT = {
     "see_text_smsmessage": (VIEW, "view_providerstate"),
     "see_number_smsmessage": (
         *(VIEW, "view_providerstate", "view_smsinbound"),
-        *("view_smsoptout", "add_smsoptout"),
+        *("view_smsoptout", "add_smsoptout", "view_contact"),
     ),
     "send_smsmessage": (VIEW,),
     "refresh_smsmessage": (VIEW,),
@@ -97,12 +116,19 @@ def may(user: Any, action: str, opts: Any) -> bool:
 
 
 def held(user: Any) -> set[str]:
-    """Return the codenames of the app's permissions that the user has.
+    """Return the codenames of the app's permissions that the user has, and of those for contacts.
 
     To change includes to view, as in Django.
     """
     has = {one for one in NAMES if user.has_perm(f"{APP}.{one}")}
+    if has_contacts():
+        has |= {one for one in CONTACTS_NAMES if user.has_perm(f"{CONTACTS_APP}.{one}")}
     return _with_view(has)
+
+
+def has_contacts() -> bool:
+    """Return whether the app ``django_smska.contacts`` is installed."""
+    return apps.is_installed("django_smska.contacts")
 
 
 def _with_view(codenames: Iterable[str]) -> set[str]:
@@ -138,14 +164,18 @@ def names_of(codenames: Collection[str]) -> dict[str, str]:
 
     if not codenames:
         return {}
-    stored = Permission.objects.filter(content_type__app_label=APP, codename__in=codenames)
-    names = NAMES | dict(stored.values_list("codename", "name"))
-    return {one: translated(names[one]) for one in NAMES if one in codenames}
+    ours = NAMES | CONTACTS_NAMES
+    labels = (APP, CONTACTS_APP)
+    stored = Permission.objects.filter(
+        content_type__app_label__in=labels, codename__in=ours.keys() & codenames
+    )
+    names = ours | dict(stored.values_list("codename", "name"))
+    return {one: translated(names[one]) for one in ours if one in codenames}
 
 
 def translated(name: str) -> str:
     """Return a stored name in the reader's language. One that is not ours stays as it is."""
-    return gettext(name) if name in NAMES.values() else name
+    return gettext(name) if name in (*NAMES.values(), *CONTACTS_NAMES.values()) else name
 
 
 def may_view(user: Any) -> bool:

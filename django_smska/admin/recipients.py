@@ -28,6 +28,7 @@ __all__ = [
     "Recipients",
     "UnclearColumn",
     "column",
+    "head_row",
     "pasted_table",
     "read",
     "without",
@@ -79,8 +80,8 @@ class Column:
     :param title: the head, or the letter
     :param lines: a cell each, so that a cell's line is its row in the file
     :param notes: what else is in the file and was left out, in sentences
-    :param table: where it stands, if that has heads
-    :param head_line: their line, counted from 1
+    :param table: where it stands; an empty one where the numbers stand in several columns
+    :param head_line: the line of its heads, counted from 1; 0 for a table without
     :param at: which column it is, counted from 0
     """
 
@@ -284,7 +285,7 @@ def _kept_column(text: str, most: int) -> Column:
 
 
 def _column_of(table: Table, asked: str, most: int) -> Column:
-    line, heads = _head_row(_first_rows(table)) or _unknown_head_row(table) or (0, [])
+    line, heads = head_row(table)
     title = _title(table, line, heads)
     if title or not heads:
         heads = [""] * table.width
@@ -300,6 +301,11 @@ def _column_of(table: Table, asked: str, most: int) -> Column:
         notes.append(words % ", ".join(others[:MAX_NAMED]))
     title, lines = chosen.head or letter(chosen.at), _lines(table, line, [chosen], most)
     return Column(title, lines, notes, table, line, heads, chosen.at)
+
+
+def head_row(table: Table) -> tuple[int, list[str]]:
+    """Return the line of a table's heads, and these; 0 and none for a table without."""
+    return _head_row(_first_rows(table)) or _unknown_head_row(table) or (0, [])
 
 
 def _title(table: Table, line: int, heads: list[str]) -> str:

@@ -19,11 +19,14 @@ else:
     AdminBase, FieldBase = object, forms.ModelMultipleChoiceField
 
 
+_APPS = (permissions.APP, permissions.CONTACTS_APP)
+
+
 class PermissionsField(FieldBase):
     """Shows the names of the app's permissions in the reader's language."""
 
     def label_from_instance(self, obj: Any) -> str:
-        if obj.content_type.app_label != permissions.APP:
+        if obj.content_type.app_label not in _APPS:
             return str(obj)
         return f"{obj.content_type} | {permissions.translated(obj.name)}"
 
@@ -48,7 +51,7 @@ class SmsPermissionsMixin(AdminBase):
 def _codenames(saved: Any) -> set[str]:
     """Return the app's permissions of a group or a user, as they are stored now."""
     if isinstance(saved, Group):
-        own = saved.permissions.filter(content_type__app_label=permissions.APP)
+        own = saved.permissions.filter(content_type__app_label__in=_APPS)
         return set(own.values_list("codename", flat=True))
     # Another instance, because this one may remember the permissions that the user had.
     users: Any = get_user_model()

@@ -15,7 +15,16 @@ from django.db import router, transaction
 from django.utils import translation
 
 import django_smska
-from django_smska.admin.permissions import APP, GROUPS, NAMES, gap_words
+from django_smska.admin.permissions import (
+    APP,
+    CONTACTS_APP,
+    CONTACTS_GROUPS,
+    CONTACTS_NAMES,
+    GROUPS,
+    NAMES,
+    gap_words,
+    has_contacts,
+)
 from django_smska.management.tables import DatabaseCommand, require_tables
 
 #: Those in which the groups may have been named.
@@ -49,7 +58,8 @@ class Command(DatabaseCommand):
         with translation.override("en"), transaction.atomic(using=_database()):
             permissions = _permissions()
             for group, name in names.items():
-                wanted = {one: permissions[one] for one in GROUPS[group][1]}
+                more = CONTACTS_GROUPS[group] if has_contacts() else ()
+                wanted = {one: permissions[one] for one in (*GROUPS[group][1], *more)}
                 self.stdout.write("\n".join(_make(name, wanted)))
 
 
@@ -90,12 +100,15 @@ def _require_storable(group: Any) -> None:
 
 
 def _permissions() -> dict[str, Any]:
-    """Return the app's permissions by their codenames."""
+    """Return the app's permissions, and those for contacts, by their codenames."""
     from django.contrib.auth.models import Permission
 
-    stored = Permission.objects.using(_database()).filter(content_type__app_label=APP)
+    labels, names = [APP], [*NAMES]
+    if has_contacts():
+        labels, names = [APP, CONTACTS_APP], [*NAMES, *CONTACTS_NAMES]
+    stored = Permission.objects.using(_database()).filter(content_type__app_label__in=labels)
     found = {one.codename: one for one in stored}
-    if missing := ", ".join(one for one in NAMES if one not in found):
+    if missing := ", ".join(one for one in names if one not in found):
         raise CommandError(f"These permissions are missing: {missing}. Run 'manage.py migrate'.")
     return found
 

@@ -105,6 +105,9 @@ class Command(DatabaseCommand):
             f"or drafts until now, {details['received']} received ones, and "
             f"{details['do_not_send']} entries of the do-not-send list."
         )
+        deleted = VERBS["delete"][erasure.pk is None]
+        for label, number in sorted(details.get("deleted", {}).items()):
+            self.stdout.write(f"{deleted} {number} of {label}.")
         for status, number in sorted(details["kept"].items()):
             why = KEPT.get(Status(status), BEING_SENT)
             self.stdout.write(f"Kept {number} {status} messages: they {why}")

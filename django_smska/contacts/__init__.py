@@ -1,0 +1,1 @@
+"""An optional app: an address book with groups, for sites without a table of clients."""

@@ -1,0 +1,15 @@
+"""The test site with the address book, in a database of its own."""
+
+from tests import settings as base
+
+DATABASES = {"default": {**base.DATABASES["default"]}}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    file = DATABASES["default"]["TEST"]["NAME"]
+    DATABASES["default"]["TEST"] = {"NAME": f"{file}.contacts"}
+else:
+    DATABASES["default"]["NAME"] += "_contacts"
+
+globals().update(
+    (name, value) for name, value in vars(base).items() if name.isupper() and name not in globals()
+)
+INSTALLED_APPS = [*base.INSTALLED_APPS, "django_smska.contacts"]
