@@ -74,14 +74,14 @@ def erase(number: Any, *, by: str = "", dry_run: bool = False) -> SmsErasure:
             done["histories"] += _erase_histories(SmsInbound, keys)
             done["received"] += retention.blank_received(keys)
     done["histories"] += _erase_histories(SmsOptOut, [one.pk for one in person.opt_outs])
-    done["histories"] += _mask_histories(person)
-    done["do_not_send"] = person.blank_opt_outs()
-    done["limits"] = limits.forget(person.number)
     for label, theirs in person.in_other_apps().items():
         with transaction.atomic(using=theirs.db):
             keys = list(theirs.values_list("pk", flat=True))
             done["histories"] += _erase_histories(theirs.model, keys)
             deleted[label] = _delete(theirs)
+    done["histories"] += _mask_histories(person)
+    done["do_not_send"] = person.blank_opt_outs()
+    done["limits"] = limits.forget(person.number)
     if deleted:
         done["deleted"] = deleted
     erasure.details = {**done, "kept": person.kept(), "finished": True}

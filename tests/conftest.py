@@ -15,8 +15,9 @@ from django.db import connection
 
 from django_smska.testing.gateway import StandInGateway
 
-#: A site of its own, which test_adapters.py runs.
-collect_ignore = [] if "adapters" in os.environ["DJANGO_SETTINGS_MODULE"] else ["adapters"]
+#: Sites of their own, which test_adapters.py and test_contacts.py run.
+SITES = {"adapters", "contacts"}
+collect_ignore = sorted(SITES - set(os.environ["DJANGO_SETTINGS_MODULE"].split(".")))
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "example_project"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")

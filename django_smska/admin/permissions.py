@@ -133,7 +133,8 @@ def has_contacts() -> bool:
 
 def _with_view(codenames: Iterable[str]) -> set[str]:
     has = set(codenames)
-    return has | {VIEW} if "change_smsmessage" in has else has
+    changed = has & {"change_smsmessage", "change_contact", "change_contactgroup"}
+    return has | {one.replace("change", "view") for one in changed}
 
 
 def gaps(codenames: Collection[str]) -> dict[str, str]:

@@ -154,7 +154,8 @@ class ContactAdmin(ContactsAdmin):
         return ContactList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).prefetch_related("groups")
+        every: QuerySet[Any] = super().get_queryset(request)
+        return every.prefetch_related("groups")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -264,7 +265,7 @@ class ContactAdmin(ContactsAdmin):
     def _chosen_group(self, request: HttpRequest) -> ContactGroup | None:
         """Return the group beside the action, or ask for one."""
         chosen = GroupActionForm(request.POST)
-        chosen.fields["action"].required = False
+        del chosen.fields["action"]  # its choices are those of the list
         group = chosen.cleaned_data.get("group") if chosen.is_valid() else None
         if group is None:
             self.message_user(request, gettext("Choose a group, too."), messages.WARNING)
@@ -336,8 +337,9 @@ class ContactGroupAdmin(ContactsAdmin):
     actions = None
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        groups: QuerySet[Any] = super().get_queryset(request)
-        return groups.annotate(number_of_contacts=Count("contacts"))
+        groups: Any = super().get_queryset(request)
+        counted: QuerySet[Any] = groups.annotate(number_of_contacts=Count("contacts"))
+        return counted
 
     @admin.display(description=_("contacts"))
     def members(self, obj: Any) -> str:

@@ -1,0 +1,217 @@
+"""Contacts and groups as rows, as recipients, and as a person's data."""
+
+import json
+from io import StringIO
+
+import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import AnonymousUser, Group, User
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.core.management import call_command
+from django.db import IntegrityError, transaction
+
+from django_smska import personal_data
+from django_smska.admin.permissions import CONTACTS_NAMES, gap_words, held
+from django_smska.contacts import memberships
+from django_smska.contacts.models import Contact, ContactGroup
+from django_smska.contacts.recipients import contacts
+from django_smska.models import SmsErasure
+
+pytestmark = pytest.mark.django_db
+
+NUMBER, OTHER = "+79134001020", "+79134001021"
+
+
+def make(number, name="", *groups, **fields):
+    made = Contact.objects.create(number=number, name=name, **fields)
+    made.groups.set(groups)
+    return made
+
+
+def run(*arguments):
+    out = StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+# --- rows
+
+
+@pytest.mark.parametrize("written", ["8 (913) 400-10-20", "79134001020", "+7 913 400 10 20"])
+def test_the_number_is_stored_as_e164(written):
+    assert Contact.objects.get(pk=make(written).pk).number == NUMBER
+
+
+@pytest.mark.parametrize("written", ["", "Анна", "8913400102", "+8913400102012345678"])
+def test_what_is_no_number_is_refused_and_says_why(written):
+    with pytest.raises(ValidationError) as refused:
+        make(written, "Анна")
+    assert list(refused.value.message_dict) == ["number"]
+    assert not Contact.objects.exists()
+
+
+def test_full_clean_makes_it_e164_before_it_is_compared():
+    make(NUMBER)
+    with pytest.raises(ValidationError, match="There is a contact with this number already"):
+        Contact(number="8 913 400-10-20").full_clean()
+
+
+def test_a_number_is_stored_once():
+    make(NUMBER)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        make("8 913 400-10-20")
+
+
+@pytest.mark.parametrize("field", ["name", "note"])
+def test_a_text_with_a_nul_is_refused(field):
+    with pytest.raises(ValidationError) as refused:
+        Contact(number=NUMBER, **{field: "Ан\0на"}).full_clean()
+    assert list(refused.value.message_dict) == [field]
+
+
+def test_neither_name_nor_whole_number_stands_in_its_representations():
+    contact = Contact(number=NUMBER, name="Анна", pk=7)
+    assert (str(contact), repr(contact)) == ("+7913•••1020", "<Contact 7 +7913•••1020>")
+
+
+def test_groups_differ_by_case():
+    """On every database: what is compared is what was typed."""
+    ContactGroup.objects.create(name="vip")
+    ContactGroup.objects.create(name="VIP")
+    assert ContactGroup.objects.get(name="VIP").name == "VIP"
+
+
+def test_a_contact_joins_and_leaves_once():
+    group = ContactGroup.objects.create(name="Сад")
+    keys = [make(NUMBER).pk, make(OTHER, "", group).pk]
+    assert memberships.join(keys, group) == 1
+    assert memberships.join(keys, group) == 0
+    assert group.contacts.count() == 2
+    assert memberships.take_out(keys[:1], group) == 1
+    assert memberships.take_out(keys[:1], group) == 0
+    assert group.contacts.get().number == OTHER
+
+
+# --- recipients
+
+
+def test_recipients_are_all_and_those_of_each_group(user_with, django_assert_num_queries):
+    vip, empty = (ContactGroup.objects.create(name=name) for name in ("VIP", "Сад"))
+    make(NUMBER, "Анна", vip, note="не звонить")
+    make(OTHER, "Борис")
+    user = user_with("view_contact")
+    user.has_perm("view_contact")
+    with django_assert_num_queries(1):
+        found = contacts(user)
+    assert list(found) == ["All", "VIP", "Сад"]
+    anna, boris = {"number": NUMBER, "name": "Анна"}, {"number": OTHER, "name": "Борис"}
+    assert list(found["All"]) == [anna, boris]
+    assert list(found["VIP"]) == [anna] and list(found["Сад"]) == []
+    assert empty.contacts.count() == 0
+
+
+def test_a_group_that_is_called_like_all_of_them_is_another_choice(user_with):
+    ContactGroup.objects.create(name="All")
+    make(NUMBER)
+    found = contacts(user_with("view_contact"))
+    assert {label: len(rows) for label, rows in found.items()} == {"All": 1, "Group “All”": 0}
+
+
+def test_who_may_not_see_contacts_gets_none(user_with):
+    make(NUMBER)
+    assert contacts(user_with("view_contactgroup")) == {}
+    assert contacts(AnonymousUser()) == {}
+
+
+# --- a person's data
+
+
+def entry(user, contact, words):
+    LogEntry.objects.create(
+        user=user, content_type=ContentType.objects.get_for_model(Contact),
+        object_id=str(contact.pk), object_repr=str(contact), action_flag=CHANGE,
+        change_message=words,
+    )  # fmt: skip
+
+
+def test_the_file_of_a_person_has_the_contact():
+    vip = ContactGroup.objects.create(name="VIP")
+    make(NUMBER, "Анна", vip, note="звонить после обеда")
+    make(OTHER, "Борис")
+    [found] = json.loads(run("sms_person", "8 913 400-10-20"))
+    assert found["record"] == "contact" and found["number"] == NUMBER
+    assert (found["name"], found["note"], found["groups"]) == (
+        "Анна",
+        "звонить после обеда",
+        ["VIP"],
+    )
+
+
+def test_an_erasure_deletes_the_contact_and_blanks_its_histories():
+    user = User.objects.create_user("olga")
+    anna = make(NUMBER, "Анна", ContactGroup.objects.create(name="VIP"))
+    boris = make(OTHER, "Борис")
+    entry(user, anna, "раньше Анна К.")
+    entry(user, boris, "раньше Борис К.")
+    entry(user, Contact(pk=anna.pk + 100, number=NUMBER), "прежняя запись")  # deleted long ago
+    erasure = personal_data.erase("8 913 400-10-20", by="olga")
+    assert erasure.details["deleted"] == {"smska_contacts.contact": 1}
+    assert erasure.details["histories"] == 2 and erasure.details["finished"]
+    assert [one.number for one in Contact.objects.all()] == [OTHER]
+    assert memberships.Membership.objects.count() == 0
+    left = list(LogEntry.objects.order_by("pk").values_list("object_repr", "change_message"))
+    assert left == [
+        ("SMS", ""),
+        ("+7913•••1021", "раньше Борис К."),
+        ("•••", "прежняя запись"),
+    ]
+    assert list(personal_data.records(NUMBER))[0]["record"] == "erasure"
+
+
+def test_a_dry_run_counts_the_contact_and_keeps_it():
+    make(NUMBER, "Анна")
+    assert "Would delete 1 of smska_contacts.contact." in run(
+        "sms_prune", "--number", NUMBER, "--dry-run"
+    )
+    assert Contact.objects.count() == 1
+    assert "Deleted 1 of smska_contacts.contact." in run("sms_prune", "--number", NUMBER)
+    assert "Deleted 0 of smska_contacts.contact." in run("sms_prune", "--number", NUMBER)
+
+
+def test_the_admin_of_erasures_says_how_many(admin_client):
+    make(NUMBER, "Анна")
+    erasure = personal_data.erase(NUMBER)
+    SmsErasure.objects.filter(pk=erasure.pk).update(
+        details=erasure.details | {"deleted": {"smska_contacts.contact": 1, "gone.model": 2}}
+    )
+    page = admin_client.get(f"/admin/django_smska/smserasure/{erasure.pk}/change/").content.decode()
+    assert "Deleted, contacts: 1" in page and "Deleted, gone.model: 2" in page
+
+
+# --- groups of users
+
+
+def codenames(name):
+    own = Group.objects.get(name=name).permissions.filter(content_type__app_label="smska_contacts")
+    return set(own.values_list("codename", flat=True))
+
+
+def test_sms_groups_gives_managers_the_contacts_and_lets_writers_see_them():
+    run("sms_groups")
+    assert codenames("SMS: viewers") == set()
+    assert codenames("SMS: writers") == {"view_contact", "view_contactgroup"}
+    assert codenames("SMS: managers") == set(CONTACTS_NAMES)
+    assert "added" not in run("sms_groups")
+
+
+def test_their_names_are_those_that_django_stores():
+    from django.contrib.auth.models import Permission
+
+    stored = Permission.objects.filter(content_type__app_label="smska_contacts")
+    assert dict(stored.values_list("codename", "name")) == CONTACTS_NAMES
+
+
+def test_whole_numbers_are_of_use_to_who_sees_contacts_alone(user_with):
+    assert list(gap_words(held(user_with("see_number_smsmessage"))))
+    assert not list(gap_words(held(user_with("see_number_smsmessage", "view_contact"))))
