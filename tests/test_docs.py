@@ -51,6 +51,7 @@ from django_smska import (
     quiet_hours,
     replies,
 )
+from django_smska.admin.permissions import CONTACTS_NAMES
 from django_smska.backends.over_http import HttpBackend
 from django_smska.exceptions import (
     AuthenticationFailed,
@@ -1159,7 +1160,7 @@ def test_each_option_is_described(backend):
 def test_each_permission_is_listed():
     listed = set(re.findall(r"^(Can .*?)  ", DOCUMENTS["reference/permissions"], re.M))
     ours = Permission.objects.filter(content_type__app_label="django_smska")
-    assert listed == set(ours.values_list("name", flat=True))
+    assert listed == {*ours.values_list("name", flat=True), *CONTACTS_NAMES.values()}
 
 
 def test_each_status_is_explained():
@@ -1266,5 +1267,8 @@ def test_the_code_for_adapters_compiles():
         block_with("howto/adapters", "drfpasswordless.urls"),
         block_with("howto/adapters", "phone_verify.urls"),
         block_with("howto/adapters", "django_smska.adapters.otp"),
+        # And these on the site of tests/contacts.
+        block_with("howto/contacts", "SMSKA_RECIPIENTS"),
+        block_with("howto/contacts", "Contact.objects.create"),
     ):
         compile(block, "howto/adapters", "exec")

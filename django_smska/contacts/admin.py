@@ -168,6 +168,10 @@ class ContactAdmin(ContactsAdmin):
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
         found = super().get_changelist_instance(request)
+        if permissions.may_see_number(request.user):
+            found.search_help_text = gettext("A name, or a number in any spelling.")
+        else:
+            found.search_help_text = gettext("A name.")
         if not found.is_popup:
             found.title = str(capfirst(self.opts.verbose_name_plural))
         return found

@@ -66,6 +66,7 @@ class GroupActionForm(SmsActionForm):
         label=pgettext_lazy("contacts", "Group:"),
         queryset=ContactGroup.objects.all(),
         required=False,
+        empty_label="—",
     )
 
 
@@ -102,6 +103,7 @@ class ImportForm(NumbersForm):
         label=pgettext_lazy("contacts", "Group"),
         queryset=ContactGroup.objects.all(),
         required=False,
+        empty_label="—",
         help_text=_("All of them come into this group, also those that are known already."),
     )
     new_group = forms.CharField(

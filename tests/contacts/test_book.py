@@ -10,6 +10,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
+from django.utils.module_loading import import_string
 
 from django_smska import personal_data
 from django_smska.admin.permissions import CONTACTS_NAMES, gap_words, held
@@ -17,6 +18,7 @@ from django_smska.contacts import memberships
 from django_smska.contacts.models import Contact, ContactGroup
 from django_smska.contacts.recipients import contacts
 from django_smska.models import SmsErasure
+from tests.documents import run as run_block
 
 pytestmark = pytest.mark.django_db
 
@@ -93,7 +95,16 @@ def test_a_contact_joins_and_leaves_once():
     assert group.contacts.get().number == OTHER
 
 
+def test_the_code_of_the_guide():
+    anna = run_block("howto/contacts", "Contact.objects.create")["anna"]
+    assert anna.number == "+79041764995" and anna.groups.get().name == "Regulars"
+
+
 # --- recipients
+
+
+def test_the_setting_of_the_guide_names_them(settings):
+    assert import_string(settings.SMSKA_RECIPIENTS["Contacts"]) is contacts
 
 
 def test_recipients_are_all_and_those_of_each_group(user_with, django_assert_num_queries):
