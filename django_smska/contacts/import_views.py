@@ -113,12 +113,12 @@ def _store(request: HttpRequest, model_admin: Any, form: ImportForm) -> HttpResp
 def _said(done: imports.Outcome, group: str) -> str:
     said = [ngettext("%s contact was added.", "%s contacts were added.", done.added) % done.added]
     if done.named:
-        words = ngettext("%s got a name.", "%s got a name.", done.named)
+        words = ngettext("%s contact got a name.", "%s contacts got a name.", done.named)
         said.append(words % done.named)
     if group:
         words = ngettext(
-            "%(number)s came into the group “%(group)s”.",
-            "%(number)s came into the group “%(group)s”.",
+            "%(number)s contact came into the group “%(group)s”.",
+            "%(number)s contacts came into the group “%(group)s”.",
             done.joined,
         )
         said.append(words % {"number": done.joined, "group": group})

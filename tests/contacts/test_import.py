@@ -196,7 +196,7 @@ def test_a_pasted_table_is_shown_first_and_stored_then(log_in):
     assert "All of them come into the group “Февраль”." in page
     assert Contact.objects.count() == 1 and not ContactGroup.objects.exists()
     said = html(client.post(URL, hidden(page) | with_text(page) | {"_add": "1"}, follow=True))
-    assert "1 contact was added. 2 came into the group “Февраль”." in said
+    assert "1 contact was added. 2 contacts came into the group “Февраль”." in said
     anna = Contact.objects.get(number=NUMBER)
     assert anna.name == "Анна Кузнецова" and anna.created_by == client.user
     assert Contact.objects.get(number=OTHER).name == "Вера старая"
