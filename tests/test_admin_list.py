@@ -272,3 +272,32 @@ def test_what_happened_within_a_second_happened_at_once():
         "at once",
         "after 2 s",
     ]
+
+
+def test_what_waits_to_be_said_is_not_lost_in_a_renewal(boss):
+    """A script renews the list; a person would never see what is said in its answer."""
+    message = make("draft")
+    boss.post(f"{LIST}cancel/?pks={message.pk}", {"pks": message.pk, "_confirm": "1"})
+    said = "Cancelled: 1 message"
+    assert said not in boss.get(LIST, headers={"X-Smska-Renew": "1"}).content.decode()
+    assert said in boss.get(LIST).content.decode()
+
+
+def test_only_a_list_of_what_is_on_its_way_is_renewed(boss, now):
+    soon, later = NOW + timedelta(minutes=29), NOW + timedelta(minutes=31)
+    for status, values, is_live in (
+        ("draft", {}, False),
+        ("queued", {"send_after": soon}, True),
+        ("queued", {"send_after": later}, False),
+        ("claimed", {}, True),
+        ("sending", {}, True),
+        ("sent", {"sent_at": NOW - timedelta(minutes=29)}, True),
+        ("sent", {"sent_at": NOW - timedelta(minutes=31)}, False),
+        ("delivered", {}, False),
+        ("unknown", {}, False),
+    ):
+        rows().delete()
+        make(status, **values)
+        assert (b" data-live" in boss.get(LIST).content) == is_live, (status, values)
+    make("sending")
+    assert b" data-live" not in boss.get(f"{LIST}?_popup=1").content

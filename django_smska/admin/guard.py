@@ -222,8 +222,10 @@ class GuardedAdmin(AdminBase):
             del query[ERROR_FLAG]
             request.GET = query  # type: ignore[assignment]
         context: dict[str, Any] = {"links": [], "unfold": has_unfold(), **(extra_context or {})}
+        if is_renewed := "X-Smska-Renew" in request.headers:
+            context["messages"] = []  # they wait for a page that a person sees
         response = super().changelist_view(request, context)
-        if request.method == "GET" and isinstance(response, TemplateResponse):
+        if request.method == "GET" and not is_renewed and isinstance(response, TemplateResponse):
             for words in permissions.gap_words(permissions.held(request.user)):
                 self.message_user(request, ask_for(words), messages.WARNING)
         return response

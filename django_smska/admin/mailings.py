@@ -57,7 +57,7 @@ class SmsMailingAdmin(EntriesAdmin):
     }
 
     class Media(EntriesAdmin.Media):
-        js = ("django_smska/progress.js",)
+        js = ("django_smska/progress.js", "django_smska/live.js")
 
     # --- who may what
 
@@ -89,6 +89,7 @@ class SmsMailingAdmin(EntriesAdmin):
         found.title = capfirst(self.opts.verbose_name_plural)
         found.result_list = list(found.result_list)
         mailing_counts.refresh(found.result_list)
+        found.is_live = not found.is_popup and any(map(_is_live, found.result_list))
         return found
 
     @admin.display(description=_("progress"))
@@ -179,7 +180,7 @@ class SmsMailingAdmin(EntriesAdmin):
             "lines": list(self._lines(mailing, found)),
             "waiting": waiting(mailing, found),
             "warnings": _warnings(mailing) if found.waiting else [],
-            "is_live": not mailing.settled and (found.waiting or found.sent),
+            "is_live": _is_live(mailing),
             "may_stop": may_send and found.waiting and mailing.stopped_at is None,
             "may_resume": may_send and (found.drafts or mailing.stopped_at is not None),
             "failed": failed if may_resend else 0,
@@ -322,6 +323,12 @@ class SmsMailingAdmin(EntriesAdmin):
         log(request.user, [mailing], words)
         self.message_user(request, words, messages.SUCCESS)
         return HttpResponseRedirect(self.url("change", mailing.pk))
+
+
+def _is_live(mailing: SmsMailing) -> bool:
+    """Return whether its numbers change without a person."""
+    found = mailing_counts.progress(mailing)
+    return not mailing.settled and bool(found.waiting or found.sent)
 
 
 def _state(mailing: SmsMailing) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -54,6 +55,8 @@ from .wording import error_words, money
 
 logger = logging.getLogger(__name__)
 
+LIVE_FOR = timedelta(minutes=30)  # the time for which the list is renewed, as in its script
+_MOVING = (Status.CLAIMED, Status.SENDING)
 MAX_LISTED = 10_000  # the number of newest rows that the list shows
 RECEIVED = "received"  # the parameter with the key of a received message
 MAILING = "mailing"  # the same of a mailing
@@ -151,6 +154,17 @@ def _needing_attention(messages: QuerySet[Any]) -> QuerySet[Any]:
     return messages.filter(pk__in=SmsMessage.objects.needing_attention(timezone.now()))
 
 
+def _is_live(found: Any) -> bool:
+    """Return whether a message of this list is on its way, or will be soon."""
+    now = timezone.now()
+    return not found.is_popup and any(
+        message.status in _MOVING
+        or (message.status == Status.QUEUED and message.send_after < now + LIVE_FOR)
+        or (message.status == Status.SENT and message.sent_at and message.sent_at > now - LIVE_FOR)
+        for message in found.result_list
+    )
+
+
 def _key(value: str) -> str | None:
     return value if re.fullmatch(r"[1-9][0-9]{0,17}", value) else None
 
@@ -181,6 +195,9 @@ def _has(obj: SmsMessage, name: str) -> bool:
 @admin.register(SmsMessage)
 class SmsMessageAdmin(ActionAdmin):
     """Drafts can be edited; other messages are only shown, and changed by actions."""
+
+    class Media(ActionAdmin.Media):
+        js = ("django_smska/live.js",)
 
     form = SmsMessageForm
     action_form = SmsActionForm
@@ -287,6 +304,7 @@ class SmsMessageAdmin(ActionAdmin):
         ways: dict[str, list[search.Way]] = {}
         cast(Any, request).smska_ways = ways
         found: Any = super().get_changelist_instance(request)
+        found.is_live = partial(_is_live, found)
         found.searches = search.help_text(request.user)
         found.found_nothing = ""
         found.notes = [way.note for listed in ways.values() for way in listed if way.note]
