@@ -10,15 +10,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connections, transaction
-from django.db.models import Case, Count, F, QuerySet, Sum, Value, When
+from django.db.models import Case, Count, DateTimeField, F, Max, Min, QuerySet, Sum, Value, When
 
 from . import clock
-from .daily_counts import sum_of_prices
+from .daily_counts import Seconds, sum_of_prices, with_seconds
 from .models import SmsMailing, SmsMessage, SmsMessageQuerySet, mailings, rows, write_db
 from .states import FINAL, Status
+from .times import Readable
 
 FRESH_FOR = timedelta(seconds=2)  # the shortest time between two counts of a mailing
 PRICED_EVERY = timedelta(minutes=10)  # the shortest time between two sums of its prices
@@ -223,3 +224,51 @@ def keep(keys: list[Any]) -> None:
     for mailing in noted:
         mailing.pruned = dict(+(Counter(mailing.pruned) + found[mailing.pk]))
     mailings().bulk_update(noted, ["pruned"])
+
+
+# --- statistics of one ----------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """Messages of a mailing that have these things in common.
+
+    :ivar seconds: whole ones from accepted to finished; None where one of the two is not known
+    :ivar size: the number of their segments
+    :ivar cost: the sum of their known prices, or None
+    :ivar first: when the first of them was accepted, or None
+    """
+
+    status: str
+    error_code: str
+    currency: str
+    seconds: int | None
+    number: int
+    size: int
+    cost: Any
+    first: datetime | None
+    last: datetime | None
+
+
+def parts(mailing: SmsMailing) -> list[Part]:
+    """Return its messages in groups, by one query that reads each of them once."""
+    found = with_seconds(rows().filter(mailing=mailing.pk).order_by())
+    grouped = found.values_list("status", "error_code", "currency", "seconds").annotate(
+        number=Count("pk"),
+        size=Sum("segments"),
+        cost=Sum("price"),
+        first=Min(Readable(F("sent_at"))),
+        last=Max(Readable(F("sent_at"))),
+    )
+    return [Part(*one) for one in grouped]
+
+
+def sent_after(mailing: SmsMailing, begin: datetime, step: int) -> dict[int, int]:
+    """Return how many of its messages were accepted in each step of time.
+
+    :param step: seconds
+    :return: numbers by the seconds between ``begin`` and the start of the step
+    """
+    sent = rows().filter(mailing=mailing.pk, sent_at__gte=begin).order_by()
+    since = Seconds(Readable(F("sent_at")), Value(begin, output_field=DateTimeField()))
+    stepped = sent.annotate(since=since).values_list(F("since") - F("since") % step)
+    return dict(stepped.annotate(number=Count("pk")))

@@ -198,6 +198,7 @@ TABLE = [
     Cell("smsmailing/<pk>/delete/", "GET", None),
     Cell("smsmailing/<pk>/delete/", "POST", None),
     Cell("smsmailing/<pk>/progress/", "GET", SEES),
+    Cell("smsmailing/<pk>/statistics/", "GET", SEES),
     Cell("smsmailing/<pk>/stop/", "GET", None, status="queued"),
     Cell("smsmailing/<pk>/stop/", "POST", f"{SEES} send_smsmessage", status="queued"),
     Cell("smsmailing/<pk>/resume/", "GET", f"{SEES} send_smsmessage"),

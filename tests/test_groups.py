@@ -231,6 +231,7 @@ TASKS = {
         "smsmailing/<pk>/change/": "GET",
         "smsmailing/<pk>/history/": "GET",
         "smsmailing/<pk>/progress/": "GET",
+        "smsmailing/<pk>/statistics/": "GET",
         "providerstate/": "GET",
         "providerstate/<pk>/change/": "GET",
         "providerstate/<pk>/history/": "GET",

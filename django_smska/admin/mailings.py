@@ -51,7 +51,7 @@ class SmsMailingAdmin(EntriesAdmin):
     search_fields = ("name",)
     show_full_result_count = False
     needs = {
-        **dict.fromkeys(("changelist", "change", "history", "progress"), (_SEES,)),
+        **dict.fromkeys(("changelist", "change", "history", "progress", "statistics"), (_SEES,)),
         **dict.fromkeys(("stop", "resume"), (_SEES, "send_smsmessage")),
         "resend": (_SEES, "resend_smsmessage"),
     }
@@ -111,6 +111,7 @@ class SmsMailingAdmin(EntriesAdmin):
     def own_urls(self) -> list[URLPattern]:
         views = {
             "progress": self.progress_view,
+            "statistics": self.statistics_view,
             "stop": self.stop_view,
             "resume": self.resume_view,
             "resend": self.resend_view,
@@ -149,6 +150,7 @@ class SmsMailingAdmin(EntriesAdmin):
             list_url=self.messages_url(mailing),
             cost=_cost(mailing),
             history_url=self.url("history", mailing.pk),
+            statistics_url=self.url("statistics", mailing.pk),
             back_url=self.url("changelist"),
         )
 
@@ -158,6 +160,20 @@ class SmsMailingAdmin(EntriesAdmin):
         request.current_app = self.admin_site.name
         shown = self._shown(request, mailing)
         return TemplateResponse(request, f"{TEMPLATES}/mailing_progress.html", shown)
+
+    def statistics_view(self, request: HttpRequest, key: int) -> HttpResponse:
+        """Show which part arrived and when, and why others did not."""
+        from .mailing_statistics import page
+
+        mailing = self._mailing(request, key)
+        return self.page(
+            request,
+            "mailing_statistics",
+            gettext("Statistics of “%s”") % mailing.name,
+            mailing=mailing,
+            back_url=self.url("change", mailing.pk),
+            **page(mailing),
+        )
 
     def _mailing(self, request: HttpRequest, key: int) -> SmsMailing:
         mailing: SmsMailing | None = self.get_object(request, str(key))

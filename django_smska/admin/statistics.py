@@ -190,25 +190,27 @@ def _count(
 def _summary(whole: Counts) -> list[tuple[Any, str]]:
     """Return the most important numbers of the whole range."""
     return [
-        (_("Messages"), _number(whole.number)),
-        (pgettext_lazy("SMS statistics", "Delivered"), _percent(whole.share)),
-        (_("Half of them within"), _within(whole.half_within)),
-        (_("Nearly all (95%) within"), _within(whole.most_within)),
-        (pgettext_lazy("SMS", "Segments"), _number(whole.segments)),
+        (_("Messages"), number_words(whole.number)),
+        (pgettext_lazy("SMS statistics", "Delivered"), percent(whole.share)),
+        (_("Half of them within"), within(whole.half_within)),
+        (_("Nearly all (95%) within"), within(whole.most_within)),
+        (pgettext_lazy("SMS", "Segments"), number_words(whole.segments)),
         *([(_("Price"), whole.cost)] if whole.cost else []),
     ]
 
 
-def _number(number: int) -> str:
+def number_words(number: int) -> str:
+    """Return a number as this language writes it."""
     return number_format(number, use_l10n=True, force_grouping=True)
 
 
-def _percent(part: float | None) -> str:
+def percent(part: float | None) -> str:
     """Return a percentage. It is rounded down, so that 100% means all of them."""
     return "–" if part is None else f"{number_format(int(part * 1000) / 10, 1)}%"
 
 
-def _within(seconds: int | None) -> str:
+def within(seconds: int | None) -> str:
+    """Return a time, or a dash for none."""
     return "–" if seconds is None else lasting(timedelta(seconds=seconds))
 
 
@@ -221,21 +223,23 @@ def _by_status(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     top = round_top(max(map(sum, marked)))
     spans = stack(marked, top)
     every = ngettext("%s message in total.", "%s messages in total.", whole.number)
-    parts = ", ".join(f"{one.label}: {_number(whole.statuses[one])}" for one in occurring)
+    parts = ", ".join(f"{one.label}: {number_words(whole.statuses[one])}" for one in occurring)
     return Chart(
         key="status",
         title=_("Messages by status"),
         help=_("Each message counts on the day on which it was created."),
-        description=f"{every % _number(whole.number)} {parts}".strip(),
+        description=f"{every % number_words(whole.number)} {parts}".strip(),
         layers=[
             Layer(mark, words, spans[place]) for place, (mark, words) in enumerate(LAYERS.items())
         ],
-        ticks=[_number(top), _number(top // 2), "0"],
+        ticks=[number_words(top), number_words(top // 2), "0"],
         table=Table.of(
             periods,
             period,
             *(_status_column(status) for status in occurring),
-            _column(pgettext_lazy("SMS statistics", "All"), lambda counts: _number(counts.number)),
+            _column(
+                pgettext_lazy("SMS statistics", "All"), lambda counts: number_words(counts.number)
+            ),
         ),
     )
 
@@ -252,7 +256,7 @@ def _by_mark(counts: Counts) -> list[int]:
 
 
 def _status_column(status: Status) -> Column:
-    return _column(status.label.capitalize(), lambda counts: _number(counts.statuses[status]))
+    return _column(status.label.capitalize(), lambda counts: number_words(counts.statuses[status]))
 
 
 def _shares(whole: Counts, periods: list[Counts], period: Column) -> Chart:
@@ -265,7 +269,7 @@ def _shares(whole: Counts, periods: list[Counts], period: Column) -> Chart:
             "not counted. If it is not known whether a message arrived, it counts as not "
             "delivered."
         ),
-        description=gettext("Overall: %s") % _percent(whole.share),
+        description=gettext("Overall: %s") % percent(whole.share),
         layers=[Layer("good", label, [(0.0, counts.share or 0.0) for counts in periods])],
         ticks=["100%", "50%", "0%"],
         table=Table.of(
@@ -273,10 +277,10 @@ def _shares(whole: Counts, periods: list[Counts], period: Column) -> Chart:
             period,
             _column(
                 pgettext_lazy("SMS statistics", "Finished"),
-                lambda counts: _number(counts.finished),
+                lambda counts: number_words(counts.finished),
             ),
-            _delivered(lambda counts: _number(counts.statuses[Status.DELIVERED])),
-            _column(_("Share delivered"), lambda counts: _percent(counts.share)),
+            _delivered(lambda counts: number_words(counts.statuses[Status.DELIVERED])),
+            _column(_("Share delivered"), lambda counts: percent(counts.share)),
         ),
     )
 
@@ -288,8 +292,8 @@ def _delivered(cell: Callable[[Counts], str]) -> Column:
 def _times(whole: Counts, periods: list[Counts], period: Column) -> Chart:
     """Return bars that are higher by one step for each bound: a logarithmic scale whose lines are
     bounds, too."""
-    half = _column(_("Half of them within"), lambda counts: _within(counts.half_within))
-    most = _column(_("Nearly all (95%) within"), lambda counts: _within(counts.most_within))
+    half = _column(_("Half of them within"), lambda counts: within(counts.half_within))
+    most = _column(_("Nearly all (95%) within"), lambda counts: within(counts.most_within))
     highest = max(place_of(counts.most_within) for counts in periods)
     top = max(highest + highest % 2, 2)
     description = gettext("Overall: half within %(half)s, nearly all (95%%) within %(most)s")
@@ -309,11 +313,11 @@ def _times(whole: Counts, periods: list[Counts], period: Column) -> Chart:
                 ("half", _("half of them within"), [one.half_within for one in periods]),
             )
         ],
-        ticks=[_within(bound_at(top)), _within(bound_at(top // 2)), "0"],
+        ticks=[within(bound_at(top)), within(bound_at(top // 2)), "0"],
         table=Table.of(
             periods,
             period,
-            _delivered(lambda counts: _number(counts.times.total())),
+            _delivered(lambda counts: number_words(counts.times.total())),
             half,
             most,
         ),
@@ -327,14 +331,14 @@ def _segments(whole: Counts, periods: list[Counts], period: Column) -> Chart:
         key="segments",
         title=pgettext_lazy("SMS", "Segments"),
         help=_("Segments of accepted messages. This is roughly what you pay for."),
-        description=gettext("Total: %s") % _number(whole.segments),
+        description=gettext("Total: %s") % number_words(whole.segments),
         layers=[Layer("moving", label, [(0.0, counts.segments / top) for counts in periods])],
-        ticks=[_number(top), _number(top // 2), "0"],
+        ticks=[number_words(top), number_words(top // 2), "0"],
         table=Table.of(periods, period, SEGMENTS, *_price_column([whole])),
     )
 
 
-SEGMENTS = _column(pgettext_lazy("SMS", "Segments"), lambda counts: _number(counts.segments))
+SEGMENTS = _column(pgettext_lazy("SMS", "Segments"), lambda counts: number_words(counts.segments))
 
 
 def _price_column(counted: Iterable[Counts]) -> list[Column]:
@@ -350,13 +354,14 @@ def _price_column(counted: Iterable[Counts]) -> list[Column]:
 def _tables(parts: list[Any]) -> list[tuple[Any, Table]]:
     sender = pgettext_lazy("SMS statistics", "Sender")
     return [
-        (_("What failed"), _failures(parts)),
+        (_("What failed"), failures(parts)),
         (_("By provider"), _split(_("Provider"), parts, lambda part: part.using)),
         (_("By sender"), _split(sender, parts, lambda part: part.sender)),
     ]
 
 
-def _failures(parts: list[Any]) -> Table:
+def failures(parts: list[Any]) -> Table:
+    """Return the reasons why messages did not arrive; the most frequent stands first."""
     found: Counter[str] = Counter()
     for part in parts:
         if part.status in FAILURES:
@@ -365,7 +370,7 @@ def _failures(parts: list[Any]) -> Table:
     ordered = sorted(found.items(), key=lambda failure: (-failure[1], failure[0]))
     return Table(
         [_("What happened"), _("Messages"), _("Share of all")],
-        [[words, _number(number), _percent(number / every)] for words, number in ordered],
+        [[words, number_words(number), percent(number / every)] for words, number in ordered],
     )
 
 
@@ -379,9 +384,9 @@ def _split(head: Any, parts: list[Any], name_of: Callable[[Any], str]) -> Table:
     return Table.of(
         ordered[:MAX_TABLE_LINES],
         _column(head, lambda counts: counts.name),
-        _column(_("Messages"), lambda counts: _number(counts.number)),
-        _delivered(lambda counts: _percent(counts.share)),
-        _column(_("Failed or unknown"), lambda counts: _number(counts.failures)),
+        _column(_("Messages"), lambda counts: number_words(counts.number)),
+        _delivered(lambda counts: percent(counts.share)),
+        _column(_("Failed or unknown"), lambda counts: number_words(counts.failures)),
         SEGMENTS,
         *_price_column(ordered),
     )

@@ -1,6 +1,7 @@
 """The pages of mailings in a real browser: they live, also without JavaScript, and fit."""
 
 import pytest
+from django.utils import timezone
 
 from django_smska.models import SmsMailing, SmsMessage
 from django_smska.sms import send_mass_sms
@@ -25,7 +26,7 @@ def test_the_pages_are_accessible_and_fit(look, superuser, mailing, accessible, 
         SmsMessage.objects.filter(pk=message.pk).update(status=status)
     page = look(superuser, theme=theme, width=width)
     own = f"{LIST}{mailing.pk}"
-    for url in (LIST, f"{own}/change/", f"{own}/resend/", f"{own}/resume/"):
+    for url in (LIST, f"{own}/change/", f"{own}/statistics/", f"{own}/resend/", f"{own}/resume/"):
         page.goto(url)
         assert fits(page)
         accessible(page)
@@ -47,6 +48,20 @@ def test_its_numbers_change_without_a_reload(look, superuser, mailing, provider)
     page.get_by_text("5 of 5 delivered").first.wait_for()
     assert page.locator(".smska-said").inner_text() == "5 of 5 delivered"
     assert page.evaluate("window.here") is True
+
+
+def test_its_statistics_are_one_click_away(look, superuser, mailing, accessible):
+    mailing.messages.update(status="delivered", sent_at=timezone.now(), finished_at=timezone.now())
+    page = look(superuser, width=360, theme="dark")
+    page.goto(f"{LIST}{mailing.pk}/change/")
+    page.get_by_role("link", name="Statistics").click()
+    page.get_by_text("100.0%").first.wait_for()
+    page.get_by_role("img", name="Messages sent over time").wait_for()
+    page.get_by_text("Messages sent over time: table").click()
+    accessible(page)
+    assert fits(page)
+    page.locator(".smska-back a").click()
+    page.wait_for_url(f"**{LIST}{mailing.pk}/change/")
 
 
 @pytest.mark.parametrize("script", [True, False])
