@@ -320,15 +320,14 @@ class Seconds(models.Func):
 
 def _present(day: date) -> dict[Group, Size]:
     """Return the sizes of a day's groups by one GROUP BY over its messages."""
-    found = with_seconds(_of(day)).values_list(*ALIKE)
+    found = _with_seconds(_of(day)).values_list(*ALIKE)
     sized: Any = found.annotate(number=Count("pk"), size=Sum("segments"), cost=Sum("price"))
     return total(
         (group_of(day, *common), Size(number, size, cost)) for *common, number, size, cost in sized
     )
 
 
-def with_seconds(messages: SmsMessageQuerySet) -> models.QuerySet[Any]:
-    """Return the messages with ``seconds``: whole ones from accepted to finished, or None."""
+def _with_seconds(messages: SmsMessageQuerySet) -> models.QuerySet[Any]:
     return messages.annotate(seconds=Seconds(Readable(F("finished_at")), Readable(F("sent_at"))))
 
 
@@ -345,7 +344,7 @@ def keep(pks: Iterable[Any]) -> None:
 
     Call it in the transaction that deletes the messages.
     """
-    gone: Any = with_seconds(rows(pks)).values_list("created_at", "segments", "price", *ALIKE)
+    gone: Any = _with_seconds(rows(pks)).values_list("created_at", "segments", "price", *ALIKE)
     found = total(
         (group_of(day_of(created_at), *common), Size(1, segments, price))
         for created_at, segments, price, *common in gone

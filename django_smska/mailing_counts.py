@@ -13,15 +13,16 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
-from django.db.models import Case, Count, DateTimeField, F, Max, Min, QuerySet, Sum, Value, When
+from django.db.models import Case, Count, DateTimeField, F, QuerySet, Sum, Value, When
 
 from . import clock
-from .daily_counts import Seconds, sum_of_prices, with_seconds
+from .daily_counts import Seconds, sum_of_prices
 from .models import SmsMailing, SmsMessage, SmsMessageQuerySet, mailings, rows, write_db
 from .states import FINAL, Status
 from .times import Readable
 
 FRESH_FOR = timedelta(seconds=2)  # the shortest time between two counts of a mailing
+MAX_COUNTED = 100_000  # about the most messages that are counted for one page
 PRICED_EVERY = timedelta(minutes=10)  # the shortest time between two sums of its prices
 PRICES_COME_WITHIN = timedelta(days=1)  # of the last change: providers report some of them late
 SAMPLE_EVERY = timedelta(seconds=10)  # the least time between two samples of those that wait
@@ -97,10 +98,13 @@ def _seconds_left(mailing: SmsMailing, waiting: int) -> float | None:
 
 
 def refresh(found: Sequence[SmsMailing]) -> None:
-    """Count those of these mailings again that may have changed. It is a fixed number of queries,
-    however many they are."""
+    """Count those of these mailings again that may have changed, by a fixed number of queries.
+
+    Of large ones only some are counted, and first those that were not counted for the longest time.
+    The others show what was counted before.
+    """
     now = clock.now()
-    if due := [mailing for mailing in found if _is_due(mailing, now)]:
+    if due := _affordable([mailing for mailing in found if _is_due(mailing, now)]):
         with transaction.atomic(using=write_db()):
             counted = {mailing.pk: mailing for mailing in _count(due, now)}
         for mailing in due:
@@ -116,6 +120,27 @@ def _is_due(mailing: SmsMailing, now: datetime) -> bool:
         return False
     seen = mailing.counted_at
     return seen is None or not now - FRESH_FOR < seen <= now
+
+
+def _affordable(due: list[SmsMailing]) -> list[SmsMailing]:
+    """Return as many of them as fit ``MAX_COUNTED``, and at least one."""
+    chosen: list[SmsMailing] = []
+    left = MAX_COUNTED
+    never = [mailing for mailing in due if mailing.counted_at is None]
+    for mailing in never + sorted(filter(_seen, due), key=_seen):
+        if (size := _size(mailing)) <= left or not chosen:
+            chosen.append(mailing)
+            left -= size
+    return chosen
+
+
+def _seen(mailing: SmsMailing) -> Any:
+    return mailing.counted_at
+
+
+def _size(mailing: SmsMailing) -> int:
+    """Return about how many messages it has: before the first count, the number of segments."""
+    return sum(mailing.counts.values()) or mailing.segments
 
 
 def _count(due: list[SmsMailing], now: datetime) -> list[SmsMailing]:
@@ -235,7 +260,6 @@ class Part(NamedTuple):
     :ivar seconds: whole ones from accepted to finished; None where one of the two is not known
     :ivar size: the number of their segments
     :ivar cost: the sum of their known prices, or None
-    :ivar first: when the first of them was accepted, or None
     """
 
     status: str
@@ -245,30 +269,45 @@ class Part(NamedTuple):
     number: int
     size: int
     cost: Any
-    first: datetime | None
-    last: datetime | None
 
 
 def parts(mailing: SmsMailing) -> list[Part]:
-    """Return its messages in groups, by one query that reads each of them once."""
-    found = with_seconds(rows().filter(mailing=mailing.pk).order_by())
-    grouped = found.values_list("status", "error_code", "currency", "seconds").annotate(
-        number=Count("pk"),
-        size=Sum("segments"),
-        cost=Sum("price"),
-        first=Min(Readable(F("sent_at"))),
-        last=Max(Readable(F("sent_at"))),
-    )
-    return [Part(*one) for one in grouped]
+    """Return its messages in groups, by one query."""
+    timed = of_mailing(mailing).annotate(seconds=Seconds(_time("finished_at"), _time("sent_at")))
+    alike = timed.values_list("status", "error_code", "currency", "seconds")
+    sized = alike.annotate(number=Count("pk"), size=Sum("segments"), cost=Sum("price"))
+    return [Part(*one) for one in sized]
 
 
-def sent_after(mailing: SmsMailing, begin: datetime, step: int) -> dict[int, int]:
-    """Return how many of its messages were accepted in each step of time.
+def of_mailing(mailing: SmsMailing) -> SmsMessageQuerySet:
+    """Return its messages in no order."""
+    return rows().filter(mailing=mailing.pk).order_by()
 
-    :param step: seconds
-    :return: numbers by the seconds between ``begin`` and the start of the step
-    """
-    sent = rows().filter(mailing=mailing.pk, sent_at__gte=begin).order_by()
-    since = Seconds(Readable(F("sent_at")), Value(begin, output_field=DateTimeField()))
-    stepped = sent.annotate(since=since).values_list(F("since") - F("since") % step)
-    return dict(stepped.annotate(number=Count("pk")))
+
+def minutes_of_sending(mailing: SmsMailing, begin: datetime) -> dict[int, int]:
+    """Return by one query how many of its messages were accepted in each minute from ``begin``."""
+    since = _Minutes(_time("sent_at"), Value(begin, output_field=DateTimeField()))
+    by_minute = of_mailing(mailing).annotate(minute=since).values_list("minute")
+    counted = dict(by_minute.annotate(number=Count("pk")))
+    return {minute: number for minute, number in counted.items() if minute is not None}
+
+
+def _time(name: str) -> Any:
+    """Return a column as a time. SQLite reads any text as one or as NULL, and checks slowly."""
+    return F(name) if connections[write_db()].vendor == "sqlite" else Readable(F(name))
+
+
+class _Minutes(Seconds):
+    """Whole minutes from the second time to the first, which is not earlier."""
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        sql, params = super().as_sqlite(compiler, connection, **context)
+        return f"{sql} / 60", params
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        sql, params = super().as_postgresql(compiler, connection, **context)
+        return f"{sql} / 60", params
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        sql, params = super().as_mysql(compiler, connection, **context)
+        return f"({sql}) DIV 60", params

@@ -19,7 +19,7 @@ NOON = datetime(2026, 5, 11, 9, 0, 20, tzinfo=timezone.utc)  # 12:00:20 in Mosco
 
 @pytest.fixture
 def mailing():
-    return SmsMailing.objects.create(name="Пионы", body="Пионы по 90 рублей")
+    return SmsMailing.objects.create(name="Пионы", body="Пионы по 90 рублей", created_at=NOON)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_share_times_segments_and_money(page, mailing):
         ["Sent", "5"],
         ["Delivered", "20"],
         ["Rejected", "3"],
-        ["Not sent", "2"],
+        ["Failed", "2"],
     ]
 
 

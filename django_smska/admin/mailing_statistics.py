@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime, timedelta
-from datetime import timezone as zones
 from typing import Any
 
 from django.utils.formats import date_format
@@ -12,6 +11,7 @@ from django.utils.translation import gettext, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .. import mailing_counts
+from ..daily_counts import DAY_SECONDS, day_of, start_of
 from ..models import SmsMailing
 from ..states import Status
 from ..times import local
@@ -21,11 +21,11 @@ from .statistics import Counts, failures, number_words, percent, within
 #: The steps of the chart over time, in seconds: a minute to a day.
 STEPS_SECONDS = (60, 300, 900, 3600, 10_800, 86_400)
 MAX_STEPS = 60  # the most bars of that chart
-DAY_SECONDS = 86_400
+MAX_MINUTES = 3660 * 1440  # ten years: a later time was written by raw SQL
 
 
 def page(mailing: SmsMailing) -> dict[str, Any]:
-    """Return what the template shows, by a few queries of which two read all messages."""
+    """Return what the template shows, by a few queries two of which read all messages."""
     parts = mailing_counts.parts(mailing)
     whole = Counts("")
     for part in parts:
@@ -40,7 +40,7 @@ def page(mailing: SmsMailing) -> dict[str, Any]:
             "whether a message arrived, it counts as not delivered."
         ),
         "pruned": sum(mailing.pruned.values()),
-        "chart": _over_time(mailing, parts),
+        "chart": _over_time(mailing),
         "tables": [(_("What failed"), failures(parts)), (_("By status"), _by_status(whole))],
     }
 
@@ -70,16 +70,18 @@ def _by_status(whole: Counts) -> Table:
     )
 
 
-def _over_time(mailing: SmsMailing, parts: list[mailing_counts.Part]) -> Chart | None:
+def _over_time(mailing: SmsMailing) -> Chart | None:
     """Return the chart of when they were accepted; None where none was."""
-    firsts = [part.first for part in parts if part.first is not None]
-    lasts = [part.last for part in parts if part.last is not None]
-    if not firsts:
+    begin = _begin(mailing)
+    minutes = mailing_counts.minutes_of_sending(mailing, begin)
+    if not minutes:
         return None
-    step = _step(min(firsts), max(lasts))
-    begin = _start(min(firsts), step)
-    numbers = mailing_counts.sent_after(mailing, begin, step)
-    bars = [(begin + timedelta(seconds=at), numbers.get(at, 0)) for at in _starts(numbers, step)]
+    step = _step(60 * (min(max(minutes), MAX_MINUTES) - max(min(minutes), 0)))
+    numbers: Counter[int] = Counter()
+    for minute, number in minutes.items():
+        numbers[60 * min(max(minute, 0), MAX_MINUTES) // step] += number
+    places = range(min(numbers), max(numbers) + 1)
+    bars = [(begin + timedelta(seconds=place * step), numbers[place]) for place in places]
     top = round_top(max((number for _at, number in bars), default=0))
     in_all = sum(number for _at, number in bars)
     every = ngettext("%s message in total.", "%s messages in total.", in_all)
@@ -98,25 +100,16 @@ def _over_time(mailing: SmsMailing, parts: list[mailing_counts.Part]) -> Chart |
     )
 
 
-def _step(first: datetime, last: datetime) -> int:
+def _begin(mailing: SmsMailing) -> datetime:
+    """Return the midnight of the site before the day of the mailing; nothing was sent earlier."""
+    return start_of(day_of(mailing.created_at) - timedelta(days=1))
+
+
+def _step(seconds: int) -> int:
     """Return the shortest step, in seconds, by which there are not too many bars."""
-    seconds = (last - first).total_seconds()
-    days = int(seconds // (DAY_SECONDS * (MAX_STEPS - 1))) + 1
+    days = seconds // (DAY_SECONDS * (MAX_STEPS - 1)) + 1
     fit = (step for step in STEPS_SECONDS if seconds < step * (MAX_STEPS - 1))
     return next(fit, days * DAY_SECONDS)
-
-
-def _start(first: datetime, step: int) -> datetime:
-    """Return the start of the step in which this is, counted from midnight on the site's clock."""
-    at = local(first)
-    into_day = timedelta(hours=at.hour, minutes=at.minute, seconds=at.second)
-    seconds = int(into_day.total_seconds()) % min(step, DAY_SECONDS)
-    begin = first - timedelta(seconds=seconds, microseconds=at.microsecond)
-    return begin if begin.tzinfo is None else begin.astimezone(zones.utc)
-
-
-def _starts(numbers: dict[int, int], step: int) -> range:
-    return range(0, max(numbers, default=-step) + step, step)
 
 
 def _moment(at: datetime) -> str:
