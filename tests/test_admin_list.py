@@ -301,3 +301,19 @@ def test_only_a_list_of_what_is_on_its_way_is_renewed(boss, now):
         assert (b" data-live" in boss.get(LIST).content) == is_live, (status, values)
     make("sending")
     assert b" data-live" not in boss.get(f"{LIST}?_popup=1").content
+
+
+def test_the_breadcrumb_shows_the_number_to_those_who_may_see_it(boss):
+    message = make("delivered", "+79165550142")
+    page = boss.get(f"{LIST}{message.pk}/change/").content.decode()
+    [crumb] = re.findall(r'<li aria-current="page">(.*?)</li>|&rsaquo; (SMS to [^<]*)', page)
+    assert "SMS to +7 916 555-01-42" in "".join(crumb)
+    assert f'href="{LIST}{message.pk}/history/' in page
+
+
+def test_the_breadcrumb_masks_the_number_for_others(clerk):
+    message = make("delivered", "+79165550142")
+    page = clerk.get(f"{LIST}{message.pk}/change/")
+    assert "SMS to +7916•••0142" in page.content.decode()
+    assert "555" not in page.content.decode()
+    assert "916" not in repr(page.context["original"])

@@ -311,3 +311,55 @@ class TestCompose:
         self.write(admin_client, many=2, name="Two of them")
         assert SmsMailing.objects.get().messages.count() == 2
         assert statuses() == ["queued"] * 2
+
+
+def lines(client, query=""):
+    return [(one.words, one.url) for one in client.get(f"{MESSAGES}{query}").context["alerts"]]
+
+
+WAITS = "The mailing “{}” is stopped. Its messages wait until you let it go on."
+
+
+class TestStoppedOnesAboveTheListOfMessages:
+    def test_one_is_named_with_a_link_to_its_page(self, admin_client):
+        mail(1, "Lilies")
+        asters = mail(2, "Asters")
+        assert lines(admin_client) == []
+        asters.stop()
+        line = (WAITS.format("Asters"), page_of(asters))
+        assert lines(admin_client) == [line]
+        shown = admin_client.get(MESSAGES).content.decode()
+        assert f'<a href="{page_of(asters)}">{line[0]}</a>' in shown
+        asters.resume()
+        assert lines(admin_client) == []
+
+    def test_only_those_whose_drafts_wait(self, admin_client):
+        asters = mail(2, "Asters")
+        asters.stop()
+        SmsMessage.objects.update(status="cancelled")
+        assert lines(admin_client) == []
+        query = f"?mailing={asters.pk}"
+        assert lines(admin_client, query) == [(WAITS.format("Asters"), page_of(asters))]
+
+    def test_the_list_of_one_speaks_of_that_one(self, admin_client):
+        asters, lilies = mail(1, "Asters"), mail(1, "Lilies")
+        asters.stop()
+        assert lines(admin_client, f"?mailing={lilies.pk}") == []
+        lilies.stop()
+        query = f"?mailing={lilies.pk}"
+        assert lines(admin_client, query) == [(WAITS.format("Lilies"), page_of(lilies))]
+
+    def test_many_are_one_line_by_as_many_queries(self, admin_client):
+        def queries():
+            with CaptureQueriesContext(connection) as found:
+                lines(admin_client)
+            return len(found)
+
+        mail(1, "Mailing 0").stop()
+        one = queries()
+        for number in (1, 2):
+            mail(1, f"Mailing {number}").stop()
+        words = "3 mailings are stopped. Their messages wait until you let them go on."
+        assert lines(admin_client) == [(words, LIST)]
+        # Each of the two shown rows more is of a mailing: no query follows from that.
+        assert queries() == one

@@ -518,6 +518,38 @@ class TestCounts:
 
         assert queries(1) == queries(9)
 
+    def test_large_ones_are_counted_in_turns_the_stalest_first(self, at, monkeypatch):
+        monkeypatch.setattr(mailing_counts, "MAX_COUNTED", 10)
+        for n, many in enumerate((8, 7, 3, 12)):
+            mail(many, f"Number {n}", first=100 * n)
+        set_status("sent")
+
+        def counted():
+            at.forward(10)
+            found = list(SmsMailing.objects.order_by("pk"))
+            mailing_counts.refresh(found)
+            stored = SmsMailing.objects.order_by("pk").values_list("counted_at", flat=True)
+            assert [mailing.counted_at for mailing in found] == list(stored)
+            return [n for n, mailing in enumerate(found) if mailing.counted_at == at.now]
+
+        assert counted() == [0]  # eight, and two more would fit
+        assert counted() == [1, 2]
+        assert counted() == [3]  # alone it is too large, and counted all the same
+        assert counted() == [0]
+        set_status("delivered")
+        assert counted() == [1, 2]
+        found = list(SmsMailing.objects.order_by("pk"))
+        shown = [mailing_counts.progress(mailing).delivered for mailing in found]
+        assert shown == [0, 7, 3, 0]  # the others show what was counted before
+
+    def test_one_that_was_never_counted_has_the_size_of_its_segments(self, at, monkeypatch):
+        monkeypatch.setattr(mailing_counts, "MAX_COUNTED", 3)
+        send_mass_sms([("+79161234561", "x" * 161)], mailing="A")
+        send_mass_sms([("+79161234562", "x" * 161)], mailing="B")
+        found = list(SmsMailing.objects.order_by("pk"))
+        mailing_counts.refresh(found)
+        assert [bool(mailing.counted_at) for mailing in found] == [True, False]
+
     def test_segments_are_those_of_all_messages(self):
         mailing = send_mass_sms(
             [("+79161234567", "x" * 161), ("+79161234568", "y")], mailing="A"

@@ -86,7 +86,7 @@ def fill():
     from django.test import Client
     from django.utils import timezone
 
-    from django_smska.models import ProviderState, SmsMessage
+    from django_smska.models import ProviderState, SmsMailing, SmsMessage
     from django_smska.states import Status
 
     from .rows import ACCEPTED, message
@@ -114,7 +114,10 @@ def fill():
         for number, status in enumerate(reversed(statuses))
     ]
     SmsMessage.objects.bulk_create(every)
+    mailing = SmsMailing.objects.create(name="Осенняя распродажа", body=SHOP[4], created_at=old)
+    SmsMessage.objects.exclude(status="draft").update(mailing=mailing)
     keys = {str(status): pk for status, pk in SmsMessage.objects.values_list("status", "pk")}
+    keys["mailing"] = mailing.pk
     return {"session": client.cookies["sessionid"].value, "keys": keys}
 
 

@@ -5,18 +5,19 @@ A handful of queries, each bounded, however long the table is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
 from .. import circuit_breaker, clock, conf, held_queue, kill_switch, pricing
 from ..checked_backend import has_balance
-from ..models import ProviderState, SmsMessage
+from ..models import ProviderState, SmsMailing, SmsMessage
 from ..providers import providers
 from ..states import Status
 from . import waiting
@@ -35,6 +36,7 @@ class Alert:
     :param button: the label of a button that asks a provider for its balance; it has one where the
         provider is paused, or its balance is low or old
     :param alias: of that provider
+    :param url: the page that it is about, instead of a filter
     """
 
     words: str
@@ -42,6 +44,7 @@ class Alert:
     query: str = ""
     button: str = ""
     alias: str = ""
+    url: str = ""
 
 
 def alerts() -> list[Alert]:
@@ -61,6 +64,31 @@ def of(aliases: Iterable[str]) -> list[Alert]:
         state = states.get(alias) or ProviderState(alias=alias)
         found += _of_provider(state, stopped=bool({alias, kill_switch.EVERY} & stops.keys()))
     return [line for line in found if line is not None]
+
+
+def stopped_line(key: str | None, url: Callable[..., str]) -> Alert | None:
+    """Return the line about stopped mailings, or None.
+
+    :param key: that of the one to look at; None for all of which drafts wait
+    :param url: returns the address of a page of mailings
+    """
+    stopped = SmsMailing.objects.exclude(stopped_at=None).order_by("-pk")
+    drafts = SmsMessage.objects.filter(mailing=OuterRef("pk"), status=Status.DRAFT)
+    chosen = stopped.filter(Exists(drafts.order_by())) if key is None else stopped.filter(pk=key)
+    found = list(chosen.values_list("pk", "name")[: MAX_COUNT + 1])
+    if not found:
+        return None
+    if len(found) == 1:
+        [(pk, name)] = found
+        words = gettext("The mailing “%s” is stopped. Its messages wait until you let it go on.")
+        return Alert(words % name, warns=True, url=url("change", pk))
+    shown: Any = len(found) if len(found) <= MAX_COUNT else gettext("more than %s") % MAX_COUNT
+    words = ngettext(
+        "%s mailing is stopped. Its messages wait until you let it go on.",
+        "%s mailings are stopped. Their messages wait until you let them go on.",
+        len(found),
+    )
+    return Alert(words % shown, warns=True, url=url("changelist"))
 
 
 def _needing_line() -> Alert | None:

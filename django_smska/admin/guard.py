@@ -101,7 +101,12 @@ def asked(query: QueryDict, known: Mapping[str, Check]) -> QueryDict:
 
 class SortableList(ListBase):
     """Sorts by the columns of ``sortable_by`` alone: an order shows what a column hides, and the
-    others have no index."""
+    others have no index.
+
+    :ivar is_live: whether a script renews the list
+    """
+
+    is_live: Any = False
 
     def get_ordering_field(self, field_name: Any) -> Any:
         may = field_name in (self.sortable_by or ())

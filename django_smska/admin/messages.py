@@ -165,6 +165,21 @@ def _is_live(found: Any) -> bool:
     )
 
 
+class Titled:
+    """A row with a title that this user may read; the templates use nothing else of the row."""
+
+    def __init__(self, row: Any, title: str) -> None:
+        self.pk = row.pk
+        self._meta = row._meta
+        self._title = title
+
+    def __str__(self) -> str:
+        return self._title
+
+    def __repr__(self) -> str:
+        return repr(self._title)
+
+
 def _key(value: str) -> str | None:
     return value if re.fullmatch(r"[1-9][0-9]{0,17}", value) else None
 
@@ -329,12 +344,21 @@ class SmsMessageAdmin(ActionAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> Any:
-        context = {"alerts": alerts.alerts(), "counted": MAX_LISTED, **(extra_context or {})}
+        found = [*self._stopped(request), *alerts.alerts()]
+        context = {"alerts": found, "counted": MAX_LISTED, **(extra_context or {})}
         context["links"] = list(self._links(request))
         context["ask_url"] = self._ask_url(request)
         context["first_url"] = self._url_to_write(request)
         context["has_add_permission"] = self._has_add_link(request)
         return super().changelist_view(request, context)
+
+    def _stopped(self, request: HttpRequest) -> list[alerts.Alert]:
+        """Return the line about the mailing whose messages are shown, or about all, if stopped."""
+        if not self.admin_site.is_registered(SmsMailing):
+            return []
+        of_mailings: Any = self.admin_site.get_model_admin(SmsMailing)
+        line = alerts.stopped_line(_key(request.GET.get(MAILING, "")), of_mailings.url)
+        return [line] if line is not None else []
 
     def _ask_url(self, request: HttpRequest) -> str:
         """Return where the alerts' buttons ask for a balance; "" for a user who may not, and on a
@@ -531,7 +555,8 @@ class SmsMessageAdmin(ActionAdmin):
         if obj is not None:
             number = permissions.number_for(request.user, obj) or gettext("(erased)")
             words = gettext("SMS to %(number)s") % {"number": number}
-            context |= {"title": permissions.Unlogged(words), "subtitle": None}
+            title = permissions.Unlogged(words)
+            context |= {"title": title, "subtitle": None, "original": Titled(obj, title)}
         context["actions"] = self._buttons(request, obj) if obj is not None else []
         context["may_send"] = self.has_send_permission(request)
         context["show_save_and_add_another"] = context["show_save_and_continue"] = False

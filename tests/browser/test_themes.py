@@ -146,6 +146,9 @@ def test_unfold_has_our_titles_and_readable_colours(chromium, gateway, tmp_path,
             (f"send/?pks={keys['draft']}", "Send"),
             ("compose/", "Write a message"),
             ("statistics/", "Statistics of SMS messages"),
+            ("../smsmailing/", None),
+            (f"../smsmailing/{keys['mailing']}/change/", "Осенняя распродажа"),
+            (f"../smsmailing/{keys['mailing']}/statistics/", "Statistics of “Осенняя"),
         ):
             open_page(page, path)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path
