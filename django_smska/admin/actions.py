@@ -299,7 +299,7 @@ def run_action(
         concerns_it = getattr(error, "kind", "") in KINDS_OF_THE_PROVIDER
         if concerns_it and getattr(error, "code", "") not in circuit_breaker.NOT_COUNTED:
             failing.add(message.using)
-        return _failure(message, error)
+        return outcome_of(message, error)
 
 
 def _apart(do: Callable[[], Outcome]) -> Outcome:
@@ -328,7 +328,8 @@ def crashed(keys: list[int] | int, error: Exception) -> Outcome:
     return Outcome(_("Not finished"), why, messages.ERROR)
 
 
-def _failure(message: SmsMessage, error: Exception) -> Outcome:
+def outcome_of(message: SmsMessage, error: Exception) -> Outcome:
+    """Return the outcome of an action on a message that has raised this."""
     if isinstance(error, SmsMessage.DoesNotExist):
         return SKIPPED
     if isinstance(error, WrongStatus) and not error.code:  # a code has words of its own

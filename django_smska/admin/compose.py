@@ -22,7 +22,7 @@ from .. import circuit_breaker, conf, handover
 from ..models import rows
 from ..numbers import is_russian_mobile
 from ..states import Status
-from . import clients, compose_previews, compose_store, copying, template_choice, text_words
+from . import clients, compose_previews, compose_store, copying, template_choice, text_words, trial
 from .action_views import ActionAdmin
 from .compose_form import ComposeForm
 from .money import cost_of
@@ -138,6 +138,7 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         read_out=read_out[:MAX_LEFT_OUT_SHOWN],
         more_read_out=len(read_out) - MAX_LEFT_OUT_SHOWN,
         state=state,
+        trial=trial.answer(request, model_admin, form),
         waits=bool(stopped) or state.is_paused,
         balance=balance_words(state),
         plan=plan,
@@ -206,7 +207,8 @@ def _just_sent(form: ComposeForm, user: Any) -> bool:
     same = same.exclude(status__in=(Status.FAILED, Status.CANCELLED))
     if not (may_see_text(user) and may_see_number(user)):
         same = same.filter(created_by=user, resend_of=None)
-    same = same.exclude(idempotency_key__in=form.keys(numbers)).order_by()
+    same = same.exclude(idempotency_key__in=form.keys(numbers))
+    same = same.exclude(idempotency_key__startswith=trial.prefix(user)).order_by()
     if form.filling is None:
         return same.exists()
     return any(texts[to] == body for to, body in same.values_list("to", "body").distinct())

@@ -144,3 +144,28 @@ def test_the_text_of_a_cancelled_draft_can_be_written_again(
     page.click("text=Write it as a new message")
     assert page.input_value("#id_body") == "Mine"
     assert page.input_value("#id_numbers") == "+79041764995"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_test_to_oneself_by_the_enter_key_before_anything_else_is_sent(
+    look, superuser, accessible, theme
+):
+    page = look(superuser, width=360, theme=theme)
+    page.goto(PAGE)
+    page.fill("#id_numbers", "+79261110022\nAnna 99")
+    page.fill("#id_body", "Ready")
+    page.click("text=Check…")
+    page.fill("#id_test_number", "12")
+    page.press("#id_test_number", "Enter")
+    page.wait_for_selector(".smska-test .errorlist")
+    assert page.locator("#id_test_number").evaluate("one => one === document.activeElement")
+    accessible(page)
+    page.fill("#id_test_number", "8 916 555-01-01")
+    page.press("#id_test_number", "Enter")
+    page.wait_for_selector(".smska-test [role=status]")
+    assert "to +7 916 555-01-01" in page.inner_text(".smska-test [role=status]")
+    assert [one.to for one in outbox] == ["+79165550101"] and fits(page)
+    accessible(page)
+    page.click("text=Send now")
+    page.wait_for_selector(".messagelist")
+    assert [one.to for one in outbox] == ["+79165550101", "+79261110022"]
