@@ -197,6 +197,7 @@ class CheckedBackend:
         self.balance_unit = self._balance_unit()
         self.members = self._members()
         self.senders = self._senders()
+        self.allowed_senders = self._allowed_senders()
         self.prefixes = self._prefixes()
         self.evidence = self._evidence()
         self.takes_reports = self._attribute("takes_reports", False) is True
@@ -501,6 +502,18 @@ class CheckedBackend:
             return frozenset[str]().union(*(member.senders for member in self.members))
         value = self._attribute("sender_id", "")
         return frozenset([value] if isinstance(value, str) and value else [])
+
+    def _allowed_senders(self) -> tuple[str, ...] | None:
+        """Return the senders that a message may name, or ``None`` for any: of a failover without
+        a list of its own, those that every list of its members has."""
+        listed = self._attribute("senders", None)
+        if is_sequence(listed) and listed:
+            every = [self._attribute("sender_id", ""), *listed]
+            return tuple(dict.fromkeys(one for one in every if one and isinstance(one, str)))
+        lists = [one.allowed_senders for one in self.members if one.allowed_senders is not None]
+        if not lists:
+            return None
+        return tuple(one for one in lists[0] if all(one in other for other in lists[1:]))
 
     def _prefixes(self) -> tuple[str, ...]:
         value = self._attribute("prefixes", ())

@@ -416,8 +416,14 @@ def sends_nothing() -> bool:
 
 # --- SMS_URL --------------------------------------------------------------------------------------
 
+
+def _listed(value: str) -> list[str]:
+    return value.split(",")
+
+
 _OPTIONS: dict[str, Callable[[str], Any]] = {
     "sender_id": str,
+    "senders": _listed,
     "connect_timeout": float,
     "deadline": float,
     "keep_alive": float,

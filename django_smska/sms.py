@@ -22,6 +22,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from . import (
+    allowed_senders,
     async_calls,
     checked_backend,
     circuit_breaker,
@@ -707,6 +708,7 @@ def _store_each(batch: list[Row], admission: Admission, bad: _BadRows) -> Iterat
 
 def _check(message: SmsMessage) -> None:
     message.prepare()
+    allowed_senders.require(message.sender, message.using)
     now = clock.now()
     if message.expires_at and message.expires_at <= now:
         raise _past(message, now)

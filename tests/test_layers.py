@@ -44,6 +44,7 @@ LAYERS = (
     {"async_calls"},
     {"clock", "notify"},
     {
+        "allowed_senders",
         "kill_switch",
         "rate_limit",
         "limits",

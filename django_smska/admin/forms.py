@@ -12,6 +12,7 @@ from django.forms.utils import ErrorList
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from .. import allowed_senders
 from ..forms import PhoneField
 from ..models import SmsMessage
 from ..providers import DEFAULT_ALIAS, providers
@@ -85,6 +86,30 @@ class SmsMessageForm(ModelForm):
             self.fields["using"].widget = forms.HiddenInput()
             if "body" in self.fields:
                 self.fields["body"].widget.attrs["data-sender"] = text_words.own_sender(alias)
+        if "sender" in self.fields:
+            self._offer_senders()
+
+    def _offer_senders(self) -> None:
+        """Let the sender be chosen where providers list theirs, and keep one that is none of
+        these: it is refused in words, and not changed without a word."""
+        listed = [one for alias in providers for one in allowed_senders.of(alias) or ()]
+        if not listed and all(allowed_senders.of(alias) is None for alias in providers):
+            return
+        present = [self.data.get(self.add_prefix("sender")), self.initial.get("sender")]
+        every = dict.fromkeys([*listed, *filter(None, present)])
+        field = self.fields["sender"]
+        field.help_text = ""
+        field.widget = forms.Select(choices=[("", _own_sender()), *((one, one) for one in every)])
+
+    def clean(self) -> Any:
+        cleaned = super().clean()
+        sender, using = (self.cleaned_data.get(name) for name in ("sender", "using"))
+        if sender and using:
+            try:
+                allowed_senders.require(sender, using)
+            except ValidationError as error:
+                self.add_error(None, error)
+        return cleaned
 
     def add_error(self, field: str | None, error: Any) -> None:
         """Put the model's errors at their fields, unless they have one already.
@@ -98,6 +123,14 @@ class SmsMessageForm(ModelForm):
                 super().add_error(None, ValidationError(errors))
             elif name not in self.errors or name == NON_FIELD_ERRORS:
                 super().add_error(name, ValidationError(errors))
+
+
+def _own_sender() -> Any:
+    """Return what the choice says that leaves the sender to the provider."""
+    if len(aliases()) > 1:
+        return text_words.SENDER
+    own = text_words.own_sender(aliases()[0][0])
+    return own if own is text_words.SENDER else f"{text_words.SENDER}: {own}"
 
 
 def _label_both(field: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +14,7 @@ from django.core.checks import CheckMessage
 from .. import log_fields
 from ..exceptions import InvalidProvider, QueryFailed, SmsError, SmsOutcomeUnknown, gettext_noop
 from ..receipts import Evidence, Inbound, Receipt, Report
+from ..shapes import is_sequence
 from ..states import STOPPING_KINDS
 from ..webhook_urls import webhook_url
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNKNOWN_HINT = "Correct the name in OPTIONS, or remove it."
+MAX_SENDER_CHARACTERS = 32  # that are stored
 
 
 class BaseSmsBackend:
@@ -32,6 +34,10 @@ class BaseSmsBackend:
 
     A subclass accepts its OPTIONS as keyword arguments and passes the rest on; unknown ones are
     refused. It must define :meth:`send_message`; everything else is optional.
+
+    :param senders: the sender IDs that the account may use, ``["Shop", "ShopSale"]``, besides the
+        provider's own. Where they are given, messages with another sender are refused, and the
+        admin offers these as a choice. None means any
     """
 
     #: False for a backend that never waits for anything: it acts even inside a transaction.
@@ -41,6 +47,8 @@ class BaseSmsBackend:
     announces_first_byte: ClassVar[bool] = False
     #: The sender of messages that name none: the do-not-send list may have entries for it.
     sender_id: str = ""
+    #: The option of this name.
+    senders: Sequence[str] | None = None
     #: How the numbers begin that it sends to, such as ``("+79",)``; none means all.
     prefixes: tuple[str, ...] = ()
     #: The longest that one send may take, in seconds; the claim's lease must outlast it, and so
@@ -66,12 +74,21 @@ class BaseSmsBackend:
     #: The body of the answer to a webhook request, as the provider wants it.
     webhook_answer: str = ""
 
-    def __init__(self, *, alias: str | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        senders: Sequence[str] | None = None,
+        alias: str | None = None,
+        **options: Any,
+    ) -> None:
         self.alias = alias
+        self.senders = senders
         if options:
             raise InvalidProvider(
                 self._unknown(options), alias=alias, check="E003", hint=UNKNOWN_HINT
             )
+        if problem := self._problem_of_senders():
+            raise InvalidProvider(problem, alias=alias, hint="Correct OPTIONS.")
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} alias={self.alias!r}>"
@@ -216,6 +233,22 @@ class BaseSmsBackend:
         if announce is not None:
             announce()
 
+    def _problem_of_senders(self) -> str:
+        """Return what is wrong with the option, or ""."""
+        if self.senders is None:
+            return ""
+        listed: Any = self.senders
+        if not (is_sequence(listed) and listed and all(map(_can_be_sender, listed))):
+            return (
+                "'senders' must be a list of sender IDs, such as ['Shop', 'ShopSale']: one line "
+                f"each, of {MAX_SENDER_CHARACTERS} characters at most."
+            )
+        if doubled := [one for at, one in enumerate(listed) if one in listed[:at]]:
+            return f"'senders' names {doubled[0]!r} twice."
+        rule = self.sender_rule
+        wrong = [one for one in listed if rule is not None and not rule.fullmatch(one)]
+        return f"'senders' names {wrong[0]!r}, which the provider does not carry." if wrong else ""
+
     @classmethod
     def _unknown(cls, options: Iterable[str]) -> str:
         names = ", ".join(repr(name) for name in sorted(options))
@@ -233,6 +266,12 @@ class BaseSmsBackend:
 
 #: What backends pass to each other.
 _NO_OPTIONS = frozenset({"alias", "login"})
+
+
+def _can_be_sender(value: object) -> bool:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_SENDER_CHARACTERS:
+        return False
+    return value.isprintable() and value == value.strip()
 
 
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:/(s|m|h))?")

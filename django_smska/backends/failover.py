@@ -44,7 +44,8 @@ class SmsBackend(BaseSmsBackend):
     alias that accepted it, and that one is queried for its report.
 
     Its ``rate`` and ``most_at_once`` are the lowest of its members', since any of them may get
-    every message.
+    every message. So its ``senders``, where it has none itself, are those that all members with
+    such a list have in common.
 
     ``skipped`` holds the aliases that are not tried until :meth:`close`: those that the engine
     knows as paused, and those that refused for a reason that concerns the provider.

@@ -9,7 +9,7 @@ import re
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -41,6 +41,7 @@ class HttpBackend(BaseSmsBackend):
     :param login: what logs in, by the names of the options: all of it is required and withheld
     :param url: the provider's address
     :param sender_id: the sender of messages that name none
+    :param senders: as with :class:`~django_smska.backends.base.BaseSmsBackend`
     :param connect_timeout: seconds in which the connection must stand
     :param deadline: seconds for connection, request and answer together
     :param keep_alive: seconds that an idle connection may be used again; 0 never uses one again
@@ -58,6 +59,7 @@ class HttpBackend(BaseSmsBackend):
         login: Mapping[str, Any],
         url: str,
         sender_id: str = "",
+        senders: Sequence[str] | None = None,
         connect_timeout: float = 10,
         deadline: float = BaseSmsBackend.deadline,
         keep_alive: float = 1,
@@ -72,7 +74,7 @@ class HttpBackend(BaseSmsBackend):
         del login, proxy
         super().__init__(alias=alias)
         self._wrong: list[tuple[str, str, str]] = []  # check, text and hint of what is refused
-        self.sender_id = sender_id
+        self.sender_id, self.senders = sender_id, senders
         self.url = url
         self.deadline = deadline
         self._connection: dict[str, Any] = {
@@ -231,6 +233,8 @@ class HttpBackend(BaseSmsBackend):
                 self._refuse(f"{name!r} must be a number of seconds up to {MAX_STEP_SECONDS}.")
         if not isinstance(self.sender_id, str):
             self._refuse("'sender_id' must be text.")
+        if problem := self._problem_of_senders():
+            self._refuse(problem)
         if problem := problem_of_address(self.url, ("http", "https")):
             self._refuse(f"'url' {problem}.")
         elif "@" in urlsplit(self.url).netloc or "?" in self.url:
