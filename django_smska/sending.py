@@ -1446,6 +1446,11 @@ PROVED = gettext_noop(
     "you pay twice."
 )
 
+OTHER_STATUS = gettext_noop(
+    "Its status has changed since the page was shown. Nothing was sent. Look at it, and decide "
+    "again."
+)
+
 SENSITIVE = gettext_noop("Its text was sensitive and is not stored any more. Write a new message.")
 ERASED = gettext_noop("Its number and text were erased. Write a new message.")
 
@@ -1472,24 +1477,28 @@ def may_resend(message: SmsMessage) -> bool:
     return True
 
 
-def resend(message: SmsMessage, *, created_by: Any = None) -> SmsMessage:
+def resend(message: SmsMessage, *, created_by: Any = None, seen: str | None = None) -> SmsMessage:
     """Queue the same text as a new message that points to the old one; return the new one.
 
     A message can be resent once (then its successor can be).
 
     :param message: reread, so that it shows what is stored
     :param created_by: the user who decided so
+    :param seen: its status when the user decided; with another one it is not sent again
     :raises LimitExceeded: where prefixes or segments of the day do not allow it; nothing is stored
     :raises RecipientOptedOut: where its number is on the do-not-send list; nothing is stored
     :raises WrongStatus: where its status does not allow it, where it has been resent already, with
-        the code "no-text" where its text is not stored any more, and with the code "accepted"
-        where it was accepted after all; nothing is stored
+        the code "no-text" where its text is not stored any more, with the code "accepted" where
+        it was accepted after all, and with the code "changed" where its status is not as it was
+        seen; nothing is stored
     """
     try:
         # The lock keeps a late answer and "It was sent" out until the new row is stored.
         with transaction.atomic(using=write_db()):
             message.refresh_from_db(using=write_db(), from_queryset=rows().select_for_update())
             _require_resendable(message)
+            if seen is not None and message.status != seen:
+                raise WrongStatus(OTHER_STATUS, code="changed", sms=message.pk)
             again = SmsMessage(
                 to=message.to,
                 body=message.body,

@@ -51,6 +51,41 @@ def press(client, *messages):
     return [str(one) for one in response.context["messages"]]
 
 
+class TestItsStatusChangesAfterThePage:
+    def shown(self, client, *messages):
+        plan = button(client, *messages).context["plan"]
+        return {"pks": plan.pks, "seen": plan.seen}
+
+    def press(self, client, fields):
+        response = client.post(f"{LIST}resend/", fields, follow=True)
+        return [str(one) for one in response.context["messages"]]
+
+    def test_one_that_is_reported_delivered_is_not_sent_again(self, boss):
+        message = make("unknown")
+        fields = self.shown(boss, message)
+        rows([message.pk]).update(status="delivered")
+        assert "Its status has changed since the page was shown." in self.press(boss, fields)[0]
+        assert not rows().filter(resend_of=message).exists()
+        assert any(
+            one.startswith("Queued again") for one in self.press(boss, self.shown(boss, message))
+        )
+
+    def test_of_many_the_others_are_sent_again(self, boss):
+        first, second, third = make("unknown"), make("failed", "connect"), make("unknown")
+        fields = self.shown(boss, first, second, third)
+        rows([first.pk]).update(status="delivered")
+        said = self.press(boss, fields)
+        assert sum("Queued again: 1 message" in one for one in said) == 2
+        assert any("Not done: 1 message" in one and "has changed" in one for one in said)
+        again = rows().exclude(resend_of=None).values_list("resend_of", flat=True)
+        assert set(again) == {second.pk, third.pk}
+
+    def test_the_page_carries_it(self, boss):
+        message = make("unknown")
+        page = button(boss, message).content.decode()
+        assert f'name="seen" value="{message.pk}:unknown"' in page
+
+
 def buttons(client, message):
     response = client.get(f"{LIST}{message.pk}/change/")
     return [str(one["label"]) for one in response.context["actions"]]

@@ -37,6 +37,7 @@ from .actions import (
     hand_over_one,
     log,
     read_keys,
+    resend_as_seen,
     run_action,
 )
 from .guard import GuardedAdmin
@@ -99,6 +100,8 @@ class ActionAdmin(GuardedAdmin):
                 request, action, self._chosen(request, read_keys(request.GET.get("pks", "")))
             )
         keys = read_keys(request.POST.get("pks", ""))
+        if action is RESEND and "seen" in request.POST:
+            action = resend_as_seen(request.POST["seen"])
         self.carry_out(request, action, keys)
         if len(keys) == 1:
             return HttpResponseRedirect(self.with_filters(request, self.url("change", keys[0])))

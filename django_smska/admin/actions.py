@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
@@ -185,10 +185,13 @@ def _confirm_sent(message: SmsMessage, user: Any) -> Outcome:
     return Outcome(_("Marked as sent"), history=gettext("Marked as sent."))
 
 
-def _resend(message: SmsMessage, user: Any) -> Outcome:
+NOT_SEEN: Mapping[int, str] = {}
+
+
+def _resend(message: SmsMessage, user: Any, seen: Mapping[int, str] = NOT_SEEN) -> Outcome:
     if resending.fails_again(message):
         return replace(SKIPPED, why=resending.obstacle(message))
-    again = sending.resend(message, created_by=user)
+    again = sending.resend(message, created_by=user, seen=seen.get(message.pk))
     log(user, [again], gettext("Created to send message %s again.") % message.pk)
     return Outcome(
         _("Queued again"),
@@ -196,6 +199,17 @@ def _resend(message: SmsMessage, user: Any) -> Outcome:
         history=gettext("Sent again as message %s.") % again.pk,
         waits=True,
     )
+
+
+def resend_as_seen(text: str) -> Action:
+    """Return the action that sends again what has the status that the page showed: one that was
+    *unknown* there may have been reported as delivered since.
+
+    :param text: the keys and statuses, as ``Plan.seen``
+    """
+    pairs = (one.partition(":") for one in text.split(",")[: MAX_ONE_BY_ONE + 1])
+    seen = {key: status for pk, _colon, status in pairs for key in keys_among([pk])}
+    return replace(RESEND, do=partial(_resend, seen=seen))
 
 
 def hand_over_one(action: Action) -> Action:
@@ -417,6 +431,8 @@ class Plan:
         listed = opt_out.refused(fit if action.costs and names_opted_out else [])
         self.opted_out = {row.pk for row, is_listed in zip(fit, listed, strict=False) if is_listed}
         self.pks = ",".join(str(row.pk) for row in fit)
+        shows = fit if action.name == RESEND.name else []
+        self.seen = ",".join(f"{row.pk}:{row.status}" for row in shows)
         self.later = sum(row.send_after > timezone.now() for row in fit)
         self.providers = [
             _of_provider(alias, [row for row in fit if row.using == alias], costs=action.costs)
