@@ -232,6 +232,13 @@ def remove(message: SmsMessage) -> None:
     mailings([message.mailing_id]).update(settled=False, counted_at=None, **fewer)
 
 
+def resize(key: Any, by: int) -> None:
+    """Note that an edited draft has more or fewer segments, in the same transaction."""
+    changed = F("segments") + by if by > 0 else _less("segments", -by)
+    if by:
+        mailings([key]).update(segments=changed)
+
+
 def _less(name: str, number: int) -> Case:
     """Return a column less this number, and not below 0: MariaDB refuses even to subtract more."""
     return Case(When(**{f"{name}__gte": number}, then=F(name) - number), default=Value(0))

@@ -351,6 +351,8 @@ class SmsMessage(models.Model):
 
     #: Whether this very object was inserted: only then may a lost row mean a rollback.
     _inserted_here = False
+    #: Whether this object has, or had, a row.
+    _was_stored = False
     #: Whether the next check keeps the reference: what it counts for is noted by it.
     _is_reference_new = False
 
@@ -422,6 +424,12 @@ class SmsMessage(models.Model):
     def __repr__(self) -> str:
         return f"<SmsMessage {self.pk} {self.status} {mask(str(self.to))}>"
 
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> SmsMessage:
+        message = super().from_db(*args, **kwargs)
+        message._was_stored = True
+        return message
+
     @hides_values
     def save(
         self,
@@ -433,7 +441,9 @@ class SmsMessage(models.Model):
     ) -> None:
         """Store a new message, or the edited fields of a draft.
 
-        A new message whose transaction was rolled back is stored as new again.
+        A new message whose transaction was rolled back is stored as new again. A copy of a stored
+        one leaves its mailing, whose page counts only what ``send_mass_sms`` and the admin put
+        there.
 
         Raises ``WrongStatus`` for a message that is no longer a draft, and ``ValueError`` for
         ``update_fields`` that may not be edited; then nothing is stored.
@@ -449,7 +459,7 @@ class SmsMessage(models.Model):
                     using=using,
                     update_fields=update_fields,
                 )
-            self._inserted_here = True
+            self._inserted_here = self._was_stored = True
             return
         fields = self._editable(update_fields)
         if not fields:
@@ -458,7 +468,9 @@ class SmsMessage(models.Model):
         if fields & {"to", "body", "sensitive", "code", "idempotency_key"}:
             fields |= {"sensitive", "segments", "encoding", "text_hash"}
         with transaction.atomic(using=write_db()):
-            if not rows().select_for_update().filter(pk=self.pk, status=Status.DRAFT).exists():
+            draft = rows().select_for_update().filter(pk=self.pk, status=Status.DRAFT)
+            before = draft.values_list("segments", "mailing_id").first()
+            if before is None:
                 raise WrongStatus("Only a draft can be edited. Send a new message.", sms=self.pk)
             super().save(
                 force_insert=force_insert,
@@ -466,11 +478,15 @@ class SmsMessage(models.Model):
                 using=using,
                 update_fields=sorted(fields),
             )
+            if "segments" in fields and before[1] is not None:
+                from .mailing_counts import resize
+
+                resize(before[1], self.segments - before[0])
 
     def make_new(self) -> None:
         """Let the next ``save()`` insert this object, whatever row it had."""
         self.pk, self._state.adding, self._state.db = None, True, None
-        self.counted_on, self._inserted_here = None, False
+        self.counted_on, self._inserted_here, self._was_stored = None, False, False
         self.reference, self._is_reference_new = new_reference(), True
 
     @classmethod
@@ -499,6 +515,8 @@ class SmsMessage(models.Model):
         """Clear the result fields, so that a copied instance does not look sent."""
         if self.status not in (Status.DRAFT, Status.QUEUED, Status.CLAIMED):
             raise WrongStatus(f"A new message cannot be {self.status}. Create a draft.")
+        if self._was_stored:  # it is a copy
+            self.mailing = None
         self.prepare()
         if self.status == Status.DRAFT:
             self.counted_on = None

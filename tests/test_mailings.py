@@ -494,6 +494,50 @@ class TestCounts:
         assert (found.total, found.delivered, found.failed) == (4, 3, 1)
         assert mailing.settled and not SmsMessage.objects.exists()
 
+    def test_an_edited_draft_changes_its_segments(self):
+        mailing = mail(2)
+        mailing.stop()
+        draft = mailing.messages.first()
+        for body, total in (("Sale! " * 60, 4), ("Sale", 2), ("Sale!", 2)):
+            draft.body = body
+            draft.save()
+            mailing.refresh_from_db()
+            assert (
+                mailing.segments
+                == total
+                == sum(mailing.messages.values_list("segments", flat=True))
+            )
+
+    def test_a_draft_of_none_is_edited_as_ever(self):
+        draft = SmsMessage(to="+79161234567", body="A")
+        draft.save()
+        draft.body = "A" * 200
+        draft.save(update_fields=["body"])
+        assert SmsMessage.objects.get().segments == 2
+
+    def test_a_copy_of_a_draft_leaves_it(self):
+        mailing = mail(2)
+        mailing.stop()
+        copy = mailing.messages.first()
+        copy.pk, copy._state.adding = None, True
+        copy.save()
+        assert SmsMessage.objects.get(pk=copy.pk).mailing is None
+        assert mailing.messages.count() == 2 and progress(mailing).total == 2
+
+    def test_a_new_message_keeps_the_one_that_it_is_given(self):
+        mailing = mail(1)
+        SmsMessage(to="+79161234567", body="A", mailing=mailing).save()
+        assert mailing.messages.count() == 2
+
+    def test_one_whose_transaction_was_rolled_back_stays_in_it(self):
+        mailing, message = mail(1), None
+        with transaction.atomic():
+            message = SmsMessage(to="+79161234567", body="A", mailing=mailing)
+            message.save()
+            transaction.set_rollback(True)
+        message.save()
+        assert mailing.messages.count() == 2
+
     def test_its_text_ends_with_its_messages_and_its_name_stays(self, at):
         mailing = SmsMailing(name="Autumn", body="Boots at half price", created_at=NOW)
         send_mass_sms([("+79161234567", "Boots at half price")], mailing=mailing)
