@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -48,6 +48,14 @@ def resume(mailing: SmsMailing) -> int:
 def of(mailing: SmsMailing) -> SmsMessageQuerySet:
     """Return its messages, in the database that is written to."""
     return rows().filter(mailing=mailing.pk).order_by()
+
+
+def stopped(keys: Iterable[int]) -> dict[int, SmsMailing]:
+    """Return, by the keys of messages, the stopped mailings that these belong to."""
+    waiting = rows(keys).exclude(mailing__stopped_at=None).exclude(mailing=None).order_by()
+    found = dict(waiting.values_list("pk", "mailing"))
+    by_key = mailings(set(found.values())).in_bulk() if found else {}
+    return {pk: by_key[key] for pk, key in found.items() if key in by_key}
 
 
 def drafts(mailing: SmsMailing) -> SmsMessageQuerySet:

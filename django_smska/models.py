@@ -424,12 +424,6 @@ class SmsMessage(models.Model):
     def __repr__(self) -> str:
         return f"<SmsMessage {self.pk} {self.status} {mask(str(self.to))}>"
 
-    @classmethod
-    def from_db(cls, *args: Any, **kwargs: Any) -> SmsMessage:
-        message = super().from_db(*args, **kwargs)
-        message._was_stored = True
-        return message
-
     @hides_values
     def save(
         self,
@@ -482,6 +476,12 @@ class SmsMessage(models.Model):
                 from .mailing_counts import resize
 
                 resize(before[1], self.segments - before[0])
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> SmsMessage:
+        message = super().from_db(*args, **kwargs)
+        message._was_stored = True
+        return message
 
     def make_new(self) -> None:
         """Let the next ``save()`` insert this object, whatever row it had."""

@@ -1,6 +1,7 @@
 """The admin's pages of mailings: what they show, and what their buttons do."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -8,6 +9,7 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.urls import resolve, reverse
+from django.utils.timezone import now
 
 from django_smska import circuit_breaker, mailing_counts
 from django_smska.exceptions import GatewayUnreachable
@@ -363,3 +365,57 @@ class TestStoppedOnesAboveTheListOfMessages:
         assert lines(admin_client) == [(words, LIST)]
         # Each of the two shown rows more is of a mailing: no query follows from that.
         assert queries() == one
+
+
+class TestDraftsOfAStoppedOne:
+    """The queue would only set them aside again."""
+
+    @pytest.fixture
+    def boss(self, client):
+        client.force_login(User.objects.create_superuser("lev"))
+        return client
+
+    @pytest.fixture
+    def stopped(self):
+        mailing = mail(7, "Night shift")
+        mailing.stop()
+        return mailing
+
+    def sent(self, client, *keys):
+        pks = ",".join(map(str, keys))
+        answer = client.post(f"{MESSAGES}send/", {"pks": pks}, follow=True)
+        return [str(one) for one in answer.context["messages"]]
+
+    def test_many_are_skipped_with_the_reason_and_a_link(self, boss, stopped):
+        other = mail(8, "Day shift")
+        other.messages.update(status="draft")
+        keys = [*stopped.messages.values_list("pk", flat=True)]
+        others = [*other.messages.values_list("pk", flat=True)]
+        said = self.sent(boss, *keys, *others)
+        assert any(words.startswith("Queued for sending: 8 messages") for words in said)
+        [skipped] = [words for words in said if words.startswith("Skipped: 7 messages")]
+        assert "Its mailing “Night shift” is stopped" in skipped
+        assert f'<a href="{page_of(stopped)}">' in skipped
+        assert set(stopped.messages.values_list("status", flat=True)) == {"draft"}
+        assert set(other.messages.values_list("status", flat=True)) == {"queued"}
+        noted = LogEntry.objects.values_list("object_id", flat=True)
+        assert sorted(noted) == sorted(map(str, others))
+
+    def test_the_page_before_says_so(self, boss, stopped):
+        keys = stopped.messages.values_list("pk", flat=True)
+        answer = boss.get(f"{MESSAGES}send/?pks={','.join(map(str, keys))}")
+        assert answer.context["plan"].number == 0
+        assert "Not sent, because their mailing is stopped." in text_of(answer)
+        assert f'<a href="{page_of(stopped)}">Night shift</a>: 7 messages' in (
+            answer.content.decode()
+        )
+
+    def test_one_with_a_later_time_is_skipped_too(self, boss, stopped):
+        draft = stopped.messages.first()
+        SmsMessage.objects.filter(pk=draft.pk).update(send_after=now() + timedelta(hours=3))
+        [said] = self.sent(boss, draft.pk)
+        assert said.startswith("Skipped: 1 message") and "Night shift" in said
+
+    def test_a_few_are_sent_alone_by_a_person(self, boss, stopped):
+        self.sent(boss, *stopped.messages.values_list("pk", flat=True)[:2])
+        assert stopped.messages.filter(status="sent").count() == 2

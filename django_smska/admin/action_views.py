@@ -21,13 +21,14 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import log_fields
-from ..models import SmsMessage, rows, write_db
+from .. import log_fields, mailings
+from ..models import SmsMailing, SmsMessage, rows, write_db
 from . import clients, history, permissions, resending, waiting
 from .actions import (
     ACTIONS,
     MAX_ITEMS_SHOWN,
     RESEND,
+    SEND,
     SKIPPED,
     Action,
     Mode,
@@ -36,6 +37,7 @@ from .actions import (
     crashed,
     hand_over_one,
     log,
+    mailing_stopped,
     read_keys,
     resend_as_seen,
     run_action,
@@ -80,7 +82,15 @@ class ActionAdmin(GuardedAdmin):
         shown = keys[:MAX_ITEMS_SHOWN]
         links = format_html_join(", ", "{}", ((self.link_to(key, key),) for key in shown))
         more = "…" if len(keys) > len(shown) else ""
-        return format_html("{}: {} ({}{}). {}", outcome.what, number, links, more, outcome.why)
+        words = format_html("{}: {} ({}{}). {}", outcome.what, number, links, more, outcome.why)
+        if outcome.mailing is None or not self.admin_site.is_registered(SmsMailing):
+            return words
+        link = format_html('<a href="{}">{}</a>', self.mailing_url(outcome.mailing), _("Mailing"))
+        return format_html("{} {}", words, link)
+
+    def mailing_url(self, key: Any) -> str:
+        site = self.admin_site.name
+        return reverse("admin:django_smska_smsmailing_change", args=[key], current_app=site)
 
     def own_urls(self) -> list[URLPattern]:
         return [
@@ -147,6 +157,9 @@ class ActionAdmin(GuardedAdmin):
                 )
                 for message in listed
             ],
+            stopped=[(self.mailing_url(one.pk), one, number) for one, number in plan.stopped]
+            if self.admin_site.is_registered(SmsMailing)
+            else [("", one, number) for one, number in plan.stopped],
             last_actions=self.last_actions(request, plan.left_out),
             action_url=self.with_filters(request, self.url(action.name)),
             back_url=self.with_filters(request, back),
@@ -244,10 +257,12 @@ class ActionAdmin(GuardedAdmin):
             yield from self._one_by_one(request, hand_over_one(action), keys)
             return
         for key in keys:
-            yield key, action.handed_over if key in moved else SKIPPED
+            yield key, moved.get(key, SKIPPED)
 
-    def hand_over_all(self, request: HttpRequest, action: Action, keys: list[int]) -> set[Any]:
-        """Hand over those that fit, in one transaction; return their keys."""
+    def hand_over_all(
+        self, request: HttpRequest, action: Action, keys: list[int]
+    ) -> dict[Any, Outcome]:
+        """Hand over those that fit, in one transaction; return their outcomes, by their keys."""
         assert action.hand_over is not None
         with transaction.atomic(using=write_db()):
             possible = action.statuses_in(Mode.QUEUE)
@@ -257,7 +272,9 @@ class ActionAdmin(GuardedAdmin):
                 for message in chosen.select_for_update().only("pk", "to", "status")
                 if self.may(request, action.permission, message)
             ]
-            moved = {message.pk for message in fit}
-            action.hand_over(rows(moved))
+            stopped = mailings.stopped(m.pk for m in fit) if action.name == SEND.name else {}
+            fit = [message for message in fit if message.pk not in stopped]
+            action.hand_over(rows(message.pk for message in fit))
             log(request.user, fit, str(action.handed_over))
-        return moved
+        held_back = {key: mailing_stopped(mailing) for key, mailing in stopped.items()}
+        return {**held_back, **dict.fromkeys([m.pk for m in fit], action.handed_over)}

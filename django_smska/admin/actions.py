@@ -24,7 +24,17 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import circuit_breaker, clock, conf, delivery, handover, log_fields, opt_out, sending
+from .. import (
+    circuit_breaker,
+    clock,
+    conf,
+    delivery,
+    handover,
+    log_fields,
+    mailings,
+    opt_out,
+    sending,
+)
 from ..conflicts import in_atomic_block, repeat_conflicts
 from ..exceptions import (
     SAID,
@@ -36,7 +46,7 @@ from ..exceptions import (
     SmsOutcomeUnknown,
     WrongStatus,
 )
-from ..models import SmsMessage, SmsMessageQuerySet, rows, write_db
+from ..models import SmsMailing, SmsMessage, SmsMessageQuerySet, rows, write_db
 from ..redact import withhold
 from ..states import WAITING_KINDS, Status
 from . import resending
@@ -58,6 +68,7 @@ class Outcome:
 
     :param history: the text in its history, if it is another one
     :param waits: it is for a worker to do the rest
+    :param mailing: the key of the mailing where the user can do more about it
     """
 
     what: Any
@@ -65,6 +76,7 @@ class Outcome:
     level: int = messages.SUCCESS
     history: Any = ""
     waits: bool = False
+    mailing: int | None = None
 
     @property
     def is_skipped(self) -> bool:
@@ -80,6 +92,15 @@ SKIPPED = Outcome(
     messages.WARNING,
 )
 QUEUED = Outcome(_("Queued for sending"), waits=True)
+
+
+def mailing_stopped(mailing: SmsMailing) -> Outcome:
+    """Return the outcome of what the queue would only set aside again."""
+    words = gettext(
+        "Its mailing “%(name)s” is stopped, so it would only wait in the queue. Let the mailing go "
+        "on, or send it from its own page."
+    )
+    return replace(SKIPPED, why=words % {"name": mailing}, mailing=mailing.pk)
 
 
 class Mode(Enum):
@@ -223,6 +244,8 @@ def hand_over_one(action: Action) -> Action:
 
 def _hand_over(action: Action, message: SmsMessage, only: Q = sending.NO_CONDITION) -> Outcome:
     assert action.hand_over is not None
+    if action.name == SEND.name and (found := mailings.stopped([message.pk])):
+        return mailing_stopped(found[message.pk])
     moved = action.hand_over(rows([message.pk]).filter(only))
     message.refresh_from_db(using=write_db())
     if only and not moved:
@@ -414,12 +437,17 @@ class Plan:
         fit = [row for row in fit if row.pk not in against]
         possible = action.statuses_in(action.mode(len(fit)))
         fit = [row for row in fit if row.status in possible]
+        is_queued = action.name == SEND.name and action.mode(len(fit)) is Mode.QUEUE
+        waiting = mailings.stopped(row.pk for row in fit) if is_queued else {}
+        fit = [row for row in fit if row.pk not in waiting]
+        self.stopped = sorted(Counter(waiting.values()).items(), key=lambda one: one[0].pk)
         # The POST gets these keys, and finds the mode of their number again.
         self.mode = Mode.REFUSED if len(found) > action.most else action.mode(len(fit))
         self.most = conf.send_at_once()
         keys = {row.pk for row in fit}
         left = [row for row in found if row.pk not in keys]
-        others = Counter(Status(row.status).label for row in left if row.pk not in against)
+        shown = {*against, *waiting}
+        others = Counter(Status(row.status).label for row in left if row.pk not in shown)
         self.skipped = sorted(others.items())
         self.obstacles = sorted(Counter(against.values()).items())
         self.left_out = [row.pk for row in left[: MAX_ITEMS_SHOWN + 1]]
