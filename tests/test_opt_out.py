@@ -858,6 +858,24 @@ class TestImport:
         assert SmsOptOut.objects.get(number=OTHER).reason == "earlier"
         assert "1 number was added" in LogEntry.objects.get().change_message
 
+    def carried(self, page):
+        assert "hidden" in page.context, page.context["errors"]
+        return {one.html_name: one.value() or "" for one in page.context["hidden"]}
+
+    def test_what_was_skipped_can_be_corrected(self, admin_client):
+        typed = {"numbers": f"{NUMBER}\nОля 8904176499\n{OTHER}\n77", "reason": "asked"}
+        page = admin_client.post(f"{LIST}import/", {**typed, "_check": "1"})
+        assert page.context["to_correct"] == "Оля 8904176499\n77"
+        assert "\nОля 8904176499\n77</textarea>" in page.content.decode()
+        fixed = {**self.carried(page), "corrected": "Оля 89041764990\r\n77"}
+        page = admin_client.post(f"{LIST}import/", {**fixed, "_add": "1"})
+        assert not SmsOptOut.objects.exists(), "it is shown before it is added"
+        assert (page.context["new"], page.context["to_correct"]) == (3, "77")
+        same = {**self.carried(page), "corrected": "77"}
+        admin_client.post(f"{LIST}import/", {**same, "_add": "1"})
+        listed = SmsOptOut.objects.values_list("number", "reason")
+        assert set(listed) == {(one, "asked") for one in (NUMBER, OTHER, "+79041764990")}
+
     @pytest.mark.parametrize(
         "data",
         [

@@ -259,9 +259,11 @@ def _import(request: HttpRequest, model_admin: SmsOptOutAdmin) -> HttpResponse:
     if request.method != "POST":
         return _form_page(request, model_admin, ImportForm())
     form = ImportForm(request.POST, request.FILES)
+    if corrected := form.corrections():
+        form = ImportForm(corrected)
     if not form.is_valid() or "_back" in request.POST:
         return _form_page(request, model_admin, form)
-    if "_add" not in request.POST:
+    if corrected or "_add" not in request.POST:
         return _preview(request, model_admin, form)
     return _add(request, model_admin, form)
 
@@ -300,6 +302,7 @@ def _preview(request: HttpRequest, model_admin: SmsOptOutAdmin, form: ImportForm
         bad=len(found.bad),
         left_out=left_out[:MAX_LINES_SHOWN],
         more=len(left_out) - MAX_LINES_SHOWN,
+        to_correct=permissions.Unlogged(form.to_correct),
         hidden=[form[name] for name in form.fields if name != "file"],
     )
 
