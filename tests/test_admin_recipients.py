@@ -130,6 +130,37 @@ def test_each_messy_line_gives_its_numbers_and_no_other(text, numbers):
     assert read(text).numbers == numbers
 
 
+@pytest.mark.parametrize(
+    "text, numbers",
+    [
+        (f"{ONE}\n9041 550101", [ONE, "+79041550101"]),
+        ("9041 550101\n90 55 550102", ["+79041550101", "+79055550102"]),
+        (f"9041 550101, {ONE}", ["+79041550101", ONE]),
+        (f"{ONE}\n9204 550101\n9041 550101", [ONE, "+79041550101"]),  # the year 2004
+        (f"{ONE}\n9041 550101\n4509 550101", [ONE]),
+        (f"{ONE}\n9041 550101\nИванов 12", [ONE]),
+        ("9041 550101", []),
+        ("9204 550101\n9799 550101", []),
+        (f"Паспорт\n{ONE}\n9041 550101", [ONE]),
+        (f"Телефон\n{ONE}\n9041 550101", [ONE, "+79041550101"]),
+    ],
+)
+def test_the_shape_of_a_passport_is_read_among_phone_numbers_alone(text, numbers):
+    """Its third and fourth digits are a year, which many phone numbers have no place for."""
+    assert read(text).numbers == numbers
+
+
+def test_what_may_be_a_passport_is_offered_with_the_reason():
+    [bad] = read(f"{ONE}\n9204 550101").bad
+    assert bad.why.startswith("This may be a passport.") and "with 8 or +7" in bad.why
+    assert "passport" not in read(f"{ONE}\n4509 550101").bad[0].why
+
+
+def test_it_is_kept_where_another_line_is_corrected():
+    text = f"{ONE}\n9041 550101\n9204 550101"
+    assert recipients.without(text, set()) == f"{ONE}\n9041 550101\n"
+
+
 def test_all_messy_lines_together_give_their_numbers():
     lines = messy_lines.lines()
     assert len(lines) > 200

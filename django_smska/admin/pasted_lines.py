@@ -25,7 +25,7 @@ _BETWEEN = re.compile(
 _NUMBERING = re.compile(r"\A\s*[0-9]{1,4}[.)]\s+")
 _AND = {"and", "or", "и", "или"}
 # Digits that belong to no number: dates, times, hours, and the shapes of a SNILS and of a passport,
-# in which a Russian number is not written.
+# in which a Russian number is rarely written.
 _NO_PHONE = re.compile(
     r"""(?<![0-9.])[0-3]?[0-9][./][01]?[0-9][./](?:19|20)[0-9]{2}(?![0-9])
     | (?<![0-9-])(?:19|20)[0-9]{2}-[01][0-9]-[0-3][0-9](?![0-9-])
@@ -35,11 +35,28 @@ _NO_PHONE = re.compile(
     | (?<![0-9+()-])(?<![0-9]\s)[0-9]{2}[ ]?[0-9]{2}[ ][0-9]{6}(?![0-9])""",
     re.VERBOSE | re.IGNORECASE,
 )
+_PASSPORT_OR_PHONE = re.compile("9[0-9] ?([0-9]{2}) [0-9]{6}")
+#: The second two digits of a passport are the year of its form: 97 to 99, or from 00 on.
+_NO_YEARS = range(40, 95)
 _MARK = "•"  # stands for these, so that the digits on its sides do not make one number
 _SLASHES = re.compile(r"(?<![0-9])(\+?7|8) ?/ ?(9[0-9]{2}) ?/")
 _FLOAT = re.compile(r"(?<![0-9.])([0-9]{7,15})\.0{1,2}(?![0-9.])")
 _ALMOST = re.compile(r"\+?[0-9](?:[\s().\u2010-\u2015\u2212-]{0,3}[0-9]){6,}")
 _WITHIN_NUMBERS = re.compile(r"[\s().\u2010-\u2015\u2212-]*")
+
+
+class PassportOrPhone(ValidationError):
+    """Ten digits from 9 on, written as a passport is: ``9041 764995``.
+
+    :ivar number: in E.164, where no passport has these digits; among phone numbers alone it is one
+    """
+
+    def __init__(self, found: re.Match[str]) -> None:
+        super().__init__(
+            _("This may be a passport. If it is a phone number, write it with 8 or +7 before it."),
+            code="invalid_number",
+        )
+        self.number = normalize(found[0].replace(" ", "")) if int(found[1]) in _NO_YEARS else ""
 
 
 class Piece(NamedTuple):
@@ -78,6 +95,8 @@ def _numbers_in(written: str) -> tuple[list[str], bool]:
     text = _SLASHES.sub(r"\1(\2)", text)
     found = find(text)
     if not found:
+        if either := _PASSPORT_OR_PHONE.fullmatch(plain(written).strip()):
+            raise PassportOrPhone(either)
         raise _unclear() if _MARK in text else _why_none(text) or whole
     ends = [0, *(one.end for one in found)]
     starts = [*(one.start for one in found), len(text)]

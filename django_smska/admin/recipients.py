@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..numbers import is_russian_mobile
 from . import tables
-from .pasted_lines import WRAPPING, Piece, pieces
+from .pasted_lines import WRAPPING, PassportOrPhone, Piece, pieces
 from .phone_words import Kind, is_head, kind
 from .tables import MAX_FILE_BYTES, Table, letter
 
@@ -146,7 +146,8 @@ def read(text: str, asked: str = "", most: int | None = None) -> Recipients:
     found = Recipients(column=_column_of_text(text, asked, most))
     text = found.column.lines if found.column else text
     lines = found.lines
-    for index, (line, (written, number, among_words)) in enumerate(_entries(text)):
+    some = _among_phones(list(islice(_entries(text), most + 1)))
+    for index, (line, (written, number, among_words)) in enumerate(some):
         if index == most:
             raise ValidationError(
                 _("More than %(most)s numbers. Split the list."),
@@ -179,11 +180,37 @@ def without(text: str, refused: Collection[str]) -> str:
     """Return ``text`` without what is no number and without the ``refused`` numbers. A line stays
     in its place."""
     lines: list[list[str]] = [[] for _line in text.splitlines()]
-    for (line, written), group in groupby(_entries(text), lambda one: (one[0], one[1].written)):
+    for (line, written), group in groupby(
+        _among_phones(list(_entries(text))), lambda one: (one[0], one[1].written)
+    ):
         found = [piece.number for _line, piece in group]
         numbers = [one for one in found if isinstance(one, str) and one not in refused]
         lines[line - 1] += [written] if numbers == found else numbers
     return "\n".join(map(", ".join, lines))
+
+
+def _among_phones(entries: list[tuple[int, Piece]]) -> list[tuple[int, Piece]]:
+    """Read what could be a passport by its shape alone as the phone number that it is, where
+    everything else is one, too."""
+    may_be = {
+        at: piece.number.number
+        for at, (_line, piece) in enumerate(entries)
+        if isinstance(piece.number, PassportOrPhone)
+    }
+    sure = sum(isinstance(piece.number, str) for _line, piece in entries)
+    read = {at: number for at, number in may_be.items() if number}
+    words = sum(_is_a_mere_word(piece) for _line, piece in entries) if read else 0
+    if sure + len(may_be) + words < len(entries) or sure + len(read) < 2:
+        return entries
+    return [
+        (line, piece._replace(number=read.get(at, piece.number)))
+        for at, (line, piece) in enumerate(entries)
+    ]
+
+
+def _is_a_mere_word(piece: Piece) -> bool:
+    """Return whether it is a name or a head, and none of other numbers."""
+    return not re.search("[0-9]", piece.written) and kind(piece.written) != Kind.SOMETHING_ELSE
 
 
 def _entries(text: str) -> Iterator[tuple[int, Piece]]:
