@@ -123,6 +123,20 @@ class TestQueued:
         words = advice(make(segments=3))
         assert "more segments than “default” may still send today" in words and "midnight" in words
 
+    def test_a_held_one_names_no_page_that_its_reader_may_not_see(self, client):
+        message = make()
+        seen(held_before=clock.now())
+        user = User.objects.create_user("reader", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename="view_smsmessage"))
+        client.force_login(user)
+        url = f"/admin/django_smska/smsmessage/{message.pk}/change/"
+        page = client.get(url).content.decode()
+        assert "Held messages…" not in page
+        assert "A colleague with the permission to release held messages" in page
+        more = Permission.objects.get(codename="release_smsmessage")
+        user.user_permissions.add(more)
+        assert "Choose “Held messages…” above the" in client.get(url).content.decode()
+
     def test_stopped_and_held_ones_say_until_when_too(self):
         message = make()
         seen(held_before=clock.now())

@@ -141,7 +141,7 @@ def test_each_messy_line_gives_its_numbers_and_no_other(text, numbers):
         (f"{ONE}\n9041 550101\nИванов 12", [ONE]),
         ("9041 550101", []),
         ("9204 550101\n9799 550101", []),
-        (f"Паспорт\n{ONE}\n9041 550101", [ONE]),
+        (f"{ONE}\nпаспорт\n9041 550101", [ONE]),
         (f"Телефон\n{ONE}\n9041 550101", [ONE, "+79041550101"]),
     ],
 )

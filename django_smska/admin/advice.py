@@ -26,12 +26,14 @@ class Rights(NamedTuple):
     :param send: drafts
     :param edit: this draft
     :param write: new messages, on the page for that
+    :param release: what is held
     """
 
     decide: bool = True
     send: bool = True
     edit: bool = True
     write: bool = True
+    release: bool = True
 
 
 ALL_RIGHTS = Rights()
@@ -111,6 +113,10 @@ _HELD = _(
     "It is held, because no worker was seen for a long time. Choose “Held messages…” above the "
     "list, and release or cancel it."
 )
+_HELD_FOR_OTHERS = _(
+    "It is held, because no worker was seen for a long time. A colleague with the permission to "
+    "release held messages must decide about it."
+)
 _IS_WAITING = _("It is waiting.")
 _LEAVES = _("It leaves at %(time)s on %(date)s.")
 _IS_DUE = _("It is to be sent at %(time)s on %(date)s.")
@@ -167,7 +173,7 @@ def advice(message: SmsMessage, rights: Rights = ALL_RIGHTS) -> str:
     if message.status == Status.CANCELLED and message.error_code == REPORTED:
         return error_words(message.error_text)
     if message.status == Status.QUEUED:
-        return _of_queued(message)
+        return _of_queued(message, may_release=rights.release)
     if message.status == Status.UNKNOWN:
         return _of_unknown(message, may_decide=rights.decide)
     if message.status in (Status.FAILED, Status.EXPIRED):
@@ -187,7 +193,7 @@ def _of_draft(message: SmsMessage, rights: Rights) -> str:
     return str(ADVICE[Status.DRAFT] if rights.edit else _DRAFT_AS_IT_IS)
 
 
-def _of_queued(message: SmsMessage) -> str:
+def _of_queued(message: SmsMessage, *, may_release: bool) -> str:
     """Return why it waits and until when, or when it leaves; only where none of this is known to
     be of importance, there is nothing to do."""
     if message.expires_at is not None and message.expires_at <= clock.now():
@@ -198,7 +204,7 @@ def _of_queued(message: SmsMessage) -> str:
     elif kill_switch.stopped([message.using]):
         found = [str(_WAITS)]
     elif held_queue.is_held(message):
-        found = [str(_HELD)]
+        found = [str(_HELD if may_release else _HELD_FOR_OTHERS)]
     elif why := waiting.of_message(message):
         when = str(_IS_DUE) % _date_and_time(message.send_after)
         found = [str(_IS_WAITING) if is_due or message.attempts else when, why]

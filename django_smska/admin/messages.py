@@ -524,6 +524,7 @@ class SmsMessageAdmin(ActionAdmin):
             send=self.may(request, "send", obj),
             edit=self.has_change_permission(request, obj),
             write=self.may_compose(request),
+            release=self.has_release_permission(request, obj),
         )
 
     @admin.display(description=_("What has happened"))
