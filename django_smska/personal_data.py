@@ -7,6 +7,7 @@ handed out with the rest, and an erasure deletes them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,9 +22,11 @@ from .keyed_hash import keyed_hash, keyed_hashes
 from .models import (
     SmsErasure,
     SmsInbound,
+    SmsMailing,
     SmsMessage,
     SmsMessageQuerySet,
     SmsOptOut,
+    mailings,
     rows,
     write_db,
 )
@@ -81,6 +84,8 @@ def erase(number: Any, *, by: str = "", dry_run: bool = False) -> SmsErasure:
             deleted[label] = _delete(theirs)
     done["histories"] += _mask_histories(person)
     done["do_not_send"] = person.blank_opt_outs()
+    if named := person.erase_from_mailings():
+        done["mailings"] = named
     done["limits"] = limits.forget(person.number)
     if deleted:
         done["deleted"] = deleted
@@ -141,6 +146,33 @@ class _Person:
     def erasures(self) -> models.QuerySet[SmsErasure]:
         return SmsErasure.objects.using(write_db()).filter(number_hash__in=self.hashes)
 
+    @property
+    def mailings(self) -> Iterator[SmsMailing]:
+        """Iterate over the mailings whose name or text has the number in it. People write both, in
+        any spelling, so that no query finds it."""
+        for mailing in mailings().only("name", "body").order_by("pk").iterator():
+            if self._written.search(f"{mailing.name}\n{mailing.body}"):
+                yield mailing
+
+    @property
+    def _written(self) -> re.Pattern[str]:
+        """Return what finds the number in a text, however it is grouped."""
+        own = self.number.removeprefix("+7") if self.number.startswith("+7") else self.number[1:]
+        start = r"(?:\+?[78][\s().-]{0,3})?" if len(own) < len(self.number) - 1 else r"\+?"
+        digits = r"[\s().\u2010-\u2015\u2212-]{0,3}".join(own)
+        return re.compile(rf"(?<![0-9]){start}\(?{digits}(?![0-9])")
+
+    def erase_from_mailings(self) -> int:
+        """Take the number out of names and texts of mailings, and out of their histories; return
+        how many mailings had it."""
+        number = 0
+        for mailing in list(self.mailings):
+            name, body = (self._written.sub("•••", text) for text in (mailing.name, mailing.body))
+            mailings([mailing.pk]).update(name=name, body=body)
+            _erase_histories(SmsMailing, [mailing.pk])
+            number += 1
+        return number
+
     def cancel(self) -> int:
         waiting = self.messages.filter(status__in=WAITING)
         return sum(sending.cancel(rows(keys)) for keys in retention.batches(waiting))
@@ -161,8 +193,10 @@ class _Person:
     def counts(self) -> dict[str, Any]:
         """Return what :func:`erase` would do."""
         deleted = {label: theirs.count() for label, theirs in self.in_other_apps().items()}
+        named = sum(1 for _mailing in self.mailings)
         return {
             **({"deleted": deleted} if deleted else {}),
+            **({"mailings": named} if named else {}),
             "cancelled": self.messages.filter(status__in=WAITING).count(),
             "received": self.received.count(),
             "do_not_send": self.opt_outs.count(),
@@ -229,8 +263,8 @@ def _mask_histories(person: _Person) -> int:
 
 def records(number: Any) -> Iterator[dict[str, Any]]:
     """Yield all that is stored about a person, as plain values: first the messages, oldest first,
-    then the received ones, the entries of the do-not-send list, the rows of other apps, and the
-    erasures. ``record`` says which it is.
+    then the received ones, the entries of the do-not-send list, the rows of other apps, mailings
+    whose name or text has the number in it, and the erasures. ``record`` says which it is.
 
     A sensitive text that waits to be sent is left out: it is for the recipient's phone alone.
 
@@ -249,6 +283,8 @@ def records(number: Any) -> Iterator[dict[str, Any]]:
     for theirs in person.in_other_apps().values():
         for row in theirs.order_by("pk"):
             yield {"record": row._meta.model_name, **_values(row), **_related(row)}
+    for mailing in person.mailings:
+        yield {"record": "mailing", "id": mailing.pk, "name": mailing.name, "body": mailing.body}
     for erasure in person.erasures.order_by("pk"):
         yield {"record": "erasure", **_values(erasure)}
 

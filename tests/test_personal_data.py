@@ -26,6 +26,7 @@ from django_smska.models import (
     SmsErasure,
     SmsInbound,
     SmsLimit,
+    SmsMailing,
     SmsMessage,
     SmsOptOut,
 )
@@ -509,6 +510,41 @@ class TestErase:
         ]
         erasure = personal_data.erase(NUMBER)
         assert erasure.messages and erasure.details["histories"] == 0
+
+
+class TestMailings:
+    SPELLINGS = ("8 (904) 176-49-95", "+79041764995", "9041764995", "79041764995", "8904 176 49 95")
+
+    @pytest.mark.parametrize("written", SPELLINGS)
+    @pytest.mark.parametrize("field", ["name", "body"])
+    def test_a_number_in_a_name_or_text_is_found_and_erased(self, written, field):
+        words = {"name": "Autumn", "body": "Sale", field: f"Call {written}, Anna"}
+        mailing = SmsMailing.objects.create(**words)
+        others = ("Autumn", "Call 89041764996", "Order 990417649951")
+        kept = [SmsMailing.objects.create(name=name).pk for name in others]
+        user = User.objects.create_superuser("boss")
+        log(user, [mailing], f"Sent for {written}")
+        assert [one["id"] for one in personal_data.records(NUMBER)] == [mailing.pk]
+        dry = personal_data.erase(NUMBER, dry_run=True)
+        assert dry.details["mailings"] == 1
+        assert personal_data.erase(NUMBER).details["mailings"] == 1
+        mailing.refresh_from_db()
+        assert getattr(mailing, field) == "Call •••, Anna"
+        assert written not in LogEntry.objects.get().change_message
+        assert list(personal_data.records(NUMBER))[0]["record"] == "erasure"
+        named = SmsMailing.objects.filter(pk__in=kept).order_by("pk")
+        assert tuple(named.values_list("name", flat=True)) == others
+
+    def test_that_of_another_country(self):
+        mailing = SmsMailing.objects.create(name="For +49 171 123-45-67")
+        assert [one["id"] for one in personal_data.records("+491711234567")] == [mailing.pk]
+        personal_data.erase("+491711234567")
+        mailing.refresh_from_db()
+        assert mailing.name == "For •••"
+
+    def test_where_none_has_it_nothing_is_said_of_mailings(self):
+        SmsMailing.objects.create(name="Autumn")
+        assert "mailings" not in personal_data.erase(NUMBER).details
 
 
 class TestErasuresInTheAdmin:

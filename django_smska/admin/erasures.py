@@ -20,6 +20,7 @@ COUNTS = {
     "received": _("Received messages blanked"),
     "histories": _("Entries of the admin's log erased or masked"),
     "do_not_send": _("Do-not-send entries whose number was erased"),
+    "mailings": _("Mailings whose name or text had the number in it"),
     "limits": _("Counters of limits deleted"),
 }
 
