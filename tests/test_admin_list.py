@@ -5,9 +5,11 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.test import override_settings
 from django.utils import timezone as django_timezone
+from django.utils.text import capfirst
 
 from django_smska.admin import timeline
 from django_smska.admin.permissions import grouped
@@ -317,3 +319,21 @@ def test_the_breadcrumb_masks_the_number_for_others(clerk):
     assert "SMS to +7916•••0142" in page.content.decode()
     assert "555" not in page.content.decode()
     assert "916" not in repr(page.context["original"])
+
+
+OURS = [model for model in admin.site._registry if model._meta.app_label == "django_smska"]
+
+
+@pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.model_name)
+def test_a_list_is_called_what_it_shows_and_asks_for_nothing(boss, model):
+    """Django's own heading asks to select a row, though nothing here is to be changed."""
+    page = boss.get(f"/admin/django_smska/{model._meta.model_name}/")
+    heading = capfirst(model._meta.verbose_name_plural)
+    assert page.context["title"] == heading
+    assert f"<h1>{heading}</h1>" in page.content.decode()
+
+
+def test_the_actions_begin_with_what_is_asked_for(boss):
+    make()
+    form = boss.get(LIST).context["action_form"]
+    assert form.fields["action"].choices[0] == ("", "Choose what to do")

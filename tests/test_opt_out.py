@@ -786,11 +786,19 @@ class TestAdmin:
         assert page.status_code == 200 and page.context["errors"]
         assert not SmsOptOut.objects.exists()
 
+    def test_an_empty_list_says_what_it_is_for(self, staff):
+        client = staff("view_smsoptout")
+        words = "No number is on this list yet."
+        assert words in client.get(LIST).content.decode()
+        assert words not in client.get(LIST, {"q": NUMBER}).content.decode()
+        opt_out(NUMBER)
+        assert words not in client.get(LIST).content.decode()
+
     def test_its_names_fit_into_sentences(self, staff):
         client = staff("view_smsoptout")
         opt_out(NUMBER)
         page = client.get(LIST).content.decode()
-        assert "Select do-not-send entry to view" in page and "1 do-not-send entry" in page
+        assert "Do-not-send entries" in page and "1 do-not-send entry" in page
         names = Permission.objects.filter(codename__endswith="_smsoptout")
         assert {one.name for one in names} == {
             f"Can {verb} do-not-send entry" for verb in ("add", "delete", "view")

@@ -31,6 +31,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.utils.text import capfirst
 from django.utils.translation import gettext
 from django.views.debug import SafeExceptionReporterFilter
 
@@ -209,14 +210,24 @@ class GuardedAdmin(AdminBase):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return SortableList
 
-    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
         listed: Any = copy(request)
         listed.GET = asked(request.GET, {**TURNING, **self.look_ups})
         found: Any = super().get_changelist_instance(listed)
         if self.number and request.method == "GET":
             found.result_list = list(found.result_list)
             clients.put_names(request.user, found.result_list, self.number)
+        if not found.is_popup:
+            found.title = capfirst(self.opts.verbose_name_plural)
         return cast(ChangeList, found)
+
+    def get_action_choices(
+        self, request: HttpRequest, default_choices: Any = None, action_location: Any = None
+    ) -> Any:
+        """Name the empty choice. Django has dashes there, or words without a translation."""
+        where = {"action_location": action_location} if action_location else {}  # Django 6.1
+        empty = [("", gettext("Choose what to do"))]
+        return super().get_action_choices(request, default_choices or empty, **where)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

@@ -15,7 +15,6 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.formats import date_format
 from django.utils.html import format_html
-from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
@@ -86,7 +85,6 @@ class SmsMailingAdmin(EntriesAdmin):
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         found: Any = super().get_changelist_instance(request)
-        found.title = capfirst(self.opts.verbose_name_plural)
         found.result_list = list(found.result_list)
         mailing_counts.refresh(found.result_list)
         found.is_live = not found.is_popup and any(map(_is_live, found.result_list))

@@ -323,8 +323,6 @@ class SmsMessageAdmin(ActionAdmin):
         found.searches = search.help_text(request.user)
         found.found_nothing = ""
         found.notes = [way.note for listed in ways.values() for way in listed if way.note]
-        if not found.is_popup:
-            found.title = capfirst(self.opts.verbose_name_plural)
         if found.query and not found.result_count:
             known = ways.get(found.query.strip(), [])
             words = search.found_nothing(found.query, known, filtered=found.has_active_filters)
@@ -447,7 +445,7 @@ class SmsMessageAdmin(ActionAdmin):
     def cancel_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         return self.confirm(request, CANCEL, queryset)
 
-    @admin.action(description=_("It was sent…"), permissions=["resend"])
+    @admin.action(description=_("Mark as sent…"), permissions=["resend"])
     def confirm_sent_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         return self.confirm(request, CONFIRM_SENT, queryset)
 
