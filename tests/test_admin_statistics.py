@@ -49,7 +49,7 @@ class TestPage:
         make("sent", 5)
         assert figures(statistics.page({})) == {
             "Messages": "110",
-            "Delivered": "98.0%",
+            "Share delivered": "98.0%",
             "Half of them within": "15 s",
             "Nearly all (95%) within": "15 s",
             "Segments": "199",
@@ -102,7 +102,7 @@ class TestPage:
     def test_all_is_not_all_but_one(self):
         make("delivered", 2000, after=1)
         make("failed", after=1)
-        assert figures(statistics.page({}))["Delivered"] == "99.9%"
+        assert figures(statistics.page({}))["Share delivered"] == "99.9%"
 
     def test_the_range_and_the_provider_are_chosen(self):
         make(number=1, after=1)

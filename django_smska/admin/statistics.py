@@ -191,7 +191,7 @@ def _summary(whole: Counts) -> list[tuple[Any, str]]:
     """Return the most important numbers of the whole range."""
     return [
         (_("Messages"), number_words(whole.number)),
-        (pgettext_lazy("SMS statistics", "Delivered"), percent(whole.share)),
+        (_("Share delivered"), percent(whole.share)),
         (_("Half of them within"), within(whole.half_within)),
         (_("Nearly all (95%) within"), within(whole.most_within)),
         (pgettext_lazy("SMS", "Segments"), number_words(whole.segments)),
