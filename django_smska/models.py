@@ -1012,7 +1012,7 @@ class SmsInbound(models.Model):
 
     class Meta:
         verbose_name = _("received SMS")
-        verbose_name_plural = _("received SMS")
+        verbose_name_plural = pgettext_lazy("several SMS", "received SMS")
         default_permissions = ("delete", "view")
         ordering = ("-id",)
         constraints = [
