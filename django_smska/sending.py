@@ -1442,7 +1442,7 @@ def confirm_sent(message: SmsMessage) -> None:
 
 RESENDABLE = (states.FINAL - {Status.CANCELLED}) | {Status.UNKNOWN}
 PROVED = gettext_noop(
-    "A late answer says that the gateway accepted it. Choose “It was sent”. If you send it again, "
+    "A late answer says that the gateway accepted it. Choose “Mark as sent”. If you send it again, "
     "you pay twice."
 )
 
@@ -1493,7 +1493,7 @@ def resend(message: SmsMessage, *, created_by: Any = None, seen: str | None = No
         seen; nothing is stored
     """
     try:
-        # The lock keeps a late answer and "It was sent" out until the new row is stored.
+        # The lock keeps a late answer and "Mark as sent" out until the new row is stored.
         with transaction.atomic(using=write_db()):
             message.refresh_from_db(using=write_db(), from_queryset=rows().select_for_update())
             _require_resendable(message)

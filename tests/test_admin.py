@@ -300,7 +300,7 @@ def test_the_page_of_a_queued_message_is_read_only_even_for_a_superuser(boss):
         ("sent", ["Refresh status", "Copy to a new message"]),
         ("delivered", ["Copy to a new message", "Send again"]),
         ("failed", ["Send again", "Copy to a new message"]),
-        ("unknown", ["It was sent", "Send again", "Copy to a new message"]),
+        ("unknown", ["Mark as sent", "Send again", "Copy to a new message"]),
         ("cancelled", ["Copy to a new message"]),
     ],
 )
@@ -672,10 +672,10 @@ def test_what_a_late_answer_accepted_is_only_offered_to_be_marked_as_sent(boss):
     rows([message.pk]).update(gateway_id="late-1", error_text="A late answer: it was accepted.")
     response = boss.get(f"{LIST}{message.pk}/change/")
     labels = [str(action["label"]) for action in response.context["actions"]]
-    assert labels == ["It was sent", "Copy to a new message"]
+    assert labels == ["Mark as sent", "Copy to a new message"]
     assert "A late answer says that the gateway accepted it." in response.content.decode()
     [text] = post(boss, "resend", message)
-    assert text.startswith("Not done: 1 message (") and "Choose “It was sent”." in text
+    assert text.startswith("Not done: 1 message (") and "Choose “Mark as sent”." in text
     assert SmsMessage.objects.count() == 1
 
 

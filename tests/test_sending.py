@@ -1412,7 +1412,7 @@ class TestAPersonsWord:
     def test_what_a_late_answer_accepted_is_not_resent(self, unknown, gateway_id):
         late = f"{sending.LATE}{sending.ACCEPTED}"
         SmsMessage.objects.update(gateway_id=gateway_id, error_text=late)
-        with pytest.raises(WrongStatus, match="Choose “It was sent”") as refused:
+        with pytest.raises(WrongStatus, match="Choose “Mark as sent”") as refused:
             sending.resend(unknown)  # read before the late answer came
         assert refused.value.code == "accepted" and SmsMessage.objects.count() == 1
         sending.confirm_sent(unknown)

@@ -282,7 +282,7 @@ REFRESH = Action(
 CONFIRM_SENT = Action(
     name="confirm_sent",
     permission="resend",
-    label=_("It was sent"),
+    label=_("Mark as sent"),
     question=_("Mark this message as sent? Only do this if you know that the gateway accepted it."),
     questions=_(
         "Mark these messages as sent? Only do this if you know that the gateway accepted them."

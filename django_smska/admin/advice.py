@@ -68,7 +68,7 @@ ADVICE: dict[Status, Any] = {
     Status.UNKNOWN: _(
         "No clear answer came from the gateway. It may or may not have accepted this message, and "
         "it cannot be asked. Ask the recipient, or look at the list of messages in your account at "
-        "the gateway, at about the time of “Request to the gateway began”. Then choose “It was "
+        "the gateway, at about the time of “Request to the gateway began”. Then choose “Mark as "
         "sent” or “Send again”. If you send it again and it was accepted after all, the recipient "
         "gets a second message, and you pay twice."
     ),
@@ -83,7 +83,7 @@ _ASKED_IN_VAIN = _(
     "No clear answer came from the gateway, and the provider was asked in vain about this "
     "message. That is no proof that it was not accepted. Ask the recipient, or look at the list "
     "of messages in your account at the provider, at about the time of “Request to the gateway "
-    "began”. Then choose “It was sent” or “Send again”. If you send it again and it was accepted "
+    "began”. Then choose “Mark as sent” or “Send again”. If you send it again and it was accepted "
     "after all, the recipient gets a second message, and you pay twice."
 )
 _MAY_BE_REPORTED = _(
@@ -91,13 +91,13 @@ _MAY_BE_REPORTED = _(
     "within minutes, and the status will update automatically. Wait for that before you decide. If "
     "no report comes, that is no proof that the message was not accepted. Then ask the recipient, "
     "or look for it in the records of the provider, at about the time of “Request to the gateway "
-    "began”, and choose “It was sent” or “Send again”. If you send it again and it was accepted "
+    "began”, and choose “Mark as sent” or “Send again”. If you send it again and it was accepted "
     "after all, the recipient gets a second message, and you pay twice."
 )
 _MAY_NOT_DECIDE = _("A colleague with the permission to resend must decide about this message.")
 _SENT_AGAIN = _(
-    "It was sent again as a new message. If you learn that this one was accepted, too, choose “It "
-    "was sent”."
+    "It was sent again as a new message. If you learn that this one was accepted, too, choose "
+    "“Mark as sent”."
 )
 
 _DRAFT_AS_IT_IS = _("It is not sent until you choose “Send”.")
@@ -152,7 +152,7 @@ _WITHOUT_TEXT: dict[Status, Any] = {
     Status.EXPIRED: _("The phone could not be reached for too long."),
     Status.UNKNOWN: _(
         "No clear answer came from the gateway. If you learn that the message was accepted, "
-        "choose “It was sent”."
+        "choose “Mark as sent”."
     ),
 }
 
