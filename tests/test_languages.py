@@ -122,6 +122,45 @@ def test_no_word_of_djangos_is_changed(language, messages):
         } == {}
 
 
+#: Words for which another one stands everywhere, because two for one thing seem to be two things.
+OTHER_WORDS = {
+    r"провайдер": "сервис SMS",
+    r"шлюз": "сервис SMS",
+    r"служб\w+ отправки": "программа отправки",
+    r"\bчаст(?:ь|и|ей) SMS|\bсегмент": "SMS",
+    r"клиент": "получатель",
+    r"(?:недостаточно|мало) средств": "не хватает денег",
+    r"коллег": "сотрудник",
+    r"аккаунт": "учётная запись",
+}
+
+
+def test_one_thing_has_one_word_in_russian():
+    found = [
+        f"“{form}”: write {instead}"
+        for message in catalogue.read("ru")
+        for form in forms(message)
+        for word, instead in OTHER_WORDS.items()
+        if re.search(word, form, re.IGNORECASE)
+    ]
+    assert found == []
+
+
+def test_quotes_are_those_of_the_language_and_three_dots_are_one_character():
+    """A permission's name is shown between quotes, so that its own ones are the inner ones."""
+    said = [
+        re.sub("„[^“]*“", "", form) for message in catalogue.read("ru") for form in forms(message)
+    ]
+    assert [form for form in said if re.search(r"[“”„\"]|\.\.\.", form)] == []
+
+
+def forms(message):
+    """The translations of a text; none of the header."""
+    if not message.id:
+        return []
+    return [*message.string] if message.pluralizable else [message.string]
+
+
 def test_the_compiled_catalogue_is_that_of_the_text_file(language, stored):
     fresh = catalogue.compiled(catalogue.updated(stored))
     assert entries(catalogue.path(language, "mo").read_bytes()) == entries(fresh)
@@ -169,7 +208,12 @@ def words(response):
 def test_the_list_is_in_russian(russian):
     make("unknown")
     page = words(russian.get(LIST))
-    for text in ("Написать одному или многим…", "неизвестно", "Обновить статус…", "провайдер"):
+    for text in (
+        "Написать одному или многим…",
+        "неясно, ушло ли",
+        "Обновить статус…",
+        "сервис SMS",
+    ):
         assert text in page
 
 
@@ -231,11 +275,11 @@ def test_no_page_that_asks_has_a_word_of_english(russian, name):
 @pytest.mark.parametrize(
     "number, said",
     [
-        (1, "1 сообщение, 1 часть"),
-        (2, "2 сообщения, 2 части"),
-        (5, "5 сообщений, 5 частей"),
-        (11, "11 сообщений, 11 частей"),
-        (21, "21 сообщение, 21 часть"),
+        (1, "1 сообщение, 1 SMS"),
+        (2, "2 сообщения, 2 SMS"),
+        (5, "5 сообщений, 5 SMS"),
+        (11, "11 сообщений, 11 SMS"),
+        (21, "21 сообщение, 21 SMS"),
     ],
 )
 def test_the_page_that_asks_counts_as_russians_do(russian, number, said):
@@ -262,15 +306,16 @@ def test_what_became_of_messages_is_counted_too(russian):
         (sending.EXPIRED_UNSENT, "Срок истёк раньше, чем сообщение удалось отправить."),
         (
             exceptions.InvalidRecipient(gateway_text="-6|Invalid MSISDN").text,
-            "Шлюз не отправляет на этот номер. Исправьте номер. Ответ шлюза: -6|Invalid MSISDN",
+            "Сервис SMS не отправляет на этот номер. Исправьте номер. "
+            "Ответ сервиса: -6|Invalid MSISDN",
         ),
         (
             f"{sending.LATE}{sending.ACCEPTED}",
-            "Ответ пришёл с опозданием: сообщение принято.",
+            "Ответ с опозданием: сообщение принято.",
         ),
         (
             f"{sending.LATE}{exceptions.InvalidRequest(gateway_text='-4|x').text}",
-            "Ответ пришёл с опозданием: Шлюз не принял сообщение. Ответ шлюза: -4|x",
+            "Ответ с опозданием: Сервис SMS не принял сообщение. Ответ сервиса: -4|x",
         ),
         ("Words of another program.", "Words of another program."),
     ],
@@ -303,7 +348,7 @@ def test_a_pause_keeps_the_words_without_the_name_of_a_setting():
     state = ProviderState.objects.get()
     assert state.is_paused and state.detail.startswith("The account at the gateway has")
     with translation.override("ru"):
-        assert wording.error_words(state.detail).startswith("На счёте у провайдера")
+        assert wording.error_words(state.detail).startswith("На счёте в сервисе SMS")
 
 
 # --- the administrator's guide
