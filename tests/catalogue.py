@@ -1,4 +1,5 @@
-"""Bring the translations up to date: ``python -m tests.catalogue``.
+"""Bring the translations up to date, of the package and of the example shop:
+``python -m tests.catalogue``.
 
 Texts that are new in the code come into each ``django.po`` without a translation, those that left
 it go, and ``django.mo`` is compiled. A new language starts from a ``django.po`` with a header.
@@ -20,7 +21,7 @@ from django.utils.translation.template import templatize
 import django_smska
 
 PACKAGE = Path(django_smska.__file__).parent
-LOCALE = PACKAGE / "locale"
+SHOP = PACKAGE.parent / "example_project/shop"
 KEYWORDS: dict[str, Any] = {
     **DEFAULT_KEYWORDS,
     "gettext_lazy": None,
@@ -42,25 +43,25 @@ class PlainCatalog(Catalog):
     )
 
 
-def languages() -> list[str]:
-    return sorted(folder.name for folder in LOCALE.iterdir() if folder.is_dir())
+def languages(app: Path = PACKAGE) -> list[str]:
+    return sorted(folder.name for folder in (app / "locale").iterdir() if folder.is_dir())
 
 
-def path(language: str, suffix: str) -> Path:
-    return LOCALE / language / "LC_MESSAGES" / f"django.{suffix}"
+def path(language: str, suffix: str, app: Path = PACKAGE) -> Path:
+    return app / "locale" / language / "LC_MESSAGES" / f"django.{suffix}"
 
 
-def read(language: str) -> Catalog:
-    with path(language, "po").open("rb") as file:
+def read(language: str, app: Path = PACKAGE) -> Catalog:
+    with path(language, "po", app).open("rb") as file:
         return read_po(file, locale=language)
 
 
-def texts() -> Iterator[tuple[Any, str | None]]:
-    """Every text in the package that is marked for translation, with its context: a string, or
+def texts(app: Path = PACKAGE) -> Iterator[tuple[Any, str | None]]:
+    """Every text in the app that is marked for translation, with its context: a string, or
     singular and plural."""
-    for source in sorted(PACKAGE.rglob("*.py")):
+    for source in sorted(app.rglob("*.py")):
         yield from _texts_in(source.read_text(encoding="utf-8"))
-    for template in sorted((PACKAGE / "templates").rglob("*.*")):
+    for template in sorted((app / "templates").rglob("*.*")):
         code = templatize(template.read_text(encoding="utf-8"))
         # What was HTML is no Python: its indentation would not be understood.
         yield from _texts_in("\n".join(line.strip() for line in code.splitlines()))
@@ -71,12 +72,12 @@ def _texts_in(code: str) -> Iterator[tuple[Any, str | None]]:
         yield text, context
 
 
-def updated(old: Catalog) -> Catalog:
+def updated(old: Catalog, app: Path = PACKAGE) -> Catalog:
     """The texts of today with the translations that ``old`` has."""
     new = PlainCatalog(locale=old.locale, header_comment="# Translations of django-smska.")
     new.fuzzy = False
     new.mime_headers = old.mime_headers
-    for text, context in texts():
+    for text, context in texts(app):
         known = old.get(text, context)
         if known is None:
             new.add(text, context=context)
@@ -93,13 +94,13 @@ def compiled(catalog: Catalog) -> bytes:
 
 
 def main() -> None:
-    for language in languages():
-        catalog = updated(read(language))
-        with path(language, "po").open("wb") as file:
+    for app, language in [(one, code) for one in (PACKAGE, SHOP) for code in languages(one)]:
+        catalog = updated(read(language, app), app)
+        with path(language, "po", app).open("wb") as file:
             write_po(file, catalog, width=99, no_location=True, sort_output=True)
-        path(language, "mo").write_bytes(compiled(catalog))
+        path(language, "mo", app).write_bytes(compiled(catalog))
         empty = [message.id for message in catalog if not message.string]
-        print(f"{language}: {len(catalog)} texts, {len(empty)} without a translation")
+        print(f"{app.name}, {language}: {len(catalog)} texts, {len(empty)} without a translation")
         for text in empty:
             print(f"  {text}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import socket
@@ -14,11 +15,13 @@ from datetime import timedelta
 import pytest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 
 from django_smska.models import SmsLimit, SmsMessage
 from django_smska.sms import outbox
 from django_smska.testing.gateway import Fault
 
+from . import catalogue
 from .conftest import EXAMPLE
 
 pytestmark = pytest.mark.slow
@@ -144,7 +147,60 @@ def test_the_start_page_leads_everywhere(site):
     text = page(site.get(reverse("start")))
     for name in ("order-ready", "code", "admin:index"):
         assert f'href="{reverse(name)}"' in text
-    assert "kept in memory; none is sent" in text
+    assert "SMS are kept in memory. None is sent." in text
+
+
+@pytest.fixture
+def russian(site, settings):
+    """The same for a visitor whose browser asks for Russian."""
+    settings.LOCALE_PATHS = []  # so that Django reads the catalogues again, with the shop's
+    site.defaults["HTTP_ACCEPT_LANGUAGE"] = "ru"
+    return site
+
+
+class TestInRussian:
+    NAMES = {"SMS", "django", "smska", "allauth"}
+
+    def words(self, response):
+        text = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page(response), flags=re.DOTALL)
+        return html.unescape(text)
+
+    def left_in_english(self, response):
+        return set(re.findall("[A-Za-z]{2,}", self.words(response))) - self.NAMES
+
+    @pytest.mark.parametrize("name", ["start", "order-ready", "code"])
+    def test_a_page_is_russian_throughout(self, russian, name):
+        response = russian.get(reverse(name))
+        assert '<html lang="ru">' in page(response)
+        assert self.left_in_english(response) == set()
+
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_what_became_of_the_sms_is_said_in_russian(self, russian, times):
+        given = {"order": "42", "phone": PHONE}
+        for _ in range(times):
+            response = russian.post(reverse("order-ready"), given, follow=True)
+        assert self.left_in_english(response) == set()
+        said = "отправлено." if times == 1 else "Сейчас ничего не отправлено. Статус: отправлено."
+        assert said in self.words(response)
+
+    def test_a_wrong_code_is_refused_in_russian(self, russian):
+        russian.post(reverse("code"), {"phone": PHONE})
+        response = russian.post(reverse("code-check"), {"code": "0"})
+        assert "В коде шесть цифр." in self.words(response)
+        [right] = re.findall("[0-9]{6}", outbox[0].body)
+        wrong = "111111" if right == "000000" else "000000"
+        response = russian.post(reverse("code-check"), {"code": wrong})
+        assert "Код неверный. Осталось попыток: 2." in self.words(response)
+        assert self.left_in_english(response) == set()
+
+
+def test_the_shops_catalogue_is_whole():
+    stored = catalogue.read("ru", catalogue.SHOP)
+    texts = {message.id: message.string for message in stored if message.id}
+    assert set(texts) == {text for text, _ in catalogue.texts(catalogue.SHOP)}
+    assert all(texts.values())
+    compiled = catalogue.path("ru", "mo", catalogue.SHOP).read_bytes()
+    assert compiled == catalogue.compiled(catalogue.updated(stored, catalogue.SHOP))
 
 
 class TestOrderReady:
@@ -156,8 +212,8 @@ class TestOrderReady:
         message = SmsMessage.objects.get()
         assert f"SMS {message.pk} to +7904•••4995 is sent." in first
         assert "Nothing was sent now." not in first
-        when = f"{timezone.localtime(message.sent_at):%Y-%m-%d %H:%M:%S}"
-        assert f"SMS {message.pk} to +7904•••4995 was already sent at {when}." in second
+        when = date_format(timezone.localtime(message.sent_at), "SHORT_DATETIME_FORMAT")
+        assert f"SMS {message.pk} to +7904•••4995 was already sent ({when})." in second
         assert "Nothing was sent now. Status: sent." in second
         assert [message.body for message in outbox] == ["Ваш заказ №42 готов. Ждём вас!"]
 

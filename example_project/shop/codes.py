@@ -15,6 +15,7 @@ from typing import Any
 from django.contrib.sessions.backends.base import SessionBase
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
+from django.utils.translation import gettext
 from django.views.decorators.debug import sensitive_variables
 
 from django_smska import sms
@@ -62,18 +63,18 @@ def check_code(session: SessionBase, typed: str) -> str:
     """
     sent: dict[str, Any] | None = session.get(SESSION)
     if sent is None:
-        return "Ask for a code first."
+        return gettext("Ask for a code first.")
     if sent["tries"] >= TRIES:
-        return "Too many wrong tries: this code is locked. Ask for another."
+        return gettext("Too many wrong tries: this code is locked. Ask for another.")
     if timezone.now().timestamp() >= sent["expires"]:
-        return "This code has expired. Ask for another."
+        return gettext("This code has expired. Ask for another.")
     if constant_time_compare(sent["hash"], _hash(sent["number"], typed.strip())):
         del session[SESSION]
         return ""
     session[SESSION] = {**sent, "tries": sent["tries"] + 1}
     left = TRIES - sent["tries"] - 1
-    return f"This is not the code. Tries left: {left}." if left else _locked_now()
+    return gettext("This is not the code. Tries left: %s.") % left if left else _locked_now()
 
 
 def _locked_now() -> str:
-    return "This is not the code, and it is locked now. Ask for another."
+    return gettext("This is not the code, and it is locked now. Ask for another.")

@@ -1,23 +1,24 @@
 from django import forms
+from django.utils.translation import gettext_lazy as _
 
 from django_smska.forms import PhoneField
 
-SPELLINGS = "8 904 176-49-95 or +7 904 176-49-95"
+SPELLINGS = _("8 904 176-49-95 or +7 904 176-49-95")
 
 
 class OrderReadyForm(forms.Form):
-    order = forms.IntegerField(label="Order number", min_value=1, max_value=999_999)
-    phone = PhoneField(label="Customer's phone", help_text=SPELLINGS)
+    order = forms.IntegerField(label=_("Order number"), min_value=1, max_value=999_999)
+    phone = PhoneField(label=_("Customer's phone"), help_text=SPELLINGS)
 
 
 class PhoneForm(forms.Form):
-    phone = PhoneField(label="Your phone", help_text=SPELLINGS)
+    phone = PhoneField(label=_("Your phone"), help_text=SPELLINGS)
 
 
 class CodeForm(forms.Form):
     code = forms.RegexField(
         r"^\s*[0-9]{6}\s*$",
-        label="Code from the SMS",
-        error_messages={"invalid": "The code has six digits."},
+        label=_("Code from the SMS"),
+        error_messages={"invalid": _("The code has six digits.")},
         widget=forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "one-time-code"}),
     )

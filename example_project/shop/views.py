@@ -6,7 +6,10 @@ from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.formats import date_format
 from django.utils.timezone import localtime
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from django_smska.decorators import limit_visitors, why
 from django_smska.exceptions import (
@@ -24,19 +27,19 @@ from . import codes
 from .forms import CodeForm, OrderReadyForm, PhoneForm
 
 WHERE = {
-    "console": "printed in the terminal where the site runs; none is sent",
-    "dummy": "thrown away; none is sent",
-    "filebased": "written to files; none is sent",
-    "locmem": "kept in memory; none is sent",
+    "console": _("SMS are printed in the terminal where the site runs. None is sent."),
+    "dummy": _("SMS are thrown away. None is sent."),
+    "filebased": _("SMS are written to files. None is sent."),
+    "locmem": _("SMS are kept in memory. None is sent."),
 }
 
 
 def start(request: HttpRequest) -> HttpResponse:
     gateway_page = getattr(settings, "DEMO_GATEWAY_PAGE", "")
     backend = type(providers["default"]).__module__.rpartition(".")[2]
-    where = WHERE.get(backend, f"sent through {backend}")
+    where = WHERE.get(backend) or gettext("SMS are sent through %s.") % backend
     if gateway_page:
-        where = "sent to the stand-in gateway; no phone rings"
+        where = gettext("SMS are sent to the stand-in gateway. No phone rings.")
     return render(request, "shop/start.html", {"where": where, "gateway_page": gateway_page})
 
 
@@ -51,7 +54,7 @@ def order_ready(request: HttpRequest) -> HttpResponse:
         key = f"order-{order}-ready"
         again = SmsMessage.objects.filter(idempotency_key=key).exists()
         if message := _send_ready(form, key):
-            _report(request, f"Order {order}: SMS {message.pk}", message, again)
+            _report(request, order, message, again)
             return redirect("order-ready")
     return render(request, "shop/order_ready.html", {"form": form})
 
@@ -64,41 +67,52 @@ def _send_ready(form: forms.Form, key: str) -> SmsMessage | None:
         return send_sms(phone, text, idempotency_key=key)
     except ValidationError as error:
         if "idempotency_key" in getattr(error, "error_dict", ()):
-            words = f"Another number has the SMS of order {order} already. Nothing was sent now."
-            form.add_error("phone", words)
+            words = gettext("Another number has the SMS of order %s already. Nothing was sent now.")
+            form.add_error("phone", words % order)
         else:
             form.add_error(None, error.messages)
     except InvalidRecipient:
-        form.add_error("phone", "No SMS can be sent to this number. Call the customer.")
+        form.add_error("phone", gettext("No SMS can be sent to this number. Call the customer."))
     except LimitExceeded as error:
         form.add_error(None, why(error))
     except SmsNotSent:
-        form.add_error(None, "The SMS was not sent. Staff can send it again in the admin.")
+        form.add_error(None, gettext("The SMS was not sent. Staff can send it again in the admin."))
     except SmsOutcomeUnknown:
         form.add_error(
             None,
-            "It is not certain whether the SMS was sent. It is never sent again automatically: "
-            "ask the customer, then decide in the admin.",
+            gettext(
+                "It is not certain whether the SMS was sent. It is never sent again "
+                "automatically: ask the customer, then decide in the admin."
+            ),
         )
     return None
 
 
-def _report(request: HttpRequest, name: str, message: SmsMessage, again: bool) -> None:
+def _report(request: HttpRequest, order: int, message: SmsMessage, again: bool) -> None:
     """Say what became of the SMS; the button pressed again finds the first one, in any state."""
-    sms = f"{name} to {mask(message.to)}"
+    level, words = messages.SUCCESS, gettext("%(sms)s is %(status)s.")
     if message.status == Status.FAILED:
-        messages.error(request, f"{sms} failed. Staff can send it again in the admin.")
+        level, words = (
+            messages.ERROR,
+            gettext("%(sms)s failed. Staff can send it again in the admin."),
+        )
     elif message.status == Status.UNKNOWN:
-        messages.warning(request, f"{sms} was perhaps sent. Decide in the admin.")
+        level, words = messages.WARNING, gettext("%(sms)s was perhaps sent. Decide in the admin.")
     elif again and message.sent_at:
-        when = f"{localtime(message.sent_at):%Y-%m-%d %H:%M:%S}"
-        words = f"{sms} was already sent at {when}. Nothing was sent now. Status: {message.status}."
-        messages.info(request, words)
+        level = messages.INFO
+        words = gettext(
+            "%(sms)s was already sent (%(time)s). Nothing was sent now. Status: %(status)s."
+        )
     elif again:
-        words = f"{sms} is already on its way ({message.status}). Nothing was sent now."
-        messages.info(request, words)
-    else:
-        messages.success(request, f"{sms} is {message.status}.")
+        level = messages.INFO
+        words = gettext("%(sms)s is already on its way (%(status)s). Nothing was sent now.")
+    parts = {"order": order, "number": message.pk, "phone": mask(message.to)}
+    sms = gettext("Order %(order)s: SMS %(number)s to %(phone)s") % parts
+    sent = (
+        date_format(localtime(message.sent_at), "SHORT_DATETIME_FORMAT") if message.sent_at else ""
+    )
+    shown = {"sms": sms, "status": Status(message.status).label, "time": sent}
+    messages.add_message(request, level, words % shown)
 
 
 # --- a one-time code ------------------------------------------------------------------------------
@@ -121,7 +135,9 @@ def _send_code(request: HttpRequest, form: forms.Form) -> bool:
         form.add_error("phone", why(error))
     else:
         if message.status == Status.UNKNOWN:
-            text = "The code may be late. If it does not arrive in a minute, ask for another."
+            text = gettext(
+                "The code may be late. If it does not arrive in a minute, ask for another."
+            )
             messages.warning(request, text)
         return True
     return False
@@ -134,7 +150,7 @@ def check_code(request: HttpRequest) -> HttpResponse:
     form = CodeForm(request.POST or None)
     if form.is_valid():
         if not (problem := codes.check_code(request.session, form.cleaned_data["code"])):
-            messages.success(request, f"The number {mask(number)} is yours.")
+            messages.success(request, gettext("The number %s is yours.") % mask(number))
             return redirect("start")
         form.add_error("code", problem)
     context: dict[str, Any] = {"form": form, "number": number, "masked": mask(number)}
