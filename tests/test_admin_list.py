@@ -224,6 +224,11 @@ def test_its_title_is_the_number(boss, status):
     assert "<title>SMS to +7 904 170-00-59 |" in page and "<h2>SMS" not in page
 
 
+def test_what_is_written_apart_from_the_compose_page_is_a_draft(boss):
+    page = boss.get(f"{LIST}add/").content.decode()
+    assert "<h1>New draft</h1>" in page and "<title>New draft |" in page
+
+
 def test_an_erased_message_has_a_page(boss):
     message = make(to="89041700059")
     rows([message.pk]).update(to="", body="", erased_at=NOW)

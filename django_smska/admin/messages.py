@@ -556,6 +556,8 @@ class SmsMessageAdmin(ActionAdmin):
             words = gettext("SMS to %(number)s") % {"number": number}
             title = permissions.Unlogged(words)
             context |= {"title": title, "subtitle": None, "original": Titled(obj, title)}
+        else:
+            context["title"] = gettext("New draft")
         context["actions"] = self._buttons(request, obj) if obj is not None else []
         context["may_send"] = self.has_send_permission(request)
         context["show_save_and_add_another"] = context["show_save_and_continue"] = False

@@ -303,7 +303,7 @@ def _times(whole: Counts, periods: list[Counts], period: Column) -> Chart:
         help=_(
             "From acceptance by the gateway to its delivery report. Reports are requested after "
             "10 seconds, half a minute, one and a half minutes and so on, so a message may have "
-            "arrived earlier."
+            "arrived earlier. The scale is not even: short times have more room."
         ),
         description=description % {"half": half.cell(whole), "most": most.cell(whole)},
         layers=[
