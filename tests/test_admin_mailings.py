@@ -239,6 +239,15 @@ class TestActions:
         admin_client.post(f"{LIST}{mailing.pk}/resend/", {"state": state})
         assert SmsMessage.objects.count() == 2
 
+    def test_of_a_stopped_one_it_is_not_said_that_none_failed(self, admin_client):
+        mailing = mail(2)
+        set_status("failed", mailing.messages.first())
+        mailing.stop()
+        shown = admin_client.get(f"{LIST}{mailing.pk}/resend/").content.decode()
+        assert "This mailing is stopped. Let it go on first." in shown
+        assert "No message of this mailing has failed" not in shown and "Yes:" not in shown
+        assert "Yes:" in admin_client.get(f"{LIST}{mailing.pk}/resume/").content.decode()
+
     def test_its_actions_are_in_no_transaction_of_the_request(self):
         """Workers must see that it is stopped before the last of its rows is moved."""
         for name in ("stop", "resume", "resend"):

@@ -301,10 +301,7 @@ class SmsMailingAdmin(EntriesAdmin):
                 "These messages were definitely not sent. Send their texts again as new messages? "
                 "You will be charged again."
             ),
-            nothing=gettext(
-                "No message of this mailing has failed, or each one was sent again already, or "
-                "would fail again."
-            ),
+            nothing=_nothing_to_resend(mailing),
             number=len(chosen),
             segments=sum(segments for _pk, segments in chosen),
             state=chosen[-1][0] if chosen else "",
@@ -343,6 +340,16 @@ def _is_live(mailing: SmsMailing) -> bool:
     """Return whether its numbers change without a person."""
     found = mailing_counts.progress(mailing)
     return not mailing.settled and bool(found.waiting or found.sent)
+
+
+def _nothing_to_resend(mailing: SmsMailing) -> str:
+    """Return why nothing is sent again; of a stopped mailing it is not known whether any failed."""
+    if mailing.stopped_at is not None:
+        return gettext("This mailing is stopped. Let it go on first.")
+    return gettext(
+        "No message of this mailing has failed, or each one was sent again already, or would fail "
+        "again."
+    )
 
 
 def _state(mailing: SmsMailing) -> str:
