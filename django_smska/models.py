@@ -543,6 +543,15 @@ class SmsMessage(models.Model):
             raise ValidationError(errors)
         self.clean_fields(exclude=self._unchecked())
 
+    def check_text(self) -> None:
+        """Set the size of the text alone, and raise ``ValidationError`` where it cannot be sent."""
+        problem = self._problem_of_text("body")
+        if problem is None:
+            self._measure()
+            problem = dict(self._problems_of_size()).get("body")
+        if problem is not None:
+            raise problem
+
     def _tidy(self) -> None:
         if self._state.adding and not self._is_reference_new:  # it may be a copy of a stored one
             self.reference = new_reference()

@@ -111,7 +111,13 @@ def test_each_row_gets_its_own_text(boss, way):
     assert may_be_sent(response) and not stored()
     press(boss, response)
     assert stored() == TEXTS and {one.body for one in outbox} == set(TEXTS.values())
-    assert SmsMailing.objects.get().body == BODY
+
+
+def test_the_mailing_keeps_the_text_with_its_placeholders(boss, settings):
+    settings.SMSKA_SEND_AT_ONCE = 1
+    press(boss, write(boss))
+    mailing = SmsMailing.objects.get()
+    assert mailing.body == BODY and stored() == TEXTS
 
 
 def test_the_next_page_carries_the_columns_that_are_needed_and_no_other(boss):
@@ -141,8 +147,10 @@ def test_one_recipient_has_placeholders_too(boss):
 
 @pytest.mark.parametrize("head", ["Связь", "Контакт", "Кому"])
 def test_a_column_that_is_found_by_its_numbers_is_found_again(boss, head):
-    response = upload(boss, f"{head};Кличка\n{ANNA};Мурка\n{BORIS};Рекс", "{кличка} {%s}" % head)
-    press(boss, press(boss, press(boss, response, "_back"), "_check"))
+    body = f"{{кличка}} {{{head}}}"
+    response = upload(boss, f"{head};Кличка\n{ANNA};Мурка\n{BORIS};Рекс", body)
+    back = press(boss, response, "_back")
+    press(boss, write(boss, numbers_of(back), body))
     assert stored() == {ANNA: f"Мурка {ANNA}", BORIS: f"Рекс {BORIS}"}
 
 
@@ -281,9 +289,9 @@ def test_of_a_cell_with_a_good_and_a_bad_number_only_the_bad_one_is_corrected(bo
 
 def mutilated(text):
     """Return the text with each of its characters removed, doubled, or made a line end."""
-    for at, one in enumerate(text):
+    for place, one in enumerate(text):
         for instead in ("", one * 2, "\n", '"', "\t"):
-            yield text[:at] + instead + text[at + 1 :]
+            yield text[:place] + instead + text[place + 1 :]
 
 
 def test_a_mutilated_correction_sends_no_row_with_the_values_of_another(boss):
@@ -299,8 +307,7 @@ def test_a_mutilated_correction_sends_no_row_with_the_values_of_another(boss):
             words = form.text_for(number)
             for name, numbers in names.items():
                 if name in words:
-                    near = {one[:-1] for one in numbers}
-                    assert number in numbers or number[:-1] in near, corrected
+                    assert number not in {BORIS, VERA, ANNA} - numbers, corrected
             assert not ("Борис" in words and ("Вера" in words or VERA[5:] in words)), corrected
             assert "+7" not in words and "903111" not in words, corrected
     assert len(texts) > 100
@@ -356,6 +363,7 @@ def test_the_do_not_send_list_and_unreachable_numbers_are_as_without_placeholder
 
 
 def test_segments_are_counted_for_each_row_and_their_sum_is_the_cost(boss, settings):
+    settings.SMSKA_SEND_AT_ONCE = 1
     settings.SMSKA_PRICES = {"default": ("3", "RUB")}
     lengths = [10, 80, 10, 10, 200]
     rows = [f"+790311122{at:02}\t{'я' * length}" for at, length in enumerate(lengths)]
@@ -393,14 +401,16 @@ def test_pressing_twice_stores_and_sends_once(boss, number, button):
         second = press(boss, response, button)
     assert stored() == {row[:12]: f"Hi {row[13:]}" for row in rows}
     assert len(outbox) == (number if number < 5 and button == "_send" else 0)
-    assert "will not be sent again" in shown(second)[-1]
+    words = "will not be sent again" if button == "_send" else f"Saved as draft: {number} messages"
+    assert words in shown(second)[-1]
 
 
 def test_a_form_that_is_checked_again_is_the_same_form(boss):
     """Back, check, send: the table is read from what it was kept in."""
     response = upload(boss, TABLE)
     press(boss, response)
-    again = press(boss, press(boss, press(boss, response, "_back"), "_check"))
+    back = press(boss, response, "_back")
+    again = press(boss, write(boss, numbers_of(back)))
     assert stored() == TEXTS and "will not be sent again" in shown(again)[-1]
 
 
@@ -433,7 +443,7 @@ def test_at_a_later_time_each_gets_its_own_text_too(boss):
 def test_who_may_see_no_numbers_is_shown_none_of_the_table(clerk):
     table = f"{GAPS}Оля\t+79031112299\tзвоните {VERA}\n"
     response = write(clerk, table)
-    page = re.sub("<input[^>]*>", "", response.content.decode())  # what it carries on
+    page = re.sub('<input type="hidden"[^>]*>', "", response.content.decode())  # what it carries on
     assert BORIS[5:] not in re.sub("[ -]", "", page) and "(hidden)" in page
     assert not offered(response) and 'name="corrected"' not in page
     assert 'name="_leave_out"' in page
@@ -450,7 +460,7 @@ def test_the_do_not_send_list_is_not_revealed_by_the_texts(clerk):
 
     def page(numbers):
         found = write(clerk, numbers).content.decode()
-        return re.sub("<input[^>]*>", "", found)
+        return re.sub('<input type="hidden"[^>]*>', "", found)
 
     before = page(GAPS), page(TABLE)
     for number in (ANNA, BORIS, VERA):

@@ -197,11 +197,14 @@ class ComposeForm(SmsMessageForm, NumbersForm):
 
     def _fill(self, filling: Filling) -> None:
         per_line = Counter(self.recipients.lines.values())
+        message = SmsMessage(to=ANY_NUMBER, send_after=timezone.now())
         for number, line in list(self.recipients.lines.items()):
             try:
                 if filling.names_numbers and per_line[line] > 1:
                     raise ValidationError(_("There are several numbers, and the text names one."))
-                self._filled[number] = _filled(filling.text_for(line))
+                message.body = filling.text_for(line)
+                message.check_text()
+                self._filled[number] = FilledText(message.body, message.segments)
             except ValidationError as error:
                 del self.recipients.lines[number]
                 why = " ".join(error.messages)
@@ -358,16 +361,6 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         at = HOUR if self.cleaned_data["when"].startswith(HOUR) else self.cleaned_data["send_at"]
         parts = [number, *(str(content[name]) for name in names), str(at)]
         return f"compose-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"
-
-
-def _filled(text: str) -> FilledText:
-    """:raises ValidationError: for a text that cannot be sent"""
-    message = SmsMessage(to=ANY_NUMBER, body=text, send_after=timezone.now())
-    try:
-        message.prepare()
-    except ValidationError as error:
-        raise ValidationError(error.messages) from None
-    return FilledText(message.body, message.segments)
 
 
 def _with_plain_lines(text: str) -> str:
