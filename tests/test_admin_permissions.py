@@ -27,6 +27,7 @@ from django_smska.models import (
     SmsMailing,
     SmsMessage,
     SmsOptOut,
+    SmsTemplate,
     rows,
 )
 from django_smska.sms import outbox
@@ -105,6 +106,7 @@ class Cell(NamedTuple):
 
 
 SEES = "view_smsmessage"
+SEES_TEXT = "see_text_smsmessage"
 SEES_ALL = "see_text_smsmessage see_number_smsmessage"
 READS = ("view_smsinbound",)
 IMPORTS = "view add see_number_smsmessage"
@@ -151,6 +153,8 @@ TABLE = [
     Cell("smsmessage/compose/", "GET", "view add send"),
     Cell("smsmessage/compose/", "_check", "view add send", Gives.PAGE),
     Cell("smsmessage/compose/", "_back", "view add send", Gives.PAGE),
+    Cell("smsmessage/compose/", "_use_template", "view add send", Gives.PAGE),
+    Cell("smsmessage/compose/", "_leave_out", "view add send", Gives.PAGE),
     Cell("smsmessage/compose/", "_send", "view add send"),
     Cell("smsmessage/compose/", "_save", "view add send"),
     Cell("smsmessage/export/", "GET", "view export"),
@@ -221,6 +225,19 @@ TABLE = [
     Cell("smsoptout/import/", "_check", IMPORTS, Gives.PAGE),
     Cell("smsoptout/import/", "_back", IMPORTS, Gives.PAGE),
     Cell("smsoptout/import/", "_add", IMPORTS),
+    Cell("smstemplate/", "GET", "view"),
+    Cell("smstemplate/add/", "GET", "add"),
+    Cell("smstemplate/add/", "_save", "add"),
+    Cell("smstemplate/add/", "_continue", "add"),
+    Cell("smstemplate/add/", "_addanother", "add"),
+    Cell("smstemplate/<pk>/", "GET", "", Gives.MOVES),
+    Cell("smstemplate/<pk>/change/", "GET", "view"),
+    Cell("smstemplate/<pk>/change/", "_save", f"change {SEES_TEXT}"),
+    Cell("smstemplate/<pk>/change/", "_continue", f"change {SEES_TEXT}"),
+    Cell("smstemplate/<pk>/change/", "_addanother", f"change {SEES_TEXT}"),
+    Cell("smstemplate/<pk>/history/", "GET", "view"),
+    Cell("smstemplate/<pk>/delete/", "GET", "delete"),
+    Cell("smstemplate/<pk>/delete/", "POST", "delete"),
 ]
 
 TEXT, NUMBER = "The stored text", "+79048884337"
@@ -260,6 +277,8 @@ FORMS = {
     "smsoptout/add/": {"number": TYPED_NUMBER, "reason": "STOP"},
     "smsoptout/<pk>/change/": {"number": TYPED_NUMBER, "reason": "STOP"},
     "smsoptout/import/": {"numbers": f"{TYPED_NUMBER}\n123"},
+    "smstemplate/add/": {"name": "new", "language": "", "body": "{x}"},
+    "smstemplate/<pk>/change/": {"name": "other", "language": "", "body": "{x}"},
 }
 #: The pages that take the messages from their address.
 OF_PKS = {f"smsmessage/{action.name}/" for action in ACTIONS}
@@ -350,6 +369,8 @@ def make(status="draft"):
     SmsInbound.objects.all().delete()
     said = f"{RECEIVED_TEXT} from {RECEIVED}"
     SmsInbound.objects.create(pk=LISTED_PK, using="default", sender=RECEIVED, body=said)
+    SmsTemplate.objects.all().delete()
+    SmsTemplate.objects.create(pk=LISTED_PK, name="ready", body=TEXT)
     SmsMailing.objects.all().delete()
     mailing = SmsMailing.objects.create(pk=LISTED_PK, name="Autumn", body=TEXT, settled=True)
     SmsMailing.objects.update(counts={status: 1})  # it is settled, so that no page counts it
@@ -368,7 +389,7 @@ def make(status="draft"):
 
 def address(cell, message):
     keys = {"smsmessage": message.pk, "providerstate": "default", "smserasure": 1}
-    keys["smsoptout"] = keys["smsinbound"] = keys["smsmailing"] = LISTED_PK
+    keys |= dict.fromkeys(("smsoptout", "smsinbound", "smsmailing", "smstemplate"), LISTED_PK)
     key = keys[cell.url.partition("/")[0]]
     return START + cell.url.replace("<pk>", str(key))
 

@@ -5,9 +5,11 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.core.exceptions import ValidationError
 from django.utils.translation import deactivate_all, override
 
+from django_smska.admin.permissions import gaps
 from django_smska.exceptions import SmsNotSent, UnknownTemplate
 from django_smska.models import SmsMessage, SmsTemplate
 from django_smska.sms import (
@@ -147,3 +149,104 @@ def test_asynchronous_code_sends_in_its_own_language():
             return first, await asend_template("ready", TO, order=2)
 
     assert [one.body for one in asyncio.run(both())] == ["Готово: 1", "Ready: 2"]
+
+
+# --- the admin
+
+
+LIST = "/admin/django_smska/smstemplate/"
+COMPOSE = "/admin/django_smska/smsmessage/compose/"
+
+
+@pytest.fixture
+def log_in(client):
+    def log_in(*codenames):
+        user = User.objects.create_user("clerk", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+        client.force_login(user)
+        client.user = user
+        return client
+
+    return log_in
+
+
+EDITS = [f"{name}_smstemplate" for name in ("view", "add", "change", "delete")]
+SEES = "see_text_smsmessage"
+WRITES = [f"{name}_smsmessage" for name in ("view", "add", "send")]
+
+
+def fields(**changes):
+    return {"name": "ready", "language": "ru", "body": "Готово, {имя}"} | changes
+
+
+def test_a_template_is_added_and_changed(log_in):
+    client = log_in(*EDITS, SEES)
+    response = client.post(f"{LIST}add/", fields(body="Готово,\r\n{имя}"))
+    one = SmsTemplate.objects.get()
+    assert response.status_code == 302 and (one.language, one.body) == ("ru", "Готово,\n{имя}")
+    assert one.created_by == client.user
+    page = client.get(f"{LIST}{one.pk}/change/").content.decode()
+    assert '<option value="">all languages</option>' in page
+    assert '<option value="ru" selected>Russian</option>' in page
+    assert "data-segments=" in page and "django_smska/counter.js" in page
+    client.post(f"{LIST}{one.pk}/change/", fields(language="", body="x"))
+    one.refresh_from_db()
+    assert (one.language, one.body, str(one)) == ("", "x", "ready")
+    assert "all languages" in client.get(LIST).content.decode()
+    client.post(f"{LIST}{one.pk}/delete/", {"post": "yes"})
+    assert not SmsTemplate.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"body": "{{имя}}"}, "body", "write {имя}, with one brace on each side."),
+        ({"body": "{% if x %}"}, "body", "is no placeholder"),
+        ({"body": ""}, "body", "required"),
+        ({"language": "xx"}, "language", "not one of the available choices"),
+        ({"name": "there"}, "__all__", "There is a template with this name and language."),
+    ],
+)
+def test_what_is_wrong_is_said_at_its_field(log_in, changes, field, words):
+    save("x", "there", "ru")
+    response = log_in(*EDITS, SEES).post(f"{LIST}add/", fields(**changes))
+    errors = response.context["adminform"].form.errors
+    assert list(errors) == [field] and words in errors[field][0]
+    assert SmsTemplate.objects.count() == 1
+
+
+def test_a_language_that_the_site_has_no_more_is_kept(log_in):
+    one = save("x", language="tlh")
+    client = log_in(*EDITS, SEES)
+    assert '<option value="tlh" selected>tlh</option>' in (
+        client.get(f"{LIST}{one.pk}/change/").content.decode()
+    )
+    client.post(f"{LIST}{one.pk}/change/", fields(language="tlh", body="y"))
+    one.refresh_from_db()
+    assert (one.language, one.body) == ("tlh", "y")
+
+
+def test_who_may_not_see_texts_sees_that_it_is_hidden_and_changes_nothing(log_in):
+    one = save("Secret {x}")
+    client = log_in(*EDITS, *WRITES)
+    for url in (LIST, f"{LIST}{one.pk}/change/", f"{LIST}{one.pk}/history/", COMPOSE):
+        page = client.get(url).content.decode()
+        assert "Secret" not in page and "?template=" not in page
+    assert "(hidden)" in client.get(f"{LIST}{one.pk}/change/").content.decode()
+    assert client.post(f"{LIST}{one.pk}/change/", fields()).status_code == 403
+    assert SmsTemplate.objects.get().body == "Secret {x}"
+
+
+@pytest.mark.parametrize(("lacks", "links"), [("", 1), ("send_smsmessage", 0), (SEES, 0)])
+def test_who_may_write_is_led_to_the_page_for_it(log_in, lacks, links):
+    one = save("Secret {x}")
+    client = log_in(*({*EDITS, *WRITES, SEES} - {lacks}))
+    href = f'href="{COMPOSE}?template={one.pk}"'
+    for url in (LIST, f"{LIST}{one.pk}/change/"):
+        assert client.get(url).content.decode().count(href) == links, url
+    assert f"{COMPOSE}?template" not in client.get(f"{LIST}add/").content.decode()
+
+
+def test_changing_templates_is_of_no_use_without_their_texts():
+    assert gaps({"change_smstemplate"}) == {"change_smstemplate": SEES}
+    assert not gaps({"change_smstemplate", SEES}) and not gaps({"view_smstemplate", SEES})

@@ -1,4 +1,5 @@
-"""The admin of messages, sent and received, mailings, providers, erasures and the do-not-send list.
+"""The admin of messages, sent and received, templates, mailings, providers, erasures and the
+do-not-send list.
 
 The modules that read files of numbers are here, too, and the commands use them without the admin.
 """
@@ -12,6 +13,7 @@ if apps.is_installed("django.contrib.admin"):
     from .messages import SmsMessageAdmin
     from .opt_outs import SmsOptOutAdmin
     from .providers import ProviderStateAdmin
+    from .saved_templates import SmsTemplateAdmin
     from .users import SmsPermissionsMixin
 
 __all__ = [
@@ -22,4 +24,5 @@ __all__ = [
     "SmsMailingAdmin",
     "SmsMessageAdmin",
     "SmsOptOutAdmin",
+    "SmsTemplateAdmin",
 ]

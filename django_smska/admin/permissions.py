@@ -40,6 +40,10 @@ NAMES = {
     "view_smsinbound": gettext_noop("Can view received SMS"),
     "delete_smsinbound": gettext_noop("Can delete received SMS"),
     "view_smserasure": gettext_noop("Can view erasure"),
+    "view_smstemplate": gettext_noop("Can view SMS template"),
+    "add_smstemplate": gettext_noop("Can add SMS template"),
+    "change_smstemplate": gettext_noop("Can change SMS template"),
+    "delete_smstemplate": gettext_noop("Can delete SMS template"),
 }
 #: The app ``django_smska.contacts``, where it is installed, and its permissions.
 CONTACTS_APP = "smska_contacts"
@@ -59,6 +63,7 @@ _WRITERS = (
     *("see_text_smsmessage", "see_number_smsmessage"),
     *("add_smsmessage", "send_smsmessage", "refresh_smsmessage"),
     "view_smsinbound",
+    "view_smstemplate",
 )
 _MANAGERS = (
     *_WRITERS,
@@ -66,6 +71,7 @@ _MANAGERS = (
     "stop_providerstate",
     *("view_smsoptout", "add_smsoptout", "delete_smsoptout"),
     "view_smserasure",
+    *("add_smstemplate", "change_smstemplate", "delete_smstemplate"),
 )
 #: The groups that ``sms_groups`` makes: the name of each, and its permissions. Each has all of the
 #: group before it. Deleting messages is in none, because what is deleted cannot be explained.
@@ -82,7 +88,7 @@ CONTACTS_GROUPS: dict[str, tuple[str, ...]] = {
 }
 #: Permissions that are of no use without one of these others. The first is the one to give.
 _OF_NO_USE_WITHOUT = {
-    "see_text_smsmessage": (VIEW, "view_providerstate"),
+    "see_text_smsmessage": (VIEW, "view_providerstate", "view_smstemplate"),
     "see_number_smsmessage": (
         *(VIEW, "view_providerstate", "view_smsinbound"),
         *("view_smsoptout", "add_smsoptout", "view_contact"),
@@ -96,6 +102,7 @@ _OF_NO_USE_WITHOUT = {
     "stop_providerstate": ("view_providerstate",),
     "delete_smsoptout": ("view_smsoptout",),
     "delete_smsinbound": ("view_smsinbound",),
+    "change_smstemplate": ("see_text_smsmessage",),
 }
 _DIGITS = re.compile(r"\d(?:[\W_]{0,3}\d){4,}")
 _RUSSIAN = re.compile(r"(\+7)([0-9]{3})([0-9]{3})([0-9]{2})([0-9]{2})")
@@ -133,8 +140,8 @@ def has_contacts() -> bool:
 
 def _with_view(codenames: Iterable[str]) -> set[str]:
     has = set(codenames)
-    changed = has & {"change_smsmessage", "change_contact", "change_contactgroup"}
-    return has | {one.replace("change", "view") for one in changed}
+    models = ("smsmessage", "smstemplate", "contact", "contactgroup")
+    return has | {f"view_{one}" for one in models if f"change_{one}" in has}
 
 
 def gaps(codenames: Collection[str]) -> dict[str, str]:
