@@ -66,7 +66,7 @@ from django_smska.exceptions import (
     SmsNotSent,
     SmsOutcomeUnknown,
 )
-from django_smska.models import SmsInbound, SmsMessage
+from django_smska.models import SmsInbound, SmsMessage, SmsTemplate
 from django_smska.opt_out import is_opted_out, opt_out
 from django_smska.receipts import Inbound, Receipt, Report
 from django_smska.signals import sms_failed, sms_received
@@ -353,6 +353,21 @@ def test_an_async_view(provider, settings, client, atomic, monkeypatch):
     view = run("howto/async", "await asend_sms(")["order_ready"]
     settings.ROOT_URLCONF = urls(path("ready/", view))
     assert client.post("/ready/", {"phone": NUMBER}).json() == {"status": "sent"}
+
+
+@pytest.mark.django_db
+def test_templates():
+    for name, text in {"order-ready": "{order}: {sum} ₽", "login": "Код: {code}"}.items():
+        SmsTemplate.objects.create(name=name, body=text)
+    order = mock.Mock(phone=NUMBER, number="A-18", sum=5)
+    one = run("howto/templates", "using=", number=NUMBER)
+    assert [message.body for message in outbox] == ["A-17: 990.50 ₽"]
+    run("howto/templates", "send_mass_sms(", number=NUMBER, code="5039", orders=[order])
+    assert SmsMessage.objects.filter(status="queued").count() == 2
+    names = run("howto/templates", "def notify_customer", send_template=one["send_template"])
+    assert names["notify_customer"](order) is None and outbox[-1].body == "A-18: 5 ₽"
+    SmsTemplate.objects.all().delete()
+    assert "There is no template “order-ready”" in names["notify_customer"](order)
 
 
 @pytest.mark.django_db
