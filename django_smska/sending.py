@@ -609,15 +609,27 @@ def _heeding(messages: Iterable[SmsMessage]) -> set[Any]:
 
 
 def _put_off(claimed: list[SmsMessage], end: datetime) -> None:
-    for expiry, messages in grouped(claimed, partial(_expiry_after, end)).items():
-        changes = {**_UNTRIED, "send_after": end, "expires_at": expiry}
-        move(_held(messages), [Status.CLAIMED], Status.QUEUED, **changes)
+    for messages, later in _put_off_fields(claimed, end):
+        move(_held(messages), [Status.CLAIMED], Status.QUEUED, **_UNTRIED, **later)
 
 
-def _expiry_after(end: datetime, message: SmsMessage) -> datetime | None:
-    """Return the expiry of a message that is put off: as much later, if it would pass before."""
-    expiry = message.expires_at
-    return expiry if expiry is None or expiry > end else expiry + (end - message.send_after)
+def _put_off_fields(
+    messages: Sequence[SmsMessage], end: datetime
+) -> Generator[tuple[list[SmsMessage], dict[str, Any]]]:
+    """Yield the messages with what changes when they are put off: an expiry that would pass before
+    is as much later."""
+    expiries = {
+        one.pk: one.expires_at + (end - one.send_after)
+        for one in messages
+        if one.expires_at is not None and one.expires_at <= end
+    }
+    moved = [one for one in messages if one.pk in expiries]
+    stay = [one for one in messages if one.pk not in expiries]
+    if stay:
+        yield stay, {"send_after": end}
+    if moved:
+        expires_at = batch_update.per_row("expires_at", expiries)
+        yield moved, {"send_after": end, "expires_at": expires_at}
 
 
 def _put_off_queued(keys: set[Any], alias: str, now: datetime, end: datetime) -> None:
@@ -629,9 +641,8 @@ def _put_off_queued(keys: set[Any], alias: str, now: datetime, end: datetime) ->
             due = rows().filter(mailing__in=keys, using=alias).due(now, alias)
             skips = connections[write_db()].features.has_select_for_update_skip_locked
             found = list(due.select_for_update(skip_locked=skips)[:MAX_PUT_OFF])
-            for expiry, messages in grouped(found, partial(_expiry_after, end)).items():
-                waiting = rows(one.pk for one in messages).filter(status=Status.QUEUED)
-                waiting.update(send_after=end, expires_at=expiry)
+            for messages, later in _put_off_fields(found, end):
+                rows(one.pk for one in messages).filter(status=Status.QUEUED).update(**later)
 
     repeat_conflicts(put_off_some)
 

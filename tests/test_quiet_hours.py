@@ -358,6 +358,27 @@ def test_a_time_that_would_pass_before_passes_as_much_later(at, provider):
     ]
 
 
+def test_each_of_many_times_that_would_pass_passes_as_much_later(at, provider):
+    """Those that were claimed, and those that were not."""
+    mailing = SmsMailing(name="Spring", at_any_hour=False)
+    hours = [1 + index % 7 for index in range(300)]
+    send_mass_sms(
+        [
+            SmsMessage(
+                to=one, body="Sale", send_after=NIGHT, expires_at=NIGHT + timedelta(hours=hour)
+            )
+            for one, hour in zip(numbers(300), hours, strict=True)
+        ],
+        mailing=mailing,
+    )
+    with CaptureQueriesContext(connection) as queries:
+        Worker().run_once()
+    assert sum(one["sql"].startswith("UPDATE") for one in queries.captured_queries) < 20
+    assert Counter(rows().values_list("send_after", "expires_at")) == Counter(
+        (MORNING, MORNING + timedelta(hours=hour)) for hour in hours
+    )
+
+
 def test_one_claim_puts_off_a_thousand_and_others_behind_them_leave(provider, at, monkeypatch):
     mail(numbers(2500))
     queue_sms("+79130000001", "Your taxi is here", priority=-5)
