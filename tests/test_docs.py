@@ -37,6 +37,7 @@ from django.core.checks import run_checks
 from django.core.management import call_command, get_commands, load_command_class
 from django.core.management.base import SystemCheckError
 from django.db import connection
+from django.db.models import F
 from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path
@@ -1292,3 +1293,47 @@ def test_the_code_for_adapters_compiles():
         block_with("howto/contacts", "Contact.objects.create"),
     ):
         compile(block, "howto/adapters", "exec")
+
+
+# --- the project's clients ------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_the_clients_of_the_guide_are_recipients_with_names(monkeypatch, settings):
+    from django_smska.admin import clients
+
+    rows = [{"username": NUMBER, "first_name": "Anna", "last_name": "Perm", "is_staff": True}]
+    User.objects.bulk_create(User(**row) for row in rows)
+
+    class Client:
+        """Django's users under the names of the guide's fields."""
+
+        class objects:
+            @staticmethod
+            def order_by(*names):
+                return Client.objects
+
+            @staticmethod
+            def values(*names, number):
+                own = {"name": F("first_name"), "city": F("last_name"), "vip": F("is_staff")}
+                assert number == F("phone")
+                return User.objects.values(number=F("username"), **own)
+
+    shop, models, sms = (types.ModuleType(f"shop{name}") for name in ("", ".models", ".sms"))
+    models.Client = Client
+    shop.__path__ = []
+    for module in (shop, models, sms):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    package_names = {"__package__": "shop"}
+    code = run("howto/recipients", "def clients", **package_names)
+    more = run("howto/recipients", "def groups", Client=Client, F=F)
+    sms.clients = code["clients"]
+    names = run("howto/recipients", "SMSKA_RECIPIENTS")
+    assert checked(names) == []
+    settings.SMSKA_RECIPIENTS = names["SMSKA_RECIPIENTS"]
+    boss = User(is_superuser=True, is_active=True)
+    assert clients.names(boss, [NUMBER]) == {NUMBER: "Anna"}
+    sms.clients = more["groups"]
+    labels = [one.label for one in clients.groups(boss)[0]]
+    assert labels == ["Clients: VIP", "Clients: Perm"]
+    assert clients.names(boss, [NUMBER]) == {NUMBER: "Anna"}

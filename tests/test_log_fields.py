@@ -30,6 +30,7 @@ WITHOUT_FIELDS = {
     "a message of the admin was not stored: %s",
     "the database failed for messages of the admin: %s",
     "workers were not notified: %s",
+    "clients cannot be read: %s",
     "%s Trying again.",
     "a span was not recorded: %s",
     "the health of sending cannot be read: %s",

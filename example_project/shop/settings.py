@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import environ
+from django.utils.translation import gettext_lazy
 
 from django_smska.conf import sms_url
 
@@ -22,6 +23,8 @@ SMS_PROVIDERS = {"default": sms_url(env("SMS_URL", default="consolesms://"))}
 SMS_PROVIDERS["codes"] = sms_url(
     env("CODES_SMS_URL", default=env("SMS_URL", default="consolesms://"))
 )
+# Whom staff may choose as recipients: see shop/sms.py.
+SMSKA_RECIPIENTS = {gettext_lazy("Users"): "shop.sms.customers"}
 
 INSTALLED_APPS = [
     "django.contrib.admin",
