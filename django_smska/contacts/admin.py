@@ -167,7 +167,7 @@ class ContactAdmin(ContactsAdmin):
         return queryset.filter(_found_by(term, queryset.db, may_see_number=may_see)), False
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
-        found = super().get_changelist_instance(request)
+        found: ChangeList = super().get_changelist_instance(request)
         if permissions.may_see_number(request.user):
             found.search_help_text = gettext("A name, or a number in any spelling.")
         else:
