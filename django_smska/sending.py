@@ -577,19 +577,19 @@ def _outside_quiet_hours(claimed: Claimed) -> Claimed:
     if hours is None or not heeding:
         return claimed
     kept = [message for message in claimed if message.mailing_id in heeding]
-    zones = quiet_hours.zones((message.to for message in kept), hours)
+    zones = _zones(kept, hours)
     now = clock.now()
     ends = {zone: quiet_hours.end_of(now, zone, hours) for zone in set(zones.values())}
     begins = {
         zone: quiet_hours.start_after(now, zone, hours) for zone, end in ends.items() if end is None
     }
     put_off: list[SmsMessage] = []
-    for at, messages in grouped(kept, lambda message: ends[zones[message.to]]).items():
+    for at, messages in grouped(kept, lambda message: ends[zones[message.pk]]).items():
         if at is not None:
             _put_off(messages, at)
             put_off += messages
     for message in kept:
-        message.quiet_from = begins.get(zones[message.to])
+        message.quiet_from = begins.get(zones[message.pk])
     end = ends.get(hours.time_zone)
     if put_off and end is not None and not (hours.zone_of or handover.is_set()):
         for alias, messages in grouped(put_off, lambda message: message.using).items():
@@ -598,6 +598,12 @@ def _outside_quiet_hours(claimed: Claimed) -> Claimed:
     mine = Claimed(message for message in claimed if message.pk not in keys)
     mine.cancelled, mine.set_aside, mine.put_off = claimed.cancelled, claimed.set_aside, len(keys)
     return mine
+
+
+def _zones(messages: Sequence[SmsMessage], hours: conf.QuietHours) -> dict[Any, str]:
+    """Return the time zones of these messages' recipients by key: no frame above has numbers."""
+    zones = quiet_hours.zones([message.to for message in messages], hours)
+    return {message.pk: zones[message.to] for message in messages}
 
 
 def _heeding(messages: Iterable[SmsMessage]) -> set[Any]:

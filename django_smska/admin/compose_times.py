@@ -4,7 +4,7 @@ they are spread, and the quiet hours of their recipients."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any
@@ -201,7 +201,7 @@ def plan(
     hours = conf.quiet_hours()
     if hours is None or at_any_hour:
         return Plan(leaves)
-    quiet = list(_quiet(wanted, hours))
+    quiet = _quiet(wanted, hours)
     by_night = sorted((there for _number, there, _end in quiet), key=lambda one: _after(hours, one))
     if not waits:
         return Plan(leaves, by_night)
@@ -209,10 +209,10 @@ def plan(
     return Plan(leaves | ends, by_night, list(ends.values()))
 
 
-def _quiet(
-    wanted: dict[str, datetime], hours: conf.QuietHours
-) -> Iterator[tuple[str, time, datetime]]:
-    """Yield the numbers whose quiet hours it would be, the time there, and when these end."""
+def _quiet(wanted: dict[str, datetime], hours: conf.QuietHours) -> list[tuple[str, time, datetime]]:
+    """Return the numbers whose quiet hours it would be, the time there, and when these end."""
+    # No generator: error reports would show the variables of its frame.
+    found: list[tuple[str, time, datetime]] = []
     zones = quiet_hours.zones(wanted, hours)
     known: dict[tuple[datetime, str], tuple[time, datetime | None]] = {}
     for number, at in wanted.items():
@@ -225,7 +225,8 @@ def _quiet(
             )
         there, end = known[key]
         if end is not None:
-            yield number, there, end
+            found.append((number, there, end))
+    return found
 
 
 def _after(hours: conf.QuietHours, at: time) -> int:
