@@ -94,6 +94,12 @@ def test_names_with_delimiters_and_quotation_marks_survive_the_next_page():
     assert tables.read(first.text.encode(), "A", "B").names == first.names
 
 
+def test_a_delimiter_in_every_name_divides_nothing_on_the_next_page():
+    first = tables.read('89134001020,"Сад; Омск"\n89134001021,"Лес; Тверь"\n'.encode())
+    assert first.names == {NUMBER: "Сад; Омск", OTHER: "Лес; Тверь"}
+    assert tables.read(first.text.encode(), "A", "B").names == first.names
+
+
 def test_the_columns_may_be_named():
     text = "Телефон\tИмя\tПрозвище\n89134001020\tАнна\tНюта\n"
     assert names(text, asked_name="C") == {NUMBER: "Нюта"}
