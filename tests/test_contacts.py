@@ -40,14 +40,25 @@ def test_where_it_is_not_installed_nothing_knows_it():
     assert "deleted" not in personal_data.erase("8 913 400-10-20").details
 
 
-def test_no_module_of_the_engine_imports_it():
-    code = (
-        "import django, sys; django.setup(); "
-        "print([one for one in sys.modules if one.startswith('django_smska.contacts')])"
-    )
+def in_a_new_process(code):
+    """Return what it prints on a site without the address book."""
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=FOLDER.parent.parent, capture_output=True, text=True,
+        [sys.executable, "-c", f"import django, sys; django.setup(); {code}"],
+        cwd=FOLDER.parent.parent, capture_output=True, text=True, timeout=60,
         env={"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": str(FOLDER.parent.parent)},
-        timeout=60,
     )  # fmt: skip
-    assert ended.stdout == "[]\n", ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_an_import_does_not_add_its_models_to_the_other_app():
+    code = (
+        "import django_smska.contacts.models; from django.apps import apps; "
+        "print('contact' in apps.all_models['django_smska'])"
+    )
+    assert in_a_new_process(code) == "False\n"
+
+
+def test_no_module_of_the_engine_imports_it():
+    code = "print([one for one in sys.modules if one.startswith('django_smska.contacts')])"
+    assert in_a_new_process(code) == "[]\n"

@@ -16,6 +16,9 @@ from .. import fields, times
 from ..models import problem_of_text
 from ..numbers import mask, normalize
 
+# Without it, an import on a site without this app would add the models to ``django_smska``.
+LABEL = "smska_contacts"
+
 #: Django's fields without their types: the annotation beside each says what an attribute holds.
 columns: Any = models
 ours: Any = fields
@@ -46,6 +49,7 @@ class ContactGroup(_Checked):
     objects: ClassVar[models.Manager[ContactGroup]] = models.Manager()
 
     class Meta:
+        app_label = LABEL
         # With the app's own tables, whose character sets are looked at.
         db_table = "django_smska_contactgroup"
         verbose_name = pgettext_lazy("contacts", "group")
@@ -94,6 +98,7 @@ class Contact(_Checked):
     objects: ClassVar[models.Manager[Contact]] = models.Manager()
 
     class Meta:
+        app_label = LABEL
         db_table = "django_smska_contact"
         verbose_name = _("contact")
         verbose_name_plural = _("contacts")
