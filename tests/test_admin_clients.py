@@ -221,7 +221,7 @@ def test_a_group_that_is_gone_is_refused(boss):
     assert errors(checked(boss, group=f"{PATH} VIP"))["group"] == [words]
 
 
-def test_nobody_in_a_group_is_said(boss):
+def test_an_empty_group_is_refused(boss):
     assert errors(checked(boss))["group"] == ["“Clients” has no recipients."]
 
 
