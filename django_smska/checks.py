@@ -493,7 +493,7 @@ def check_quiet_hours(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def check_recipients(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Check that ``SMSKA_RECIPIENTS`` names functions that take one argument."""
     try:
-        paths = list(dict.fromkeys(conf.recipients().values()))
+        paths = list(dict.fromkeys(path for _label, path in conf.recipients()))
     except ImproperlyConfigured:
         return []  # E011 says it
     return [found for path in paths if (found := _check_clients(path)) is not None]

@@ -23,7 +23,7 @@ from .exceptions import InvalidProvider
 from .limit_rules import Limits
 from .receipts import CREDITS
 from .redact import Hidden, contained
-from .shapes import is_collection, is_mapping
+from .shapes import is_collection, is_mapping, is_sequence
 
 T = TypeVar("T")
 PRICE_LIMIT = 10**6  # of a segment, in any currency
@@ -265,13 +265,17 @@ def is_time_zone(name: Any) -> bool:
         return False
 
 
-def _recipients(value: Any) -> dict[Any, str]:
-    """Return the paths of functions by their labels, which gettext may make."""
-    if not is_mapping(value):
+def _recipients(value: Any) -> list[tuple[Any, str]]:
+    """Return pairs of a label and the path of a function. A label of gettext stands in a pair: as
+    the key of a dict it is translated at once, when settings cannot be translated yet."""
+    if not (is_mapping(value) or is_sequence(value)):
         raise TypeError
-    if not all(isinstance(label, (str, Promise)) for label in value):
+    pairs = list(value.items()) if is_mapping(value) else list(value)
+    if not all(is_sequence(pair) and len(pair) == 2 for pair in pairs):
+        raise TypeError
+    if not all(isinstance(label, (str, Promise)) for label, _path in pairs):
         raise WrongPart("each label must be a text")
-    return {label: _path_of(path) for label, path in value.items()}
+    return [(label, _path_of(path)) for label, path in pairs]
 
 
 def _path_of(path: Any) -> str:
@@ -351,7 +355,7 @@ recipients = Setting(
     "SMSKA_RECIPIENTS",
     {},
     _recipients,
-    'a dict of labels and dotted paths, such as {"Clients": "shop.sms.clients"}',
+    'a dict or pairs of labels and dotted paths, such as {"Clients": "shop.sms.clients"}',
 )
 #: Whether a test run keeps all messages in memory; False lets it use the configured providers.
 locmem_in_tests = Setting("SMSKA_LOCMEM_IN_TESTS", True, _flag, "True or False")

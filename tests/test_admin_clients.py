@@ -204,7 +204,7 @@ def test_a_list_of_dicts_is_enough(boss, answers):
 
 @pytest.mark.parametrize(("language", "label"), [("en", "Number"), ("ru", "Номер")])
 def test_a_label_is_in_the_readers_language(boss, people, settings, language, label):
-    settings.SMSKA_RECIPIENTS = {gettext_lazy("Number"): PATH}
+    settings.SMSKA_RECIPIENTS = [(gettext_lazy("Number"), PATH)]
     settings.LANGUAGE_CODE = language
     assert f">{label}</option>" in boss.get(PAGE).content.decode()
     assert checked(boss).context["form"].chosen.label == label
@@ -381,7 +381,7 @@ class Silent:
 
 
 def test_a_wrong_setting_is_no_broken_page(boss, settings, caplog):
-    settings.SMSKA_RECIPIENTS = [PATH]
+    settings.SMSKA_RECIPIENTS = PATH
     make()
     assert boss.get(LIST).status_code == 200
     assert "SMSKA_RECIPIENTS: the setting is wrong." in shown(boss.get(PAGE))[0]
@@ -431,13 +431,13 @@ def without_arguments():
     ],
 )
 def test_a_path_that_names_no_such_function_is_an_error(settings, path, words):
-    settings.SMSKA_RECIPIENTS = {"A": path, gettext_lazy("B"): path}
+    settings.SMSKA_RECIPIENTS = [("A", path), (gettext_lazy("B"), path)]
     [(id, said)] = problems()
     assert id == "smska.E015" and words in said and repr(path) in said
 
 
 def test_a_good_setting_is_no_error(settings):
-    settings.SMSKA_RECIPIENTS = {gettext_lazy("Number"): PATH}
+    settings.SMSKA_RECIPIENTS = [(gettext_lazy("Number"), PATH)]
     assert problems() == []
 
 

@@ -164,8 +164,8 @@ def groups(user: Any) -> tuple[list[Group], list[Unreadable]]:
     try:
         sources = conf.recipients()
     except ImproperlyConfigured:
-        sources, failed = {}, [Unreadable(SETTING, SETTING, _WRONG)]
-    for label, path in sources.items():
+        sources, failed = [], [Unreadable(SETTING, SETTING, _WRONG)]
+    for label, path in sources:
         try:
             found += _groups_of(str(label), path, user)
         except Unreadable as error:

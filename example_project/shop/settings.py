@@ -24,7 +24,7 @@ SMS_PROVIDERS["codes"] = sms_url(
     env("CODES_SMS_URL", default=env("SMS_URL", default="consolesms://"))
 )
 # Whom staff may choose as recipients: see shop/sms.py.
-SMSKA_RECIPIENTS = {gettext_lazy("Users"): "shop.sms.customers"}
+SMSKA_RECIPIENTS = [(gettext_lazy("Users"), "shop.sms.customers")]
 
 INSTALLED_APPS = [
     "django.contrib.admin",
