@@ -601,12 +601,15 @@ def test_the_public_names_are_these():
         "aqueue_sms",
         "asend_code",
         "asend_sms",
+        "asend_template",
         "outbox",
         "providers",
         "queue_sms",
+        "render_template",
         "send_code",
         "send_mass_sms",
         "send_sms",
+        "send_template",
     ]  # fmt: skip
     assert providers["default"].get_balance() == Decimal(1000)
     assert sms.outbox is locmem.outbox
