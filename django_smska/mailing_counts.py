@@ -127,7 +127,8 @@ def _affordable(due: list[SmsMailing]) -> list[SmsMailing]:
     chosen: list[SmsMailing] = []
     left = MAX_COUNTED
     never = [mailing for mailing in due if mailing.counted_at is None]
-    for mailing in never + sorted(filter(_seen, due), key=_seen):
+    seen = [mailing for mailing in due if mailing.counted_at is not None]
+    for mailing in never + sorted(seen, key=_seen):
         if (size := _size(mailing)) <= left or not chosen:
             chosen.append(mailing)
             left -= size

@@ -143,9 +143,9 @@ class Plan:
     :ivar ends: when these quiet hours end
     """
 
-    leaves: dict[str, datetime] = field(default_factory=dict)
-    there: list[time] = field(default_factory=list)
-    ends: list[datetime] = field(default_factory=list)
+    leaves: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    there: list[time] = field(default_factory=list[time])
+    ends: list[datetime] = field(default_factory=list[datetime])
 
     def __bool__(self) -> bool:
         return bool(self.leaves)

@@ -158,6 +158,7 @@ class SmsTemplateAdmin(GuardedAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         obj: Any = kwargs.get("obj")
-        may = obj is not None and self._may_write(request)
-        context["write_url"] = self._url_to_write(obj) if may else ""
+        context["write_url"] = ""
+        if obj is not None and self._may_write(request):
+            context["write_url"] = self._url_to_write(obj)
         return super().render_change_form(request, context, *args, **kwargs)

@@ -126,7 +126,10 @@ def text_of(form: ComposeForm) -> str:
 def _send(user: Any, form: ComposeForm, number: str) -> tuple[SmsMessage, Outcome]:
     """Send it, unless the same form has sent the same text to this number; return the message, and
     what became of it."""
-    content = {"body": text_of(form), **{n: form.cleaned_data[n] for n in ("sender", "using")}}
+    content: dict[str, Any] = {
+        "body": text_of(form),
+        **{name: form.cleaned_data[name] for name in ("sender", "using")},
+    }
     key, known = _key(user, form.cleaned_data["nonce"], number, content)
     if known is not None:
         return known, _outcome(known, again=True)

@@ -48,7 +48,8 @@ class ContactGroup(_Checked):
 
     objects: ClassVar[models.Manager[ContactGroup]] = models.Manager()
 
-    class Meta:
+    class Meta(_Checked.Meta):
+        abstract = False
         app_label = LABEL
         # With the app's own tables, whose character sets are looked at.
         db_table = "django_smska_contactgroup"
@@ -97,7 +98,8 @@ class Contact(_Checked):
 
     objects: ClassVar[models.Manager[Contact]] = models.Manager()
 
-    class Meta:
+    class Meta(_Checked.Meta):
+        abstract = False
         app_label = LABEL
         db_table = "django_smska_contact"
         verbose_name = _("contact")
