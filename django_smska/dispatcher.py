@@ -409,8 +409,10 @@ class Dispatcher:
         claimed = self._claim_batch()
         fit = self._within_day(claimed)
         self.claimed += fit
-        left_out = claimed.cancelled or claimed.set_aside or claimed.put_off
-        return bool(left_out) or len(fit) < len(claimed)
+        left_out = bool(claimed.cancelled or claimed.set_aside or claimed.put_off)
+        # That is progress as a request is, and many of them would keep other providers waiting.
+        self.time_slice.begun = self.time_slice.begun or left_out
+        return left_out or len(fit) < len(claimed)
 
     def _claim_batch(self) -> sending.Claimed:
         now = clock.now()

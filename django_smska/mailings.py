@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
 
 from . import clock, mailing_counts, sending
 from .conflicts import repeat_conflicts
@@ -30,7 +29,7 @@ def stop(mailing: SmsMailing, by: str = "") -> int:
     moved = _in_batches(mailing, at, of(mailing).not_held(), Status.QUEUED, sending.set_aside)
     # A worker that has claimed one finds its claim gone, before the first byte.
     claimed = of(mailing).filter(immediate=False)
-    take_back = partial(sending.set_aside, attempts=F("attempts") - 1)
+    take_back = partial(sending.set_aside, claimed=True)
     moved += _in_batches(mailing, at, claimed, Status.CLAIMED, take_back)
     mailing_counts.expire(mailing)
     return moved

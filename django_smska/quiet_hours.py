@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
+from math import inf
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -69,11 +70,14 @@ def _next(at: datetime, hour: time, clock: ZoneInfo, fits: Callable[[datetime], 
         today += timedelta(days=1)
 
 
-def zones(numbers: Iterable[str], hours: QuietHours) -> dict[str, str]:
+def zones(numbers: Iterable[str], hours: QuietHours, *, until: float = inf) -> dict[str, str]:
     """Return the time zone of each number.
 
     Where the function of the setting fails, or gives what is no zone, it is the default one, and
     the log says so now and then.
+
+    :param until: the monotonic time after which the function is not called any more, but for the
+        first number; the others are left out
     """
     if not hours.zone_of:
         return dict.fromkeys(numbers, hours.time_zone)
@@ -83,7 +87,12 @@ def zones(numbers: Iterable[str], hours: QuietHours) -> dict[str, str]:
         _warn("cannot be used")
         return dict.fromkeys(numbers, hours.time_zone)
     known: dict[Any, bool] = {None: False}
-    return {number: _zone(function, number, known) or hours.time_zone for number in numbers}
+    found: dict[str, str] = {}
+    for number in numbers:
+        if found and monotonic.now() > until:
+            break
+        found[number] = _zone(function, number, known) or hours.time_zone
+    return found
 
 
 def _zone(function: ZoneOf, number: str, known: dict[Any, bool]) -> str:

@@ -39,15 +39,15 @@ from . import (
     clock,
     conf,
     database_slots,
-    handover,
     kill_switch,
+    lifetimes,
     limits,
     log_fields,
     mailing_counts,
     monotonic,
+    night,
     notify,
     opt_out,
-    quiet_hours,
     rate_limit,
     states,
     times,
@@ -87,7 +87,6 @@ Outcome = Receipt | SmsError
 _T = TypeVar("_T")
 
 NO_CONDITION = Q()
-MAX_PUT_OFF = 1000  # the most queued messages that a claim puts off to the end of quiet hours
 #: Errors of a database that cannot answer, as opposed to one that refuses.
 UNAVAILABLE = (OperationalError, InterfaceError, InternalError)
 
@@ -489,25 +488,17 @@ def _into_queue(messages: SmsMessageQuerySet) -> int:
     )
 
 
-def set_aside(messages: SmsMessageQuerySet, **changes: Any) -> int:
+def set_aside(messages: SmsMessageQuerySet, *, claimed: bool = False) -> int:
     """Make drafts of what is queued or claimed, until its mailing goes on; return how many.
 
     What had the site's lifetime gets a new one then. A time that the caller gave stays.
+
+    :param claimed: they are claimed, and nothing was tried
     """
-    old = [Status.QUEUED, Status.CLAIMED]
-    from_start = _later("send_after", conf.expires_after())
-    from_now = _later("created_at", conf.expires_after() + timedelta(seconds=1))
-    expiry = Case(
-        When(expires_at=from_start, then=Value(None)),
-        # The time of one that was tried is that of its next attempt.
-        When(attempts__gt=0, expires_at__lte=from_now, then=Value(None)),
-        default=F("expires_at"),
-    )
-    return move(messages, old, Status.DRAFT, **_UNCLAIMED, expires_at=expiry, **changes)
-
-
-def _later(name: str, by: timedelta) -> Any:
-    return ExpressionWrapper(F(name) + by, output_field=DateTimeField())
+    old = [Status.CLAIMED] if claimed else [Status.QUEUED]
+    given = lifetimes.none_if_of_site(claimed=claimed)
+    untried = {"attempts": F("attempts") - 1} if claimed else {}
+    return move(messages, old, Status.DRAFT, expires_at=given, **_UNCLAIMED, **untried)
 
 
 def cancel(messages: SmsMessageQuerySet) -> int:
@@ -520,7 +511,7 @@ class Claimed(list[SmsMessage]):
 
     :ivar cancelled: how many others were cancelled, because of the do-not-send list
     :ivar set_aside: how many others are drafts now, because their mailing is stopped
-    :ivar put_off: how many others wait until the quiet hours of their recipients end
+    :ivar put_off: how many others are queued again, because of the quiet hours of their recipients
     """
 
     cancelled = set_aside = put_off = 0
@@ -562,95 +553,28 @@ def claim(
             mine.set_aside = len(claimed) - len(going)
             return mine
 
+    hours = None if immediate else conf.quiet_hours()  # a wrong setting is to raise before
     claimed = repeat_conflicts(claim_together)
-    return claimed if immediate else _outside_quiet_hours(claimed)
+    return claimed if hours is None else _outside_quiet_hours(claimed, hours)
 
 
-def _outside_quiet_hours(claimed: Claimed) -> Claimed:
+def _outside_quiet_hours(claimed: Claimed, hours: conf.QuietHours) -> Claimed:
     """Put those of these claimed messages back into the queue that would leave in their recipients'
-    quiet hours, for the end of these; return the others.
-
-    No transaction is open: a function of the project's may be asked for the time zones.
-    """
-    hours = conf.quiet_hours()
-    heeding = _heeding(claimed) if hours is not None else set()
-    if hours is None or not heeding:
+    quiet hours, for the end of these; return the others."""
+    found = night.sort(claimed, hours)
+    if not found.keys:
         return claimed
-    kept = [message for message in claimed if message.mailing_id in heeding]
-    zones = _zones(kept, hours)
-    now = clock.now()
-    ends = {zone: quiet_hours.end_of(now, zone, hours) for zone in set(zones.values())}
-    begins = {
-        zone: quiet_hours.start_after(now, zone, hours) for zone, end in ends.items() if end is None
-    }
-    put_off: list[SmsMessage] = []
-    for at, messages in grouped(kept, lambda message: ends[zones[message.pk]]).items():
-        if at is not None:
-            _put_off(messages, at)
-            put_off += messages
-    for message in kept:
-        message.quiet_from = begins.get(zones[message.pk])
-    end = ends.get(hours.time_zone)
-    if put_off and end is not None and not (hours.zone_of or handover.is_set()):
-        for alias, messages in grouped(put_off, lambda message: message.using).items():
-            _put_off_queued({one.mailing_id for one in messages}, alias, now, end)
-    keys = {message.pk for message in put_off}
-    mine = Claimed(message for message in claimed if message.pk not in keys)
-    mine.cancelled, mine.set_aside, mine.put_off = claimed.cancelled, claimed.set_aside, len(keys)
+    for end, messages in found.ends.items():
+        later = night.fields(end, claimed=True)
+        held = _held(messages)
+        repeat_conflicts(partial(move, held, [Status.CLAIMED], Status.QUEUED, **later, **_UNTRIED))
+        night.put_off_queued(messages, hours, end)
+    if found.unasked:
+        repeat_conflicts(partial(release, found.unasked))
+    mine = Claimed(message for message in claimed if message.pk not in found.keys)
+    mine.cancelled, mine.set_aside = claimed.cancelled, claimed.set_aside
+    mine.put_off = len(found.keys)
     return mine
-
-
-def _zones(messages: Sequence[SmsMessage], hours: conf.QuietHours) -> dict[Any, str]:
-    """Return the time zones of these messages' recipients by key: no frame above has numbers."""
-    zones = quiet_hours.zones([message.to for message in messages], hours)
-    return {message.pk: zones[message.to] for message in messages}
-
-
-def _heeding(messages: Iterable[SmsMessage]) -> set[Any]:
-    """Return the keys of those of their mailings that heed quiet hours."""
-    keys = {message.mailing_id for message in messages} - {None}
-    if not keys:
-        return set()
-    return set(mailings(keys).filter(at_any_hour=False).values_list("pk", flat=True))
-
-
-def _put_off(claimed: list[SmsMessage], end: datetime) -> None:
-    for messages, later in _put_off_fields(claimed, end):
-        move(_held(messages), [Status.CLAIMED], Status.QUEUED, **_UNTRIED, **later)
-
-
-def _put_off_fields(
-    messages: Sequence[SmsMessage], end: datetime
-) -> Generator[tuple[list[SmsMessage], dict[str, Any]]]:
-    """Yield the messages with what changes when they are put off: an expiry that would pass before
-    is as much later."""
-    expiries = {
-        one.pk: one.expires_at + (end - one.send_after)
-        for one in messages
-        if one.expires_at is not None and one.expires_at <= end
-    }
-    moved = [one for one in messages if one.pk in expiries]
-    stay = [one for one in messages if one.pk not in expiries]
-    if stay:
-        yield stay, {"send_after": end}
-    if moved:
-        expires_at = batch_update.per_row("expires_at", expiries)
-        yield moved, {"send_after": end, "expires_at": expires_at}
-
-
-def _put_off_queued(keys: set[Any], alias: str, now: datetime, end: datetime) -> None:
-    """Put off a part of what else is due of these mailings, so that it need not be claimed for
-    that. With a task engine each message is claimed, because the engine gets each one again."""
-
-    def put_off_some() -> None:
-        with transaction.atomic(using=write_db()):
-            due = rows().filter(mailing__in=keys, using=alias).due(now, alias)
-            skips = connections[write_db()].features.has_select_for_update_skip_locked
-            found = list(due.select_for_update(skip_locked=skips)[:MAX_PUT_OFF])
-            for messages, later in _put_off_fields(found, end):
-                rows(one.pk for one in messages).filter(status=Status.QUEUED).update(**later)
-
-    repeat_conflicts(put_off_some)
 
 
 def _of_going_mailings(claimed: list[SmsMessage]) -> list[SmsMessage]:
@@ -666,7 +590,7 @@ def _of_going_mailings(claimed: list[SmsMessage]) -> list[SmsMessage]:
         # The lock keeps "Go on" out, which would not see these rows, until they are drafts.
         stopped = set(found.select_for_update().values_list("pk", flat=True))
         waiting = [message for message in claimed if message.mailing_id in stopped]
-        set_aside(_held(waiting), attempts=F("attempts") - 1)
+        set_aside(_held(waiting), claimed=True)
     return [message for message in claimed if message.mailing_id not in stopped]
 
 

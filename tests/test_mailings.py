@@ -298,6 +298,22 @@ class TestStop:
         mailing.resume()
         assert mailing.messages.get().expires_at == end
 
+    @pytest.mark.parametrize("is_claimed", [False, True])
+    def test_and_that_of_one_that_was_tried_or_claimed(self, at, is_claimed):
+        end = at.now + timedelta(hours=5)
+        message = SmsMessage(to="+79161234567", body="Doors open", expires_at=end)
+        message.send_after = at.now
+        mailing = send_mass_sms([message], mailing="Concert").mailing
+        rows().update(created_at=at.now)
+        if is_claimed:
+            assert sending.claim(rows(), at.now)
+        else:
+            rows().update(attempts=1, send_after=at.now + timedelta(seconds=240))
+        mailing.stop()
+        assert (statuses(), rows().get().attempts) == ({"draft": 1}, int(not is_claimed))
+        mailing.resume()
+        assert mailing.messages.get().expires_at == end
+
     def test_a_later_time_stays(self, at):
         begin = NOW + timedelta(hours=5)
         message = SmsMessage(to="+79161234567", body="Doors open", send_after=begin)

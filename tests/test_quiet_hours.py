@@ -348,35 +348,38 @@ def test_a_person_sends_one_of_them_all_the_same(provider, at):
     assert statuses() == {"sent": 1, "queued": 1}
 
 
-def test_a_time_that_would_pass_before_passes_as_much_later(at, provider):
-    mail(numbers(1), expires_at=NIGHT + timedelta(hours=2))
-    mail(numbers(1, 5), expires_at=NIGHT + timedelta(hours=10))
+def test_a_lifetime_of_the_site_begins_in_the_morning(at, provider, settings):
+    """That of those that were claimed, of those that were not, and of one that was tried."""
+    settings.SMSKA_EXPIRES_AFTER = 4 * 3600
+    mail(numbers(300))
+    tried = rows().order_by("pk")[0]
+    rows([tried.pk]).update(attempts=1, send_after=NIGHT - timedelta(seconds=30))
+    rows().update(created_at=NIGHT)
     Worker().run_once()
-    assert list(rows().order_by("pk").values_list("send_after", "expires_at")) == [
-        (MORNING, MORNING + timedelta(hours=2)),
-        (MORNING, NIGHT + timedelta(hours=10)),
-    ]
+    every = rows().values_list("status", "send_after", "expires_at")
+    assert Counter(every) == {("queued", MORNING, MORNING + timedelta(hours=4)): 300}
 
 
-def test_each_of_many_times_that_would_pass_passes_as_much_later(at, provider):
+def test_a_lifetime_of_the_site_that_outlasts_the_night_stays(at, provider):
+    mail(numbers(2))
+    Worker().run_once()
+    assert set(rows().values_list("expires_at")) == {(NIGHT + conf.expires_after(),)}
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_time_of_the_caller_stays_and_passes_unsent(at, provider, attempts):
     """Those that were claimed, and those that were not."""
-    mailing = SmsMailing(name="Spring", at_any_hour=False)
-    hours = [1 + index % 7 for index in range(300)]
-    send_mass_sms(
-        [
-            SmsMessage(
-                to=one, body="Sale", send_after=NIGHT, expires_at=NIGHT + timedelta(hours=hour)
-            )
-            for one, hour in zip(numbers(300), hours, strict=True)
-        ],
-        mailing=mailing,
-    )
-    with CaptureQueriesContext(connection) as queries:
-        Worker().run_once()
-    assert sum(one["sql"].startswith("UPDATE") for one in queries.captured_queries) < 20
-    assert Counter(rows().values_list("send_after", "expires_at")) == Counter(
-        (MORNING, MORNING + timedelta(hours=hour)) for hour in hours
-    )
+    end = NIGHT + timedelta(hours=2)
+    mail(numbers(300), expires_at=end)
+    rows().update(attempts=attempts)
+    Worker().run_once()
+    assert Counter(rows().values_list("send_after", "expires_at")) == {(MORNING, end): 300}
+    at.now = end
+    Worker().run_once()
+    assert set(rows().values_list("status", "error_code")) == {("failed", "expired")}
+    at.now = MORNING
+    Worker().run_once()
+    assert provider.sends == 0
 
 
 def test_one_claim_puts_off_a_thousand_and_others_behind_them_leave(provider, at, monkeypatch):
@@ -448,6 +451,54 @@ def test_a_task_engine_gets_them_again_for_the_morning(provider, at, settings, m
     assert rows().filter(send_after=MORNING).count() == 64
     at.now = MORNING
     assert jobs.send_queued(tasks[0][0]) == {"sent": 64}
+
+
+def test_a_slow_function_is_asked_for_a_while_and_others_are_given_back(at, settings, monkeypatch):
+    """Its claim does not outlive its lease, and outcomes do not wait for it."""
+    settings.SMSKA_QUIET_HOURS = HOURS | {"time_zone": "tests.test_quiet_hours.zone_of"}
+    seconds = iter(range(10_000))
+    monkeypatch.setattr(quiet_hours, "function_at", lambda path: lambda to: next(seconds) and None)
+    monkeypatch.setattr(monotonic, "now", lambda: float(next(seconds)))
+    mail(numbers(20))
+    claimed = sending.claim(rows().order_by("pk"), at.now)
+    assert (len(claimed), claimed.put_off) == (0, 20)
+    moscow_ends = datetime(2027, 3, 11, 5, 30, tzinfo=timezone.utc)
+    assert state() == {("queued", moscow_ends, 0, ""): 2, ("queued", NIGHT, 0, ""): 18}
+
+
+def test_even_the_slowest_function_is_asked_for_one(settings, monkeypatch):
+    hours = conf.quiet_hours.read({"time_zone": "tests.test_quiet_hours.zone_of"})
+    assert quiet_hours.zones([EAST, "+79120000001"], hours, until=monotonic.now() - 1) == {
+        EAST: "Asia/Kamchatka"
+    }
+
+
+def test_many_that_are_put_off_do_not_keep_other_providers_waiting(
+    provider, at, monkeypatch, settings
+):
+    settings.SMS_PROVIDERS["backup"] = settings.SMS_PROVIDERS["default"]
+    monkeypatch.setattr("django_smska.dispatcher.TIME_SLICE_SECONDS", 0)
+    monkeypatch.setattr("django_smska.night.MAX_PUT_OFF", 20)
+    mail(numbers(200))
+    queue_sms("+79120000080", "Your taxi is here", using="backup")
+    waiting = []
+    attempt = sending.attempt
+    monkeypatch.setattr(
+        sending,
+        "attempt",
+        lambda *args: waiting.append(rows().filter(send_after=NIGHT).count()) or attempt(*args),
+    )
+    Worker(concurrency=2).run_once()
+    assert waiting and waiting[0] > 100
+    assert not rows().filter(send_after=NIGHT, status="queued").exists()
+
+
+def test_a_wrong_setting_claims_nothing(at, settings):
+    mail(numbers(2))
+    settings.SMSKA_QUIET_HOURS = {"from": "9 pm"}
+    with pytest.raises(ImproperlyConfigured):
+        sending.claim(rows(), at.now)
+    assert state() == {("queued", NIGHT, 0, ""): 2}
 
 
 def test_a_worker_in_the_night_does_not_spin(provider, at):
