@@ -304,6 +304,26 @@ def test_another_spread_of_the_same_form_sends_nothing_twice(boss):
     assert SmsMessage.objects.count() == 2
 
 
+@pytest.mark.parametrize("first, then", [("", "2027-05-14T10:00"), ("hour", ""), ("hour", "other")])
+@pytest.mark.parametrize("numbers", [TWO, many(8)])
+def test_another_time_of_the_same_form_sends_nothing_twice(boss, numbers, first, then):
+    send(boss, numbers=numbers, when=first)
+    stored = times_of()
+    at = {"send_at_0": "2027-05-20", "send_at_1": "12:00"} if then == "other" else {}
+    words = shown(send(boss, numbers=numbers, when=then, **at))
+    assert times_of() == stored and "will not be sent again" in words[-1]
+
+
+@pytest.mark.parametrize("spread", ["", "2"])
+def test_drafts_of_the_form_leave_at_the_time_of_its_last_button(boss, spread):
+    """Saved for now, and then sent for tomorrow, after Back."""
+    send(boss, "_save", numbers=TWO)
+    send(boss, numbers=TWO, when="2027-05-14T10:00", spread=spread)
+    start = moscow("2027-05-14T10:00")
+    assert times_of() == [start, start + timedelta(hours=1) if spread else start]
+    assert set(SmsMessage.objects.values_list("status", flat=True)) == {"queued"}
+
+
 def test_drafts_keep_their_times(boss):
     send(boss, "_save", numbers=TWO, when="2027-05-14T10:00", spread="2")
     SmsMailing.objects.get().resume()

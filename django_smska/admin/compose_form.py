@@ -20,7 +20,7 @@ from .. import clock, conf, limits, opt_out, times
 from ..models import SmsMailing, SmsMessage
 from ..placeholders import Text
 from . import clients, compose_times, recipients
-from .compose_times import HOUR, NOW, OTHER, Plan, SendAtField, WhenField, time_words
+from .compose_times import NOW, OTHER, Plan, SendAtField, WhenField, time_words
 from .filling import Filling, whole_table
 from .forms import SmsMessageForm
 from .number_forms import NumbersForm
@@ -355,11 +355,10 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         return [self._key(number) for number in numbers]
 
     def _key(self, number: str) -> str:
+        # Another time is no reason to get the same text twice.
         content = {**self.cleaned_data, "body": self.text_for(number)}
         names = ("nonce", "body", "sender", "using")
-        # "In an hour" of the same form is the same, also where it was checked a second time.
-        at = HOUR if self.cleaned_data["when"].startswith(HOUR) else self.cleaned_data["send_at"]
-        parts = [number, *(str(content[name]) for name in names), str(at)]
+        parts = [number, *(str(content[name]) for name in names)]
         return f"compose-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"
 
 

@@ -18,6 +18,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import mailing_counts, sending
+from ..batch_update import per_row
 from ..exceptions import SmsNotSent
 from ..models import SmsMailing, SmsMessage, rows, write_db
 from ..numbers import mask
@@ -140,6 +141,15 @@ def _left(known: list[SmsMessage]) -> list[SmsMessage]:
     return [one for one in found if _content(one) == written[one.idempotency_key]]
 
 
+def _set_times(drafts: list[SmsMessage], asked: list[SmsMessage]) -> None:
+    """Give stored drafts the times of the form, which may have been another one before."""
+    by_key = {message.idempotency_key: message.send_after for message in asked}
+    leaves = {draft.pk: by_key[draft.idempotency_key] for draft in drafts}
+    if leaves:
+        found = rows(leaves).filter(status=Status.DRAFT)
+        found.update(send_after=per_row("send_after", leaves))
+
+
 def _content(message: SmsMessage) -> tuple[str, ...]:
     return message.to, message.body, message.sender, message.using
 
@@ -225,7 +235,9 @@ def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
         new = [message for message in every if message.pk is not None]
         known = [message for message in every if message.pk is None]
         for start in range(0, len(known), BATCH_MESSAGES):
-            left = _left(known[start : start + BATCH_MESSAGES])
+            batch = known[start : start + BATCH_MESSAGES]
+            left = _left(batch)
+            _set_times(left, batch)
             sending.enqueue(rows(message.pk for message in left))
             new += left
         log(user, new, str(outcome))
