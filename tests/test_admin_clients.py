@@ -532,6 +532,17 @@ def test_a_page_asks_each_function_once(boss, answers, url):
     assert queries(boss, url) == one
 
 
+def test_the_order_of_a_model_stops_no_name(boss, answers):
+    """Several groups of a model whose own order is by columns that are no number and no name."""
+    things = Permission.objects.values("name", number=F("codename"))
+    assert Permission._meta.ordering and not things.query.order_by
+    answers(lambda user: {"One": things, "Other": things.filter(pk__gt=0)})
+    Permission.objects.filter(codename="view_user").update(codename=ANNA, name="Zoë Quill")
+    make(to=ANNA)
+    assert "Zoë Quill" in text_of(boss.get(LIST))
+    assert "Zoë Quill" in text_of(boss.get(f"{LIST}?q=quill"))
+
+
 def test_the_first_function_that_knows_a_name_is_the_one(boss, people, settings):
     settings.SMSKA_RECIPIENTS = {"A": f"{__name__}.nameless", "B": PATH, "C": f"{__name__}.others"}
     make(to=BORIS)

@@ -428,7 +428,8 @@ def _united(querysets: list[Clients]) -> Iterator[Clients]:
     for every in alike.values():
         for start in range(0, len(every), MAX_UNITED):
             first, *others = every[start : start + MAX_UNITED]
-            yield first.union(*others) if others else first
+            # A union is ordered by its model again, which may be by a column that is not in it.
+            yield first.union(*others).order_by() if others else first
 
 
 def _spellings(number: str) -> list[str]:
