@@ -4,6 +4,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from django_smska.admin import search
 from django_smska.models import SmsMessage, rows
@@ -38,8 +39,8 @@ def make(to="89041764995", body="The text", **values):
     return rows().get(pk=message.pk)
 
 
-def found(client, term):
-    return list(client.get(LIST, {"q": term}).context["cl"].result_list)
+def found(client, term, **filters):
+    return list(client.get(LIST, {"q": term, **filters}).context["cl"].result_list)
 
 
 def page(client, term):
@@ -114,6 +115,29 @@ def test_the_queries_are_as_many_for_many_rows_as_for_one(boss):
     for _ in range(12):
         make(body="4995 text")
     assert queries() == one
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3, 2000])
+def test_it_finds_the_same_however_many_there_are(boss, monkeypatch, most):
+    """By an id or a key, also of an old message, and by a part of one of the newest."""
+    old = make(gateway_id="tulips", body="Old", status="sent", expires_at=timezone.now())
+    make(body="The tulips of last year")
+    keyed = make(body="Keyed", idempotency_key="tulips")
+    parts = [make(body=f"{number} tulips") for number in range(3)]
+    monkeypatch.setattr(search, "NEWEST_ROWS", 4)
+    monkeypatch.setattr(search, "MAX_KEYS", most)
+    assert found(boss, "tulips") == [*reversed(parts), keyed, old]
+    assert found(boss, "tulips", status__exact="sent") == [old]
+
+
+def test_no_query_looks_for_an_id_or_a_part_in_the_order_of_the_list(boss):
+    """SQLite and MariaDB would read the whole table from its end."""
+    make(gateway_id="tulips")
+    make(body="Some tulips")
+    with CaptureQueriesContext(connection) as context:
+        assert len(found(boss, "tulips")) == 2
+    lists = [one["sql"] for one in context if "error_text" in one["sql"]]
+    assert lists and not any('gateway_id" =' in sql or "LIKE" in sql for sql in lists)
 
 
 # --- texts and keys

@@ -24,6 +24,7 @@ from .permissions import grouped, may_see_number, may_see_text
 NEWEST_ROWS = 50_000  # the number of newest rows searched for a part of a number or of a text
 MAX_ID_CHARACTERS = 64  # the longest gateway id
 MAX_KEY_CHARACTERS = 128  # the longest idempotency key
+MAX_KEYS = 2000  # the most messages that are first looked for by each way alone
 MAX_NUMBERS = 20  # the most whole numbers that one search looks for
 MIN_DIGITS, MAX_DIGITS = 3, 15  # of a part of a number
 MIN_CHARACTERS, MAX_CHARACTERS = 3, 200  # of a part of a text
@@ -122,13 +123,34 @@ def any_of(conditions: Iterable[Q]) -> Q:
 
 
 def condition(found: list[Way]) -> Q:
-    """Return a filter for what any of these ways finds."""
-    whole = any_of(way.condition for way in found if not way.in_part)
+    """Return a filter for what any of these ways finds.
+
+    Rows are looked for by each way alone, because a database that is to find either, the newest
+    first, reads the whole table. Where there are many, it finds enough of them soon.
+    """
+    whole = [way.condition for way in found if not way.in_part]
     parts = [way.condition for way in found if way.in_part]
     if not parts:
-        return whole
+        return any_of(whole)
     newest = SmsMessage.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-    return whole | (any_of(parts) & Q(pk__gt=newest - NEWEST_ROWS))
+    part = any_of(parts) & Q(pk__gt=newest - NEWEST_ROWS)
+    by_whole, by_part = _keys(whole), _keys([part])
+    if len(by_whole) > MAX_KEYS:
+        return any_of(whole) | part
+    if len(by_part) > MAX_KEYS:
+        return Q(pk__in=by_whole) | part if by_whole else part
+    return Q(pk__in={*by_whole, *by_part})
+
+
+def _keys(conditions: list[Q]) -> list[int]:
+    """Return the keys of messages that any of these finds, by one query; one too many where there
+    are more than ``MAX_KEYS``."""
+    every = [SmsMessage.objects.filter(one).order_by().values_list("pk") for one in conditions]
+    if not every:
+        return []
+    first, *others = every
+    united = first.union(*others, all=True).order_by() if others else first.order_by("-pk")
+    return [key for (key,) in united[: MAX_KEYS + 1]]
 
 
 def help_text(user: Any) -> str:
