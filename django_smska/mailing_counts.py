@@ -266,38 +266,37 @@ class Part(NamedTuple):
     """Messages of a mailing that have these things in common.
 
     :ivar seconds: whole ones from accepted to finished; None where one of the two is not known
+    :ivar minute: in which they were accepted, or None
     :ivar size: the number of their segments
     :ivar cost: the sum of their known prices, or None
     """
 
+    seconds: int | None
+    minute: int | None
     status: str
     error_code: str
     currency: str
-    seconds: int | None
     number: int
     size: int
     cost: Any
 
 
-def parts(mailing: SmsMailing) -> list[Part]:
-    """Return its messages in groups, by one query."""
-    timed = of_mailing(mailing).annotate(seconds=Seconds(_time("finished_at"), _time("sent_at")))
-    alike = timed.values_list("status", "error_code", "currency", "seconds")
-    sized = alike.annotate(number=Count("pk"), size=Sum("segments"), cost=Sum("price"))
+def parts(mailing: SmsMailing, begin: datetime) -> list[Part]:
+    """Return its messages in groups, by one query, since reading the rows is most of its time.
+
+    The numbers stand first in the groups: the database compares them faster than texts.
+
+    :param begin: from which minutes are counted
+    """
+    since = Value(begin, output_field=DateTimeField())
+    found = rows().filter(mailing=mailing.pk).order_by()
+    timed: QuerySet[Any] = found.annotate(
+        seconds=Seconds(_time("finished_at"), _time("sent_at")),
+        minute=_Minutes(_time("sent_at"), since),
+    )
+    alike = timed.values_list("seconds", "minute", "status", "error_code", "currency")
+    sized = alike.annotate(number=Count("*"), size=Sum("segments"), cost=Sum("price"))
     return [Part(*one) for one in sized]
-
-
-def of_mailing(mailing: SmsMailing) -> SmsMessageQuerySet:
-    """Return its messages in no order."""
-    return rows().filter(mailing=mailing.pk).order_by()
-
-
-def minutes_of_sending(mailing: SmsMailing, begin: datetime) -> dict[int, int]:
-    """Return by one query how many of its messages were accepted in each minute from ``begin``."""
-    since = _Minutes(_time("sent_at"), Value(begin, output_field=DateTimeField()))
-    by_minute = of_mailing(mailing).annotate(minute=since).values_list("minute")
-    counted = dict(by_minute.annotate(number=Count("pk")))
-    return {minute: number for minute, number in counted.items() if minute is not None}
 
 
 def _time(name: str) -> Any:
