@@ -293,8 +293,10 @@ def parts(mailing: SmsMailing, begin: datetime) -> list[Part]:
     timed: QuerySet[Any] = found.annotate(
         seconds=Seconds(_time("finished_at"), _time("sent_at")),
         minute=_Minutes(_time("sent_at"), since),
+        # Django groups by a model's own columns first.
+        **{f"its_{name}": F(name) for name in ("status", "error_code", "currency")},
     )
-    alike = timed.values_list("seconds", "minute", "status", "error_code", "currency")
+    alike = timed.values_list("seconds", "minute", "its_status", "its_error_code", "its_currency")
     sized = alike.annotate(number=Count("*"), size=Sum("segments"), cost=Sum("price"))
     return [Part(*one) for one in sized]
 
