@@ -527,6 +527,17 @@ def test_a_template_fills_the_text_and_all_else_stays(boss):
     assert stored() == {ANNA: "Анна: готово", BORIS: "Борис: готово"}
 
 
+def test_a_template_leaves_the_chosen_time_as_it_is(boss):
+    """Its moment is fixed, and is none of the choices any more."""
+    response = write(boss, ANNA, "", template=template().pk, _use_template="1", when="hour")
+    [chosen] = re.findall(r'<option value="([^"]*)" selected>', when_of(response))
+    assert chosen.startswith("hour 20")
+
+
+def when_of(response):
+    return re.search(r'<select name="when".*?</select>', response.content.decode(), re.DOTALL)[0]
+
+
 def test_a_file_that_cannot_be_read_is_reported_then_too(boss):
     response = upload(boss, b"\x89PNG\0", template=template().pk, _use_template="1")
     assert "cannot be read" in errors(response)["file"][0]

@@ -101,7 +101,7 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         words = gettext("For “at another time”. It is %s by the clock of this site.")
         self.fields["send_at"].help_text = words % time_words(timezone.now())
         when: Any = self.fields["when"]
-        when.offer(self.data.get("when"))
+        when.offer(self.data.get("when", self.initial.get("when")))
         self.fields["numbers"].widget.attrs["autofocus"] = True
 
     def clean_when(self) -> Any:
