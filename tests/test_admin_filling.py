@@ -336,6 +336,20 @@ def test_a_cell_with_two_numbers_is_no_value_for_both(boss):
     assert "several numbers" in listed(response)[0][2] and not may_be_sent(response)
 
 
+def test_a_cell_with_a_number_from_another_row_is_no_value_either(boss):
+    """Or one person would read the number of another."""
+    table = f'Телефон;Имя\n{BORIS};Борис\n"{ANNA}, {BORIS}";Анна'
+    response = write(boss, table, "{имя} {телефон}")
+    [(line, _written, why), _doubled] = listed(response)
+    assert line == 3 and "several numbers" in why and not may_be_sent(response)
+
+
+def test_a_sign_for_unreadable_bytes_leaves_the_others_as_they_are(boss):
+    table = f"Phone;Name\n{ANNA};Ann\ufffd\ufffd Smith\n"
+    press(boss, write(boss, table, "{name}, hello"))
+    assert stored() == {ANNA: "Ann\ufffd\ufffd Smith, hello"}
+
+
 # --- numbers that occur twice, or get nothing
 
 

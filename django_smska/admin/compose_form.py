@@ -196,7 +196,8 @@ class ComposeForm(SmsMessageForm, NumbersForm):
             self._redisplay(column_letter="")
 
     def _fill(self, filling: Filling) -> None:
-        per_line = Counter(self.recipients.lines.values())
+        also = (*self.recipients.doubled, *self.unreachable)
+        per_line = Counter([*self.recipients.lines.values(), *(one.line for one in also)])
         message = SmsMessage(to=ANY_NUMBER, send_after=timezone.now())
         for number, line in list(self.recipients.lines.items()):
             try:

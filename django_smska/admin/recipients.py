@@ -286,7 +286,7 @@ def _column_of_text(text: str, asked: str, most: int) -> Column | None:
     if asked == KEPT:
         return _kept_column(text, most)
     try:
-        table = tables.read_csv(text.encode(errors="replace"), most)
+        table = tables.read_csv(_encoded(text), most)
     except ValidationError:
         if text.startswith(
             (f"{NUMBER_HEAD}\t", f"{NUMBER_HEAD}\n")
@@ -305,10 +305,15 @@ def _column_of_text(text: str, asked: str, most: int) -> Column | None:
 
 
 def _kept_column(text: str, most: int) -> Column:
-    table = tables.read_csv(text.encode(errors="replace"), most, "\t")
+    table = tables.read_csv(_encoded(text), most, "\t")
     line, heads = next(table.rows(), (0, [""]))
     lines = _lines(table, line, [_Candidate(0, heads[0], Kind.PHONE)], most)
     return Column(heads[0], lines, [], table, line, heads)
+
+
+def _encoded(text: str) -> bytes:
+    """Return bytes with a mark. Without it, a few signs ``\ufffd`` make them another encoding."""
+    return text.encode("utf-8-sig", "replace")
 
 
 def _column_of(table: Table, asked: str, most: int) -> Column:
