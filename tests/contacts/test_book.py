@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 from django.utils.module_loading import import_string
 
 from django_smska import personal_data
+from django_smska.admin import clients
 from django_smska.admin.permissions import CONTACTS_NAMES, gap_words, held
 from django_smska.contacts import memberships
 from django_smska.contacts.models import Contact, ContactGroup
@@ -120,6 +121,15 @@ def test_recipients_are_all_and_those_of_each_group(user_with, django_assert_num
     assert list(found["All"]) == [anna, boris]
     assert list(found["VIP"]) == [anna] and list(found["Сад"]) == []
     assert empty.contacts.count() == 0
+
+
+def test_names_are_found_where_there_are_groups(user_with):
+    """The order of the model must not get into the one query for all groups."""
+    make(NUMBER, "Анна", ContactGroup.objects.create(name="VIP"))
+    make(OTHER, "Борис", ContactGroup.objects.create(name="Сад"))
+    user = user_with("view_contact", "see_number_smsmessage")
+    assert clients.names(user, [NUMBER, OTHER]) == {NUMBER: "Анна", OTHER: "Борис"}
+    assert clients.named(user, "нна").numbers == [NUMBER]
 
 
 def test_a_group_that_is_called_like_all_of_them_is_another_choice(user_with):
