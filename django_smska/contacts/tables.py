@@ -171,6 +171,10 @@ def _beside(cell: str) -> str:
 def _why_unstorable(name: str) -> str:
     """Return why the database cannot store this name, or ""."""
     field: Any = Contact._meta.get_field("name")
+    try:
+        field.run_validators(name)  # its length
+    except ValidationError as error:
+        return " ".join(error.messages)
     why = problem_of_text(field, name, one_line=True)
     return " ".join(why.messages) if why else ""
 

@@ -111,6 +111,17 @@ def test_the_columns_may_be_named():
     assert names(two, asked="B") == {OTHER: "Анна"}
 
 
+def test_a_name_that_is_too_long_is_skipped():
+    """Some databases refuse it, and with it all of the import."""
+    parts = ["Я" * 90, "Е" * 110]
+    table = f"Телефон\tФамилия\tИмя\n{NUMBER}\t{parts[0]}\t{parts[1]}\n{OTHER}\tВера\tПетрова\n"
+    found = tables.read(table.encode())
+    assert found.names == {OTHER: "Вера Петрова"}
+    [one] = found.left_out
+    assert one.line == 2 and "at most 200 characters" in one.why
+    assert tables.read(found.text.encode(), "A", "B").names == found.names
+
+
 def test_what_is_skipped_has_its_line_and_reason():
     found = tables.read(TABLE.encode())
     assert [(one.line, one.written) for one in found.left_out] == [
