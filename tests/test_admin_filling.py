@@ -482,6 +482,23 @@ def test_the_do_not_send_list_is_not_revealed_by_the_texts(clerk):
     assert (page(GAPS), page(TABLE)) == before
 
 
+def test_the_do_not_send_list_is_not_revealed_by_numbers_and_the_test(clerk, settings):
+    settings.SMSKA_SEND_AT_ONCE = 1
+    abroad = "+491711234567"
+    table = f"Телефон;Имя\n{abroad};Анна\n{BORIS};Борис\n"
+
+    def page():
+        found = write(clerk, table, "{имя}").content.decode()
+        return re.sub('<input type="hidden"[^>]*>', "", found)
+
+    before = page()
+    assert "1 number is not a Russian mobile number" in before
+    opt_out(abroad)
+    assert page() == before
+    write(clerk, table, "{имя}", _test="1", test_number=VERA)
+    assert [(one.to, one.body) for one in outbox] == [(VERA, "Анна")]
+
+
 # --- large tables
 
 

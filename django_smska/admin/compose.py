@@ -144,7 +144,7 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         plan=plan,
         warnings=[
             *([plan.words] if plan.words else []),
-            *_warnings(form, state, stopped, cost.warning, request.user),
+            *_warnings(form, numbers, state, stopped, cost.warning, request.user),
         ],
         most=conf.send_at_once(),
         hidden=[form[name] for name in form.fields if name != "file"],
@@ -156,9 +156,8 @@ def _sender(form: ComposeForm) -> Any:
 
 
 def _warnings(
-    form: ComposeForm, state: Any, stopped: str, of_money: str, user: Any
+    form: ComposeForm, numbers: list[str], state: Any, stopped: str, of_money: str, user: Any
 ) -> Iterator[str]:
-    numbers = form.recipients.numbers
     if stopped:
         words = gettext("Nothing is sent through “%(name)s”: %(why)s.")
         yield words % {"name": state.alias, "why": stopped}

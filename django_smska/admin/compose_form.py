@@ -288,8 +288,9 @@ class ComposeForm(SmsMessageForm, NumbersForm):
 
     @property
     def send_at_once(self) -> bool:
-        """Return whether all is sent before the page is answered."""
-        few = len(self.recipients.numbers) <= conf.send_at_once()
+        """Return whether all is sent before the page is answered. Numbers on the do-not-send list
+        count, or the page would show whose they are."""
+        few = len(self.given) <= conf.send_at_once()
         later = self.cleaned_data["send_at"] is not None or bool(self.plan)
         return few and not later and not self.cleaned_data["name"]
 

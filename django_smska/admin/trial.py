@@ -119,8 +119,9 @@ def _tests_of(user: Any) -> SmsMessageQuerySet:
 
 
 def text_of(form: ComposeForm) -> str:
-    """Return the text to try: that of the first recipient."""
-    return form.stored_text_for(next(iter(form.recipients.lines), ""))
+    """Return the text to try: that of the first number, also if it is on the do-not-send list, or
+    the text would show that it is."""
+    return form.stored_text_for(next(iter(form.given), ""))
 
 
 def _send(user: Any, form: ComposeForm, number: str) -> tuple[SmsMessage, Outcome]:
