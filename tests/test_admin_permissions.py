@@ -154,7 +154,9 @@ TABLE = [
     Cell("smsmessage/compose/", "_check", "view add send", Gives.PAGE),
     Cell("smsmessage/compose/", "_back", "view add send", Gives.PAGE),
     Cell("smsmessage/compose/", "_use_template", "view add send", Gives.PAGE),
+    Cell("smsmessage/compose/", "_correct", "view add send", Gives.PAGE),
     Cell("smsmessage/compose/", "_leave_out", "view add send", Gives.PAGE),
+    Cell("smsmessage/compose/", "_test", "view add send", Gives.PAGE),  # without a number
     Cell("smsmessage/compose/", "_send", "view add send"),
     Cell("smsmessage/compose/", "_save", "view add send"),
     Cell("smsmessage/export/", "GET", "view export"),
@@ -223,6 +225,7 @@ TABLE = [
     Cell("smsoptout/<pk>/delete/", "POST", "delete"),
     Cell("smsoptout/import/", "GET", IMPORTS),
     Cell("smsoptout/import/", "_check", IMPORTS, Gives.PAGE),
+    Cell("smsoptout/import/", "_correct", IMPORTS, Gives.PAGE),
     Cell("smsoptout/import/", "_back", IMPORTS, Gives.PAGE),
     Cell("smsoptout/import/", "_add", IMPORTS),
     Cell("smstemplate/", "GET", "view"),

@@ -240,7 +240,9 @@ TASKS = {
         "smsmessage/": "send_selected refresh_selected",
         "smsmailing/<pk>/stop/": "POST",
         "smsmailing/<pk>/resume/": "GET POST",
-        "smsmessage/compose/": "GET _check _back _use_template _leave_out _send _save",
+        "smsmessage/compose/": (
+            "GET _check _back _use_template _correct _leave_out _test _send _save"
+        ),
         "smstemplate/": "GET",
         "smstemplate/<pk>/change/": "GET",
         "smstemplate/<pk>/history/": "GET",
@@ -268,7 +270,7 @@ TASKS = {
         "smsoptout/<pk>/change/": "GET _saveasnew",
         "smsoptout/<pk>/history/": "GET",
         "smsoptout/<pk>/delete/": "GET POST",
-        "smsoptout/import/": "GET _check _back _add",
+        "smsoptout/import/": "GET _check _correct _back _add",
         "smstemplate/add/": "GET _save _continue _addanother",
         "smstemplate/<pk>/change/": "_save _continue _addanother",
         "smstemplate/<pk>/delete/": "GET POST",
