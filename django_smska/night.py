@@ -31,8 +31,8 @@ class Sorted:
     :ivar unasked: those whose recipients' time zones are not known yet
     """
 
-    ends: dict[datetime, list[SmsMessage]] = field(default_factory=dict)
-    unasked: list[SmsMessage] = field(default_factory=list)
+    ends: dict[datetime, list[SmsMessage]] = field(default_factory=dict[datetime, list[SmsMessage]])
+    unasked: list[SmsMessage] = field(default_factory=list[SmsMessage])
 
     @property
     def keys(self) -> set[Any]:

@@ -97,8 +97,8 @@ def _over_time(begin: datetime, parts: list[mailing_counts.Part]) -> Chart | Non
         ticks=[number_words(top), number_words(top // 2), "0"],
         table=Table.of(
             bars,
-            Column(pgettext_lazy("SMS statistics", "From"), lambda bar: _moment(bar[0])),
-            Column(_("Messages"), lambda bar: number_words(bar[1])),
+            Column(pgettext_lazy("SMS statistics", "From"), _begin_of),
+            Column(_("Messages"), _number_of),
         ),
     )
 
@@ -115,5 +115,9 @@ def _step(seconds: int) -> int:
     return next(fit, days * DAY_SECONDS)
 
 
-def _moment(at: datetime) -> str:
-    return date_format(local(at), "SHORT_DATETIME_FORMAT")
+def _begin_of(bar: tuple[datetime, int]) -> str:
+    return date_format(local(bar[0]), "SHORT_DATETIME_FORMAT")
+
+
+def _number_of(bar: tuple[datetime, int]) -> str:
+    return number_words(bar[1])
