@@ -33,7 +33,9 @@ def waiting(mailing: SmsMailing, found: mailing_counts.Progress) -> Waiting:
         return Waiting()
     moment = clock.now()
     queued = mailings.of(mailing).filter(status=Status.QUEUED)
-    last = queued.order_by("-send_after").values_list("send_after", flat=True).first()
+    # Most wait for no time of theirs: what is due is not sorted.
+    ahead = queued.filter(send_after__gt=moment).order_by("-send_after")
+    last = ahead.values_list("send_after", flat=True).first()
     later = 0.0 if last is None else (last - moment).total_seconds()
     if later > 0 and not queued.filter(send_after__lte=moment).exists():
         return Waiting(_why_later(mailing, queued, moment))
