@@ -216,6 +216,11 @@ def test_a_group_beside_numbers_is_refused(boss, people, given):
     assert errors(checked(boss, **given)) == {"group": [words]}
 
 
+def test_a_column_that_was_chosen_for_a_table_is_not_that_of_a_group(boss, people):
+    text = text_of(checked(boss, column_letter="B"))
+    assert "+7 921 555-03-17, +7 921 555-03-18" in text
+
+
 def test_a_group_that_is_gone_is_refused(boss):
     words = "This group cannot be read now. Choose another."
     assert errors(checked(boss, group=f"{PATH} VIP"))["group"] == [words]

@@ -123,6 +123,7 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         self.chosen = self.sources.recipients(key)
         # As with a file: what the next page shows is what is sent, not what is true by then.
         self.cleaned_data["numbers"] = self.chosen.text
+        self.cleaned_data["column_letter"] = ""  # it was chosen for another table
         self._redisplay(numbers=self.chosen.text, group="")
 
     def clean_send_at(self) -> Any:
