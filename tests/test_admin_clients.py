@@ -147,6 +147,21 @@ def test_a_group_is_chosen_and_what_was_seen_is_what_is_sent(boss, people):
     assert [message.to for message in outbox] == [ANNA, BORIS]
 
 
+@pytest.mark.parametrize("body", ["Привет, {имя}", "Привет, {name}", "Привет, {Имя}"])
+def test_names_have_the_name_that_staff_give_them(boss, people, settings, body):
+    settings.LANGUAGE_CODE = "ru"
+    boss.post(PAGE, carried_by(checked(boss, body=body)) | {"_send": "1"})
+    assert {one.to: one.body for one in outbox} == {ANNA: "Привет, Анна", BORIS: "Привет, Борис"}
+
+
+def test_a_column_of_the_project_with_that_name_is_the_one(boss, people, settings, answers):
+    settings.LANGUAGE_CODE = "ru"
+    rows = [{"number": ANNA, "name": "Анна Белова", "Имя": "Анечка"}]
+    answers(lambda user: rows)
+    boss.post(PAGE, carried_by(checked(boss, body="{имя}")) | {"_send": "1"})
+    assert [one.body for one in outbox] == ["Анечка"]
+
+
 def test_the_page_that_sends_asks_the_project_nothing(boss, people, answers):
     fields = carried_by(checked(boss))
     answers(lambda user: pytest.fail("it was asked"))

@@ -25,9 +25,9 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.module_loading import import_string
 from django.utils.text import Truncator
-from django.utils.translation import gettext, gettext_noop, ngettext
+from django.utils.translation import gettext, gettext_noop, ngettext, pgettext
 
-from .. import conf
+from .. import conf, placeholders
 from ..numbers import normalize
 from ..shapes import is_mapping, is_sequence
 from ..times import local
@@ -273,12 +273,23 @@ def _table(group: Group, rows: list[Mapping[str, Any]]) -> tuple[str, int]:
             raise Unreadable(group.label, group.path, _NO_NUMBER, row=at)
     columns = [one for one in dict.fromkeys(key for row in rows for key in row) if one != NUMBER]
     with _reading(group.label, group.path):  # a value's own text
+        heads = [_cell(one) for one in columns]
+        if named := _name_head(heads):
+            columns, heads = [NAME, *columns], [named, *heads]
         cells = [[_cell(row.get(one)) for one in (NUMBER, *columns)] for row in rows]
-        text = recipients.pasted_table([recipients.NUMBER_HEAD, *map(_cell, columns)], cells)
+        text = recipients.pasted_table([recipients.NUMBER_HEAD, *heads], cells)
     if len(columns) >= tables.MAX_COLUMNS or _is_too_large(text):
         words = gettext("“%s” has too much text. Ask your administrator to leave out columns.")
         raise ValidationError(words % group.label)
     return text, sum(not one[0].strip() for one in cells)
+
+
+def _name_head(heads: list[str]) -> str:
+    """Return what staff call the column of names, for a second column with this head, or ""."""
+    word = pgettext("contacts", "name")
+    return (
+        word if NAME in heads and placeholders.key(word) not in map(placeholders.key, heads) else ""
+    )
 
 
 def _is_too_large(text: str) -> bool:
