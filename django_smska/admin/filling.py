@@ -138,8 +138,8 @@ def _require(text: Text, column: Column | None, missing: list[str]) -> None:
             "file, or paste a table, with such a column."
         )
         raise ValidationError(words % {"names": names})
-    words = gettext("There is no column for %(names)s. The columns are: %(columns)s.")
-    raise ValidationError(words % {"names": names, "columns": _listed(heads)})
+    words = gettext("There is no column for %(names)s. You can write: %(columns)s.")
+    raise ValidationError(words % {"names": names, "columns": shown(heads)})
 
 
 def _order(column: Column, ats: Sequence[int]) -> tuple[list[str], list[int]]:
