@@ -214,6 +214,7 @@ class GuardedAdmin(AdminBase):
         listed: Any = copy(request)
         listed.GET = asked(request.GET, {**TURNING, **self.look_ups})
         found: Any = super().get_changelist_instance(listed)
+        found.searches, found.search_help_text = found.search_help_text, None
         if self.number and request.method == "GET":
             found.result_list = list(found.result_list)
             clients.put_names(request.user, found.result_list, self.number)

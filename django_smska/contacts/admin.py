@@ -102,7 +102,7 @@ class ContactAdmin(ContactsAdmin):
     form: Any = ContactForm
     action_form = GroupActionForm
     actions = ("join_group", "leave_group")
-    list_display: Any = ("shown_name", "whole_number", "group_names", "do_not_send")
+    list_display: Any = ("shown_name", "whole_number", "do_not_send", "group_names")
     list_filter = (GroupFilter,)
     ordering = ("name", "pk")
     search_fields = ("name",)
@@ -166,12 +166,12 @@ class ContactAdmin(ContactsAdmin):
         may_see = permissions.may_see_number(request.user)
         return queryset.filter(_found_by(term, queryset.db, may_see_number=may_see)), False
 
-    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
-        found: ChangeList = super().get_changelist_instance(request)
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        found: Any = super().get_changelist_instance(request)
         if permissions.may_see_number(request.user):
-            found.search_help_text = gettext("A name, or a number in any spelling.")
+            found.searches = gettext("A name, or a number in any spelling.")
         else:
-            found.search_help_text = gettext("A name.")
+            found.searches = gettext("A name.")
         if not found.is_popup:
             found.title = str(capfirst(self.opts.verbose_name_plural))
         return found

@@ -136,3 +136,11 @@ def test_from_the_login_to_a_delivered_message_in_seven_clicks(look, superuser, 
     page.get_by_role("button", name="Yes").click()
     assert page.locator(".smska-status").inner_text() == "delivered"
     assert provider.times_accepted("79041764995", "Ваш заказ готов") == 1
+
+
+@pytest.mark.parametrize("model", ["smsoptout", "smsinbound"])
+def test_fields_to_search_in_have_names_and_help(look, superuser, accessible, model):
+    page = look(superuser)
+    page.goto(f"/admin/django_smska/{model}/")
+    assert page.locator(".smska-searches").inner_text() == "A whole number, in any spelling."
+    accessible(page)
