@@ -86,6 +86,16 @@ def test_share_times_segments_and_money(page, mailing):
     ]
 
 
+def test_without_reported_prices_it_says_what_those_that_left_cost(page, mailing, settings):
+    settings.SMSKA_PRICES = {"default": ("4.10", "RUB")}
+    SmsMailing.objects.filter(pk=mailing.pk).update(using="default")
+    add(mailing, 3, segments=2)
+    add(mailing, 2, "failed", sent_at=None)
+    found = summary(page())
+    assert found["Segments"] == "6"
+    assert found["Price"].replace("\N{NO-BREAK SPACE}", " ") == "about 24.60 RUB"
+
+
 def test_why_they_did_not_arrive(page, mailing):
     add(mailing, 6)
     add(mailing, 2, "failed", sent_at=None, error_code="-6")

@@ -203,6 +203,26 @@ class TestActions:
         assert "Let the mailing go on" in shown and "3 messages, 3 segments, about 7.50" in shown
         assert statuses() == ["draft"] * 3
 
+    def test_its_page_says_what_all_of_it_costs_until_prices_are_reported(
+        self, admin_client, settings
+    ):
+        settings.SMSKA_PRICES = {"default": ("3.20", "RUB")}
+        mailing = mail(5, using="default")
+        assert "5 segments · about 16.00 RUB if all are sent" in text_of(
+            admin_client.get(page_of(mailing))
+        ).replace("\N{NO-BREAK SPACE}", " ")
+        SmsMailing.objects.update(prices={"RUB": "15.5"})
+        shown = text_of(admin_client.get(page_of(mailing))).replace("\N{NO-BREAK SPACE}", " ")
+        assert "5 segments · 15.50 RUB" in shown and "if all are sent" not in shown
+
+    def test_where_some_were_not_sent_it_leads_to_the_reasons(self, admin_client):
+        mailing = mail(2)
+        assert "Why they were not sent" not in text_of(admin_client.get(page_of(mailing)))
+        set_status("failed", mailing.messages.first())
+        SmsMailing.objects.update(counted_at=None)
+        page = admin_client.get(page_of(mailing)).content.decode()
+        assert f'<a href="{LIST}{mailing.pk}/statistics/">Why they were not sent</a>' in page
+
     def test_what_has_changed_since_the_page_asked_is_not_done(self, admin_client):
         mailing = mail(3)
         mailing.stop()

@@ -16,6 +16,7 @@ from ..models import SmsMailing
 from ..states import Status
 from ..times import local
 from .charts import Chart, Column, Layer, Table, round_top
+from .money import total_of
 from .statistics import Counts, failures, number_words, percent, within
 
 #: The steps of the chart over time, in seconds: a minute to a day.
@@ -49,6 +50,7 @@ def page(mailing: SmsMailing) -> dict[str, Any]:
 def _summary(mailing: SmsMailing, whole: Counts) -> list[tuple[Any, str]]:
     every = Counts("", whole.statuses + Counter(mailing.pruned))
     delivered = every.statuses[Status.DELIVERED]
+    cost = whole.cost or total_of(mailing.using, whole.segments)
     decided = max(every.finished - mailing.again, delivered)
     return [
         (pgettext_lazy("SMS statistics", "Delivered"), number_words(delivered)),
@@ -56,7 +58,7 @@ def _summary(mailing: SmsMailing, whole: Counts) -> list[tuple[Any, str]]:
         (_("Usually within"), within(whole.half_within)),
         (_("Nearly always (95%) within"), within(whole.most_within)),
         (pgettext_lazy("SMS", "Segments"), number_words(whole.segments)),
-        *([(_("Price"), whole.cost)] if whole.cost else []),
+        *([(_("Price"), cost)] if cost else []),
     ]
 
 

@@ -29,7 +29,7 @@ from .actions import MAX_ONE_BY_ONE, log
 from .guard import TEMPLATES, EntriesAdmin
 from .mailing_times import waiting
 from .messages import MAILING
-from .money import cost_of
+from .money import cost_of, total_of
 from .permissions import may
 from .wording import money
 
@@ -200,7 +200,7 @@ class SmsMailingAdmin(EntriesAdmin):
             "failed": failed if may_resend else 0,
             "urls": {
                 name: self.url(name, mailing.pk)
-                for name in ("progress", "stop", "resume", "resend")
+                for name in ("progress", "statistics", "stop", "resume", "resend")
             },
         }
 
@@ -381,8 +381,11 @@ def _warnings(mailing: SmsMailing) -> list[str]:
 
 
 def _cost(mailing: SmsMailing) -> str:
-    """Return its segments, and the prices that providers have reported."""
+    """Return its segments, and the prices that providers have reported, or else what all of them
+    cost."""
     mailing_counts.refresh_prices(mailing)
     words = ngettext("%s segment", "%s segments", mailing.segments) % mailing.segments
     prices = [money(Decimal(price), one) for one, price in sorted(mailing.prices.items())]
+    if not prices and (total := total_of(mailing.using, mailing.segments)):
+        prices = [gettext("%s if all are sent") % total]
     return " · ".join([words, *prices])

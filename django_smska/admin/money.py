@@ -50,6 +50,12 @@ def cost_of(state: ProviderState, segments: int) -> Cost:
     return cost._replace(left=words % {"amount": _about(left, unit)})
 
 
+def total_of(alias: str, segments: int) -> str:
+    """Return in words what so many segments cost through this provider, or ""."""
+    price = pricing.price_of_segment(alias) if alias and segments else None
+    return "" if price is None else _about(price.amount * segments, price.unit)
+
+
 def _about(number: Decimal, unit: str) -> str:
     return gettext("about %s") % amount(_rounded(number), unit)
 
