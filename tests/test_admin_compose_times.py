@@ -342,6 +342,7 @@ def test_at_night_the_page_offers_the_morning_first(boss, at, quiet):
         "Quiet hours: by the clocks of 3 recipients it is 12:30 a.m. then. Their messages leave "
         "at 05/14/2027 9:15 a.m., when they end."
     ]
+    assert "When the quiet hours end." in page.content.decode()
     words = shown(submit(boss, page))
     assert not outbox and times_of() == [MORNING] * 3
     assert "3 messages wait until the quiet hours end." in words[0]

@@ -47,7 +47,9 @@ class TrialForm(forms.Form):
 
     test_number = PhoneField(
         label=_("My number"),
-        help_text=_("The text goes to this number now, as one message apart from the others."),
+        help_text=_(
+            "The text goes to this number now, apart from the others. It costs money, too."
+        ),
         widget=AdminTextInputWidget(
             attrs={
                 "type": "tel",
