@@ -73,7 +73,7 @@ class SmsTemplateAdmin(GuardedAdmin):
     """Texts are shown to users who may see those of messages, and changed by them alone."""
 
     form: Any = SmsTemplateForm
-    list_display: Any = ("name", "shown_language", "text_start", "changed_at", "write")
+    list_display: Any = ("name", "text_start", "write", "shown_language", "changed_at")
     list_per_page = 50
     ordering = ("name", "language")
     sortable_by = ()
