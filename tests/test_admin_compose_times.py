@@ -10,7 +10,7 @@ from django.utils.timezone import override
 
 from django_smska import clock
 from django_smska.admin import compose_times
-from django_smska.models import SmsMailing, SmsMessage
+from django_smska.models import ProviderState, SmsMailing, SmsMessage
 from django_smska.opt_out import opt_out
 from django_smska.sms import outbox, send_mass_sms
 from django_smska.worker import Worker
@@ -485,6 +485,19 @@ def test_right_after_the_evening_no_time_left_is_shown(boss, at, quiet):
     at.now += timedelta(seconds=15)
     Worker().run_once()
     assert mailing_page(boss, mailing) == ("Waits until 05/14/2027 9:15 a.m.: quiet hours.", "")
+
+
+def test_while_the_provider_is_paused_no_time_left_is_shown(boss, at):
+    rows = [(one, "Sale") for one in many(40).split()]
+    mailing = send_mass_sms(rows, mailing="Spring", using="default").mailing
+    mailing_page(boss, mailing)
+    gone = list(SmsMessage.objects.values_list("pk", flat=True)[:10])
+    SmsMessage.objects.filter(pk__in=gone).update(status="sent")
+    at.now += timedelta(seconds=15)
+    assert mailing_page(boss, mailing).time_left == "about 1 minute left"
+    paused = {"reason": "funds", "paused_at": at.now, "probe_at": at.now + timedelta(hours=1)}
+    ProviderState.objects.create(alias="default", **paused)
+    assert mailing_page(boss, mailing) == ("", "")
 
 
 def test_of_a_spread_mailing_the_last_message_gives_the_time_left(boss, at):

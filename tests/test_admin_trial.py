@@ -189,6 +189,15 @@ def test_a_wrong_number_is_said_at_its_field_and_all_is_kept(olga, number, words
     assert not outbox and not SmsMessage.objects.exists()
 
 
+def test_where_no_row_has_a_text_there_is_no_test(olga):
+    rows = "Телефон\tИмя\n+79261110022\t\n+79261110033\t"
+    page = press(olga, numbers=rows, body="{имя}, ждём вас")
+    assert result(page) is None and "_test" not in page.content.decode()
+    assert not SmsMessage.objects.exists()
+    page = press(olga, numbers=rows + "Лев", body="{имя}, ждём вас")
+    assert SmsMessage.objects.get().body == "Лев, ждём вас"
+
+
 def test_what_is_wrong_elsewhere_is_said_first(olga):
     assert "body" in press(olga, body=" ").context["errors"]
     assert not outbox

@@ -9,11 +9,11 @@ from django.utils.formats import date_format
 from django.utils.timezone import now
 from django.utils.translation import gettext
 
-from .. import clock, conf, mailing_counts, mailings, quiet_hours
+from .. import circuit_breaker, clock, conf, mailing_counts, mailings, quiet_hours
 from ..models import SmsMailing, SmsMessageQuerySet
 from ..states import Status
 from ..times import local
-from .wording import time_left_words
+from .wording import stop_of, time_left_words
 
 
 class Waiting(NamedTuple):
@@ -28,8 +28,8 @@ class Waiting(NamedTuple):
 
 
 def waiting(mailing: SmsMailing, found: mailing_counts.Progress) -> Waiting:
-    """Return what the page says. It is two queries where messages wait."""
-    if not found.waiting:
+    """Return what the page says. It is four queries where messages wait."""
+    if not found.waiting or _is_paused(mailing.using):
         return Waiting()
     moment = clock.now()
     queued = mailings.of(mailing).filter(status=Status.QUEUED)
@@ -42,6 +42,11 @@ def waiting(mailing: SmsMailing, found: mailing_counts.Progress) -> Waiting:
     if found.seconds_left is None:
         return Waiting()
     return Waiting(time_left=time_left_words(max(found.seconds_left, later)))
+
+
+def _is_paused(alias: str) -> bool:
+    """Return whether the provider sends nothing now, which the page says above."""
+    return bool(alias) and (bool(stop_of(alias)) or circuit_breaker.state_of(alias).is_paused)
 
 
 def _why_later(mailing: SmsMailing, queued: SmsMessageQuerySet, moment: datetime) -> str:

@@ -77,11 +77,14 @@ class Trial:
     url: str = ""
 
 
-def answer(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> Trial:
-    """Send the test where its button was pressed, and return what the page shows.
+def answer(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> Trial | None:
+    """Send the test where its button was pressed, and return what the page shows; None where no
+    recipient has a text yet.
 
     :param form: valid, with the text to send
     """
+    if not form.given:
+        return None
     if BUTTON not in request.POST:
         typed = request.POST.get("test_number") or remembered(request.user)
         return Trial(TrialForm(initial={"test_number": Unlogged(typed)}))
