@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from ..numbers import is_russian_mobile
 from . import tables
 from .pasted_lines import WRAPPING, PassportOrPhone, Piece, pieces
+from .permissions import grouped
 from .phone_words import Kind, is_head, kind
 from .tables import MAX_FILE_BYTES, Table, letter
 
@@ -71,6 +72,11 @@ class ReadOut:
     line: int
     written: str = field(repr=False)
     number: str = field(repr=False)
+
+    @property
+    def grouped(self) -> str:
+        """Return the number as people read it."""
+        return grouped(self.number)
 
 
 @dataclass(frozen=True)
