@@ -502,6 +502,7 @@ def test_the_do_not_send_list_is_not_revealed_by_numbers_and_the_test(clerk, set
 # --- large tables
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_fit_through_the_pages(boss, settings):
     rows = [f"+7903{at:07};Клиент {at};{at} ₽" for at in range(10_000)]
     data = "\n".join(["Телефон;Имя;Долг", *rows])
