@@ -38,13 +38,14 @@ def is_of_site(*, claimed: bool) -> Q:
     """
     lifetime = conf.expires_after()
     of_untried = Q(expires_at=_later("send_after", lifetime))
-    # The time of one that was tried is that of its next attempt.
-    of_tried = Q(
-        attempts__gt=int(claimed),
+    # The time of one that was tried is that of its next attempt, and the time of one that was put
+    # off is the end of quiet hours.
+    moved = Q(attempts__gt=int(claimed)) | Q(send_after__gt=_later("created_at", STORED_WITHIN))
+    since_made = Q(
         expires_at__gte=_later("created_at", lifetime - STORED_WITHIN),
         expires_at__lte=_later("created_at", lifetime + STORED_WITHIN),
     )
-    return of_untried | of_tried
+    return of_untried | (moved & since_made)
 
 
 def _later(name: str, by: timedelta) -> Any:

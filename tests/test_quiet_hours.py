@@ -366,6 +366,29 @@ def test_a_lifetime_of_the_site_that_outlasts_the_night_stays(at, provider):
     assert set(rows().values_list("expires_at")) == {(NIGHT + conf.expires_after(),)}
 
 
+def test_what_was_put_off_and_stopped_gets_a_new_lifetime(at, provider):
+    """It leaves days later, as what was stopped before the night does."""
+    mailing = mail(numbers(3))
+    rows().update(created_at=NIGHT)
+    Worker().run_once()
+    mailing.stop()
+    at.now = MORNING + timedelta(days=2)
+    mailing.resume()
+    Worker().run_once()
+    assert statuses() == {"sent": 3}
+
+
+def test_a_lifetime_of_the_site_may_begin_in_a_second_morning(at, provider):
+    mail(numbers(3))
+    rows().update(created_at=NIGHT)
+    Worker().run_once()
+    at.now = NIGHT + timedelta(hours=23)
+    Worker().run_once()
+    morning = MORNING + timedelta(days=1)
+    every = rows().values_list("send_after", "expires_at")
+    assert Counter(every) == {(morning, morning + conf.expires_after()): 3}
+
+
 @pytest.mark.parametrize("attempts", [0, 1])
 def test_a_time_of_the_caller_stays_and_passes_unsent(at, provider, attempts):
     """Those that were claimed, and those that were not."""
