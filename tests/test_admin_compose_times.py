@@ -364,6 +364,16 @@ def test_a_mailing_that_is_confirmed_leaves_at_night(boss, at, quiet):
     assert len(outbox) == 9
 
 
+def test_drafts_of_the_same_form_leave_at_night_too(boss, at, quiet):
+    at.now = NIGHT
+    page = answer(boss, numbers=many(9))
+    submit(boss, page, "_save")
+    submit(boss, page, "_send_at_night")
+    assert SmsMailing.objects.get().at_any_hour is True
+    Worker().run_once()
+    assert len(outbox) == 9
+
+
 def test_by_day_nothing_is_asked_and_the_mailing_heeds_the_next_night(boss, at, quiet):
     page = answer(boss, numbers=many(9))
     assert buttons(page) == ["Send now"] and "Quiet" not in str(warnings(page))

@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import mailing_counts, sending
 from ..batch_update import per_row
 from ..exceptions import SmsNotSent
-from ..models import SmsMailing, SmsMessage, rows, write_db
+from ..models import SmsMailing, SmsMessage, mailings, rows, write_db
 from ..numbers import mask
 from ..sms import send_mass_sms
 from ..states import Status
@@ -238,6 +238,8 @@ def _store_in_bulk(form: ComposeForm, user: Any, outcome: Outcome) -> list[int]:
             batch = known[start : start + BATCH_MESSAGES]
             left = _left(batch)
             _set_times(left, batch)
+            if form.at_any_hour:
+                mailings({draft.mailing_id for draft in left} - {None}).update(at_any_hour=True)
             sending.enqueue(rows(message.pk for message in left))
             new += left
         log(user, new, str(outcome))
