@@ -721,7 +721,7 @@ class Resent(int):
 class SmsMailing(models.Model):
     """Messages that were written together, and are watched, stopped and counted together.
 
-    :ivar body: the text, where all of them have the same one
+    :ivar body: the text, where all have the same one; with its placeholders, as it was written
     :ivar stopped_at: since when its messages wait, as drafts, until a person lets it go on
     :ivar at_any_hour: its messages leave in the quiet hours, too (``SMSKA_QUIET_HOURS``)
     :ivar segments: of all its messages
