@@ -418,6 +418,14 @@ def test_each_recipient_has_a_clock(boss, settings):
     assert not outbox  # the other one, too, is for a worker
 
 
+def test_the_page_asks_once_for_the_clock_of_each_recipient(boss, settings, monkeypatch):
+    settings.SMSKA_QUIET_HOURS = HOURS | {"time_zone": "tests.test_admin_compose_times.zone_of"}
+    asked = []
+    monkeypatch.setattr("django_smska.quiet_hours.function_at", lambda path: asked.append)
+    answer(boss, numbers=many(7))
+    assert len(asked) == len(set(asked)) == 7
+
+
 def test_of_a_spread_only_the_night_is_put_off(boss, quiet):
     page = answer(boss, numbers=many(4), spread="12")  # 14:30, 17:30, 20:30 and 23:30
     assert "1 recipient it is 11:30 p.m. then" in warnings(page)[0]

@@ -114,7 +114,7 @@ def _check_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
     stopped = stop_of(state.alias)
     segments = sum(map(form.segments_for, numbers))
     cost = cost_of(state, segments)
-    plan = form.plan_of(numbers)
+    plan = form.plan if numbers == found.numbers else form.plan_of(numbers)
     return _page(
         request,
         model_admin,
