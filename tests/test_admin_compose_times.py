@@ -364,6 +364,15 @@ def test_a_mailing_that_is_confirmed_leaves_at_night(boss, at, quiet):
     assert len(outbox) == 9
 
 
+def test_the_page_after_a_correction_asks_again(boss, at, quiet):
+    at.now = NIGHT
+    page = answer(boss, numbers=many(3) + "\n8 904 176-49")
+    corrected = carried_by(page) | {"corrected": "8 904 176-49-95", "_send_at_night": "1"}
+    page = boss.post(PAGE, corrected)
+    assert "4 recipients" in warnings(page)[0]
+    assert buttons(page) == [OUTSIDE, ANYWAY] and not SmsMessage.objects.exists()
+
+
 def test_drafts_of_the_same_form_leave_at_night_too(boss, at, quiet):
     at.now = NIGHT
     page = answer(boss, numbers=many(9))

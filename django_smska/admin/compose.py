@@ -53,6 +53,7 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
     if corrected is None and "_leave_out" in request.POST:
         corrected = form.without_incomplete()
     if corrected:
+        corrected.pop("_send_at_night", None)  # it was said of other recipients
         form = ComposeForm(corrected, sources=sources)
     if not form.is_valid() or "_back" in request.POST:
         return _write_page(request, model_admin, form)
