@@ -26,7 +26,7 @@ from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
-from django_smska import circuit_breaker, retention
+from django_smska import circuit_breaker, clock, retention
 from django_smska.exceptions import AuthenticationFailed, InsufficientCredits, SmsOutcomeUnknown
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.notify import Listener
@@ -156,7 +156,7 @@ class TestBalance:
         out, error = run("sms_balance")
         assert out.endswith("only a message shows that it works; the next one tries it\n")
         state = circuit_breaker.state_of("default")
-        assert error is None and state.is_paused and state.probe_at <= timezone.now()
+        assert error is None and state.is_paused and state.probe_at <= clock.now()
         assert json.loads(run("sms_balance", "--json")[0])["default"]["paused"] == "hanging"
 
     @pytest.mark.parametrize("backend", ["django_smska.backends.console", "tests.backends"])

@@ -396,7 +396,7 @@ def test_asleep_it_costs_one_query(provider, django_assert_num_queries):
 
 def test_it_is_seen(provider):
     Worker().run_once()
-    assert circuit_breaker.state_of("default").worker_seen_at <= timezone.now()
+    assert circuit_breaker.state_of("default").worker_seen_at <= clock.now()
 
 
 def test_it_is_seen_again_during_a_long_pass(provider, monkeypatch):
@@ -412,7 +412,7 @@ def test_it_is_seen_again_during_a_long_pass(provider, monkeypatch):
 
     Worker(concurrency=1, progress=forget_the_worker_once).run_once()
     assert statuses() == {"sent": 2} and len(sends) == 2
-    assert circuit_breaker.state_of("default").worker_seen_at <= timezone.now()
+    assert circuit_breaker.state_of("default").worker_seen_at <= clock.now()
 
 
 def test_only_the_given_messages_are_sent(provider):
