@@ -90,6 +90,7 @@ def history(message):
 # --- the list
 
 
+@pytest.mark.slow
 def test_the_list_takes_as_many_queries_for_many_rows_as_for_one(boss):
     def queries():
         with CaptureQueriesContext(
@@ -283,6 +284,7 @@ def test_without_the_permission_to_send_a_lost_text_can_be_copied_alone(client):
     assert client.post(f"{LIST}{message.pk}/change/", form(body="Mine")).status_code == 403
 
 
+@pytest.mark.slow
 def test_the_page_of_a_queued_message_is_read_only_even_for_a_superuser(boss):
     for status in Status.values:
         if status in ("claimed", "sending"):
@@ -504,6 +506,7 @@ def test_the_templates_have_no_script_and_no_style_of_their_own():
 # --- send
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_the_summary_counts_by_kind_of_outcome(boss, provider):
     provider.script(3, Fault("reset_after_request"), on="send")
@@ -519,6 +522,7 @@ def test_the_summary_counts_by_kind_of_outcome(boss, provider):
     assert history(unsure)[0].startswith("Unknown whether it was sent: ")
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_after_an_error_of_the_provider_the_rest_is_queued_and_not_tried(boss, provider):
     """A gateway that hangs would keep the person waiting, and a wrong login would be locked."""
@@ -549,6 +553,7 @@ def test_a_paused_provider_is_not_asked_and_the_page_says_until_when(boss, provi
     assert "The next attempt is possible at 14:30:15." in text
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_pressing_twice_sends_once(boss, provider):
     message = make()
@@ -557,6 +562,7 @@ def test_pressing_twice_sends_once(boss, provider):
     assert provider.sends == 1 and history(message) == ["Sent."]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_who_loses_a_race_is_reported_so_and_sees_no_error_page(boss, provider):
     """Another admin or worker claims the second message while the first one is being sent."""
@@ -617,6 +623,7 @@ def test_a_provider_that_is_not_configured_any_more_is_reported_and_no_error_pag
 # --- the other actions
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_refresh_shows_what_the_gateway_said(boss, provider):
     message = make()
@@ -626,6 +633,7 @@ def test_refresh_shows_what_the_gateway_said(boss, provider):
     assert history(message) == ["Status queried: sent.", "Status queried: delivered."]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_refresh_without_an_answer_is_reported_and_changes_nothing(boss, provider):
     message, other = make(), make()
@@ -741,6 +749,7 @@ def test_an_action_leaves_every_other_status_alone(boss, action, status):
     assert not LogEntry.objects.exists()
 
 
+@pytest.mark.slow
 def test_no_history_holds_a_text_or_a_whole_number(boss):
     boss.post(f"{LIST}add/", form(body="Secret code"))
     message = SmsMessage.objects.get()
@@ -778,6 +787,7 @@ def test_with_atomic_requests_save_and_send_shows_the_outcome_too(boss, provider
     assert SmsMessage.objects.get().status == Status.SENT
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_with_atomic_requests_a_refresh_is_asked_outside_of_a_transaction(
     boss, provider, atomic_requests

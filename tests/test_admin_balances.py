@@ -83,6 +83,7 @@ class TestTheAnswer:
         assert state().is_paused and state().balance == balance
         assert state().probe_at > timezone.now()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("reason", ["hanging", "broken"])
     def test_where_it_proves_nothing_one_message_tries(self, provider, boss, reason):
         pause(reason)

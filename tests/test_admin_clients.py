@@ -485,6 +485,7 @@ def pages(people):
     }
 
 
+@pytest.mark.slow
 def test_a_name_stands_beside_each_number_for_those_who_may_see_it(log_in, pages):
     User.objects.filter(first_name="Анна").update(username="89215550317")
     seeing = log_in("see_number_smsmessage", *pages.values(), "view_smsmessage")
@@ -492,6 +493,7 @@ def test_a_name_stands_beside_each_number_for_those_who_may_see_it(log_in, pages
     assert named == dict.fromkeys(pages, True)
 
 
+@pytest.mark.slow
 def test_who_sees_masked_numbers_alone_sees_no_name(log_in, pages):
     User.objects.filter(first_name="Анна").update(username="89215550317")
     masked = log_in(*pages.values(), "view_smsmessage")
@@ -500,6 +502,7 @@ def test_who_sees_masked_numbers_alone_sees_no_name(log_in, pages):
         assert response.status_code == 200 and "Анна" not in response.content.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", [ANNA, "79215550317", "89215550317", "9215550317"])
 def test_a_name_is_found_by_the_usual_spellings_of_its_number(boss, spelling):
     User.objects.create(username=spelling, first_name="Zoe")
@@ -533,6 +536,7 @@ def queries(client, url):
     return len(context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", [LIST, f"{START}smsinbound/", f"{START}smsoptout/"])
 def test_a_page_asks_each_function_once(boss, answers, url):
     answers(lambda user: {city: clients_of(city) for city in "ABC"})
@@ -718,6 +722,7 @@ def second(django_db_setup, django_db_blocker):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True, databases=["default", ALIAS])
 def test_clients_may_be_in_another_database(second, boss, answers):
     User.objects.using(ALIAS).create(username="89215550317", first_name="Ёлкина")

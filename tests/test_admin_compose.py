@@ -27,7 +27,7 @@ from django_smska.sms import outbox
 from django_smska.states import Status
 from django_smska.testing.gateway import Fault
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 LIST = "/admin/django_smska/smsmessage/"
 PAGE = f"{LIST}compose/"

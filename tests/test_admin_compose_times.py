@@ -172,6 +172,7 @@ def test_in_an_hour_on_the_way_back_is_shown_as_its_time(boss, at):
     assert '<option value="hour 2027-05-13T12:30Z" selected>05/13/2027 3:30 p.m.' in page
 
 
+@pytest.mark.slow
 def test_in_an_hour_checked_and_sent_twice_is_sent_once(boss, at):
     """The user goes back in the browser to the first page, and presses everything again."""
     send(boss, when="hour", numbers=TWO)
@@ -254,6 +255,7 @@ def test_the_hour_that_comes_twice_is_carried_on(boss, at, settings):
     assert times_of() == [datetime(2027, 10, 31, 1, 15, tzinfo=timezone.utc)]
 
 
+@pytest.mark.slow
 def test_without_time_zones_the_presets_are_those_of_the_site(boss, at, settings):
     settings.USE_TZ, settings.TIME_ZONE = False, "Asia/Omsk"
     at.now = datetime(2027, 5, 13, 14, 30, 45)
@@ -298,12 +300,14 @@ def test_a_spread_beyond_the_latest_time_is_refused(boss, settings):
     assert list(errors(page)) == ["spread"] and "too far ahead" in errors(page)["spread"][0]
 
 
+@pytest.mark.slow
 def test_another_spread_of_the_same_form_sends_nothing_twice(boss):
     send(boss, numbers=TWO, spread="1")
     send(boss, numbers=TWO, spread="2")
     assert SmsMessage.objects.count() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first, then", [("", "2027-05-14T10:00"), ("hour", ""), ("hour", "other")])
 @pytest.mark.parametrize("numbers", [TWO, many(8)])
 def test_another_time_of_the_same_form_sends_nothing_twice(boss, numbers, first, then):
@@ -356,6 +360,7 @@ def test_who_confirms_it_sends_at_night(boss, at, quiet):
     assert len(outbox) == 3
 
 
+@pytest.mark.slow
 def test_a_mailing_that_is_confirmed_leaves_at_night(boss, at, quiet):
     at.now = NIGHT
     send(boss, "_send_at_night", numbers=many(9))
@@ -373,6 +378,7 @@ def test_the_page_after_a_correction_asks_again(boss, at, quiet):
     assert buttons(page) == [OUTSIDE, ANYWAY] and not SmsMessage.objects.exists()
 
 
+@pytest.mark.slow
 def test_drafts_of_the_same_form_leave_at_night_too(boss, at, quiet):
     at.now = NIGHT
     page = answer(boss, numbers=many(9))
@@ -527,6 +533,7 @@ def test_while_the_provider_is_paused_no_time_left_is_shown(boss, at):
     assert mailing_page(boss, mailing) == ("", "")
 
 
+@pytest.mark.slow
 def test_of_a_spread_mailing_the_last_message_gives_the_time_left(boss, at):
     send(boss, numbers=many(24), spread="4")
     mailing = SmsMailing.objects.get()

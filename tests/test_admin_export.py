@@ -358,6 +358,7 @@ def test_a_filter_that_makes_no_sense_is_reported_and_nothing_leaves(boss, metho
     assert not LogEntry.objects.exists()
 
 
+@pytest.mark.slow
 def test_the_count_is_exact_and_the_warning_is_for_those_whom_it_concerns(boss, monkeypatch):
     multiply(11_915)
     page = boss.get(PAGE).content.decode()

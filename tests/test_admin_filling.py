@@ -18,7 +18,7 @@ from django_smska.sms import outbox
 
 from .test_admin_compose import LATER, at, carried_by, errors, shown
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 PAGE = "/admin/django_smska/smsmessage/compose/"
 ANNA, BORIS, VERA = "+79031112201", "+79031112202", "+79031112203"
@@ -502,7 +502,6 @@ def test_the_do_not_send_list_is_not_revealed_by_numbers_and_the_test(clerk, set
 # --- large tables
 
 
-@pytest.mark.slow
 def test_ten_thousand_rows_fit_through_the_pages(boss, settings):
     rows = [f"+7903{at:07};Клиент {at};{at} ₽" for at in range(10_000)]
     data = "\n".join(["Телефон;Имя;Долг", *rows])

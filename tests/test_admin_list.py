@@ -290,6 +290,7 @@ def test_what_waits_to_be_said_is_not_lost_in_a_renewal(boss):
     assert said in boss.get(LIST).content.decode()
 
 
+@pytest.mark.slow
 def test_only_a_list_of_what_is_on_its_way_is_renewed(boss, now):
     soon, later = NOW + timedelta(minutes=29), NOW + timedelta(minutes=31)
     for status, values, is_live in (

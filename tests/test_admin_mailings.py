@@ -352,6 +352,7 @@ WAITS = "The mailing “{}” is stopped. Its messages wait until you let it go 
 
 
 class TestStoppedOnesAboveTheListOfMessages:
+    @pytest.mark.slow
     def test_one_is_named_with_a_link_to_its_page(self, admin_client):
         mail(1, "Lilies")
         asters = mail(2, "Asters")

@@ -202,6 +202,7 @@ def test_what_is_refused_can_be_left_out_of_the_text():
     assert without(f"моб. 84951234567 {ONE} {TWO}", [office]) == f"{ONE}, {TWO}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", ["до 9 ", "1.1.2024", "8/904/", "тел ", "№1!", "9041 7000", "_9 "]
 )
@@ -359,6 +360,7 @@ def test_a_second_fuller_column_is_not_chosen_without_asking():
     assert chosen(other) == ("Телефон", f"\n{ONE}\n\n")
 
 
+@pytest.mark.slow
 def test_a_fuller_column_is_seen_however_far_down_and_right():
     rows = "".join(f"x;{ONE}{';' * 100}\n" for _ in range(2000))
     rows += "".join(f"x;{';' * 100}{TWO}\n" for _ in range(3000))

@@ -68,6 +68,7 @@ def test_it_reads_no_variable_that_is_not_set(client, settings):
             assert "!!invalid!!" not in page_of(mine.get(f"{START}{page}"))
 
 
+@pytest.mark.slow
 def test_it_shows_nothing_of_the_message(client):
     pk = draft().pk
     for page in ("change", "history", "delete"):
@@ -185,6 +186,7 @@ def test_without_gaps_nothing_is_looked_up(django_assert_num_queries):
         assert list(permissions.gap_words(["view_smsmessage"])) == []
 
 
+@pytest.mark.slow
 def test_a_list_says_which_permission_is_of_no_use(client):
     mine = log_in(client, "view_smsmessage", "stop_providerstate")
     said = "“Can stop and resume sending” is of no use without “Can view SMS provider”."

@@ -60,6 +60,7 @@ class TestItsStatusChangesAfterThePage:
         response = client.post(f"{LIST}resend/", fields, follow=True)
         return [str(one) for one in response.context["messages"]]
 
+    @pytest.mark.slow
     def test_one_that_is_reported_delivered_is_not_sent_again(self, boss):
         message = make("unknown")
         fields = self.shown(boss, message)

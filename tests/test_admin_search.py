@@ -210,6 +210,7 @@ def test_where_nothing_is_found_it_says_what_was_looked_for(boss, term, words):
     assert words in page(boss, term)
 
 
+@pytest.mark.slow
 def test_it_says_where_parts_are_looked_for_and_that_filters_are_chosen(boss):
     make()
     assert "in the newest 50,000 messages. Try the whole number." in page(boss, "nowhere")

@@ -99,6 +99,7 @@ class TestPage:
         assert statistics.percentile(times, 0.951) == 3600
         assert statistics.percentile(Counter(), 0.5) is None
 
+    @pytest.mark.slow
     def test_all_is_not_all_but_one(self):
         make("delivered", 2000, after=1)
         make("failed", after=1)

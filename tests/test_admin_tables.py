@@ -278,11 +278,13 @@ def test_links_that_lead_out_of_the_file_are_not_followed():
         column(packed(links=external))
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_under_a_title_and_a_head_are_read():
     lines = column(b"list\n\nphone\n" + b"1\n" * tables.MAX_ROWS).lines
     assert len(read(lines).bad) == tables.MAX_ROWS
 
 
+@pytest.mark.slow
 def test_a_long_sheet_of_which_a_filter_shows_little_is_read():
     hidden = '<row hidden="1"><c><v>79041764996</v></c></row>'
     found = column(packed(hidden * 30_000 + A_ROW + hidden * 30_000))
@@ -406,6 +408,7 @@ def test_each_bound_holds_alone(monkeypatch, bound, value, data):
         column(data)
 
 
+@pytest.mark.slow
 def test_a_large_table_is_looked_at_here_and_there(monkeypatch):
     looked_at = []
 

@@ -17,7 +17,7 @@ from django_smska.sms import outbox
 from django_smska.states import Status
 from django_smska.testing.gateway import Fault
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 PAGE = "/admin/django_smska/smsmessage/compose/"
 OTHERS = "+79261110022\n+79261110033"

@@ -358,6 +358,7 @@ def test_an_error_without_a_caller_is_logged(holding, caplog):
     assert statuses() == {"failed": 1}
 
 
+@pytest.mark.slow
 def test_it_is_logged_once_with_the_status_and_without_a_traceback(holding, caplog):
     holding.gateway.script_all(Fault("bad_number"))
 

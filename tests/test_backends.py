@@ -337,6 +337,7 @@ class TestFailover(Contract):
     def reasons(self):
         return dict(ProviderState.objects.exclude(paused_at=None).values_list("alias", "reason"))
 
+    @pytest.mark.slow
     def test_a_queue_is_paused_where_none_takes_it(self, transactional_db):
         self.first.script_all(Fault("no_credit"))
         self.second.script_all(Fault("wrong_login"))
@@ -348,6 +349,7 @@ class TestFailover(Contract):
         assert (self.first.sends, self.second.sends) == (1, 1)
         assert self.reasons() == {"first": "funds", "second": "account"}
 
+    @pytest.mark.slow
     def test_a_member_that_fails_is_paused_for_all_and_named(self, transactional_db, caplog):
         """A wrong login is not tried again by the next process, as from cron."""
         self.first.script_all(Fault("wrong_login"))
@@ -365,6 +367,7 @@ class TestFailover(Contract):
             call_command("sms_status", stdout=out)
         assert "paused (account)" in out.getvalue()
 
+    @pytest.mark.slow
     def test_a_member_is_looked_at_when_its_time_has_come(self, transactional_db):
         self.first.script_all(Fault("wrong_login"), on="send")
         self.queue(1)
@@ -379,6 +382,7 @@ class TestFailover(Contract):
         assert self.first.balances == 1 and len(self.first.accepted) == 3
         assert self.reasons() == {}
 
+    @pytest.mark.slow
     def test_a_member_that_hangs_is_passed_over_after_a_few(self, transactional_db):
         self.first.script_all(Fault("close_without_answer"), on="send")
         self.queue(10)
@@ -397,6 +401,7 @@ class TestFailover(Contract):
         circuit_breaker.note("both", Receipt(alias="second"))
         assert self.reasons() == {"first": "account"}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("place", ["__init__", "open", "rate", "send_message", "close"])
     def test_a_member_whose_program_fails_is_passed_over(self, transactional_db, settings, place):
         settings.SMS_PROVIDERS["first"] = {

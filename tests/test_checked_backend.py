@@ -120,6 +120,7 @@ def test_whatever_raises_the_next_provider_goes_on(use, caplog, place, error):
     assert set(statuses("bad")) <= {"sent", "delivered", "queued", "unknown"} | refused
 
 
+@pytest.mark.slow
 def test_what_cannot_be_opened_keeps_its_queue_whole_and_is_paused(use, caplog):
     use(raises={"open": CRASH})
     queue("bad", 3)
@@ -167,6 +168,7 @@ def test_one_that_cannot_be_opened_for_a_report_is_asked_later(use):
     assert not SmsMessage.objects.filter(next_status_at__lte=before).exists()
 
 
+@pytest.mark.slow
 def test_and_sends_again_when_it_is_mended(use):
     use(raises={"open": CRASH})
     queue("bad", 3)
@@ -363,6 +365,7 @@ def test_an_abort_goes_through(use, abort):
 ABORTS = [KeyboardInterrupt, SystemExit, GeneratorExit]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("abort", ABORTS)
 @pytest.mark.parametrize(("announces", "ends"), [(False, "unknown"), (True, "queued")])
 def test_an_abort_in_a_workers_thread_counts_as_a_crash(use, abort, announces, ends):

@@ -328,6 +328,7 @@ class TestWorkerCommand:
         circuit_breaker.note_error("default", AuthenticationFailed())
         assert run("sms_worker", "--once")[0].endswith("\nNothing was due.\n")
 
+    @pytest.mark.slow
     def test_a_pause_is_said_once_and_its_end_once(self, gateway, monkeypatch):
         """What a daemon prints over five passes."""
         gateway.balance = 0
@@ -483,6 +484,7 @@ def test_a_worker_reported_to_stop_leaves_nothing_in_doubt(gateway, start_worker
     }
 
 
+@pytest.mark.slow
 @real_sends
 def test_an_idle_worker_reported_to_stop_ends(gateway, start_worker):
     worker = start_worker("--interval", "600")

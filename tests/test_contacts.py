@@ -51,6 +51,7 @@ def in_a_new_process(code):
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_an_import_does_not_add_its_models_to_the_other_app():
     code = (
         "import django_smska.contacts.models; from django.apps import apps; "
@@ -59,6 +60,7 @@ def test_an_import_does_not_add_its_models_to_the_other_app():
     assert in_a_new_process(code) == "False\n"
 
 
+@pytest.mark.slow
 def test_no_module_of_the_engine_imports_it():
     code = "print([one for one in sys.modules if one.startswith('django_smska.contacts')])"
     assert in_a_new_process(code) == "[]\n"

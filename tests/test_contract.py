@@ -255,6 +255,7 @@ def test_a_redirect_is_not_followed(counterpart, status):
     assert len(counterpart.requests) == 1
 
 
+@pytest.mark.slow
 def test_a_silent_provider_is_given_up_at_the_deadline(counterpart):
     counterpart.spoil(lambda wire, honest: (honest(), wire.wait(None)))
     result = outcome(make(counterpart, deadline=0.3), message())

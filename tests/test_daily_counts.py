@@ -19,6 +19,8 @@ from django_smska.models import SmsDay, SmsDayCount, SmsMessage
 from django_smska.receipts import Report
 from django_smska.states import FINAL, Status
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 5, 20, 12, tzinfo=ZoneInfo("Europe/Moscow"))
 TODAY = NOW.date()
 
@@ -251,7 +253,6 @@ class TestAgain:
         clock.forward(days=365)
         assert self.counted(day.date()) == NOW
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("status", sorted(set(Status) - FINAL))
     def test_an_older_day_less_often(self, clock, status):
         """A draft may be sent after weeks, and a user may decide about an unknown one."""
@@ -479,7 +480,6 @@ class TestCountAndPruneAtOnce:
 class TestPrune:
     old = NOW - timedelta(days=200)
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("counted_before", [True, False])
     def test_numbers_survive(self, clock, counted_before):
         make("delivered", 3, at=self.old, after=7, sender="Shop", segments=2)

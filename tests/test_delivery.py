@@ -202,6 +202,7 @@ class TestDue:
             due = delivery.take_due(limit=10)
         assert len(due) == 2 and first not in due
 
+    @pytest.mark.slow
     def test_a_pass_costs_few_database_queries(self, provider, django_assert_max_num_queries):
         provider.fate(NUMBER[1:], "DELIVRD", after=0)
         for _ in range(20):

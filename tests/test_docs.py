@@ -597,6 +597,7 @@ def test_the_setting_of_any_engine():
     assert run("howto/task-engines", "SMSKA_ENQUEUE")["SMSKA_ENQUEUE"] == "shop.tasks.enqueue_sms"
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_celery(celery, settings):
     names = run("howto/task-engines", "send_queued_sms.apply_async", **celery)
@@ -609,6 +610,7 @@ def test_celery(celery, settings):
     assert entry["task"] == "shop.tasks.sms_work"
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_huey(huey, settings):
     names = run("howto/task-engines", "crontab", **huey)
@@ -1014,6 +1016,7 @@ def test_the_file_to_copy_is_short():
     assert len((ROOT / "docs/howto/acme.py").read_text().splitlines()) <= 60
 
 
+@pytest.mark.slow
 def test_the_file_to_copy_sends(acme_backend, acme_server):
     acme_server.answers = [
         (201, '{"id": "17", "credits": "99.50"}'),

@@ -98,6 +98,7 @@ def test_what_it_says_beyond_that_is_applied_too():
     assert (found.price, found.currency) == (2, "RUB")
 
 
+@pytest.mark.slow
 def test_not_found_proves_nothing_and_ends_after_four_questions():
     message = lose()
     Pushing.known.clear()
@@ -207,6 +208,7 @@ def test_the_change_is_announced():
     assert seen == [("unknown", "sent")]
 
 
+@pytest.mark.slow
 def test_what_was_not_asked_is_asked_soon_and_loses_no_question():
     """The first one of a provider goes alone; where it gets no answer, the others wait."""
     messages = [lose("lost and silent"), lose("lost too")]
@@ -221,6 +223,7 @@ def test_what_was_not_asked_is_asked_soon_and_loses_no_question():
     assert stored(second).status == Status.SENT
 
 
+@pytest.mark.slow
 def test_a_proof_cancels_what_was_queued_instead(page):
     """The pause that lost answers cause ends with the proof, and would let it out."""
     messages = [lose(f"lost {number}") for number in range(3)]
@@ -263,6 +266,7 @@ def test_a_doubt_that_is_resolved_counts_no_more():
     assert "default" not in circuit_breaker.paused()
 
 
+@pytest.mark.slow
 def test_a_pause_ends_when_its_doubts_are_resolved():
     for number in range(3):
         lose(f"lost {number}")
@@ -346,6 +350,7 @@ def page(client):
     return read
 
 
+@pytest.mark.slow
 def test_the_page_says_when_it_is_asked_and_what_came_of_it(page):
     message = lose()
     words = page(message)

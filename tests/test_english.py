@@ -45,6 +45,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(top).as_posix()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", BANNED, ids=lambda words: re.sub(r"\W+", "-", words))
 def test_a_plainer_word_is_used(words):
     """Also in names, whose parts an underscore joins."""

@@ -161,6 +161,7 @@ class TestHandingOver:
 
 
 class TestFaults:
+    @pytest.mark.slow
     def test_a_function_that_raises_costs_one_line_that_names_the_class_only(
         self, enqueue, transactional_db, caplog
     ):
@@ -301,6 +302,7 @@ class TestSendQueued:
         assert jobs.work_once()["sent"] == 2
         assert statuses() == {"sent": 2, "failed": 1}
 
+    @pytest.mark.slow
     def test_work_once_ends_in_its_time_and_the_next_one_goes_on(self, kept, provider, monkeypatch):
         """The time ends while the first request, which goes alone, waits for its answer."""
         answer = threading.Event()
@@ -358,6 +360,7 @@ class TestEagerEngines:
         assert statuses() == {"sent": 1}
 
 
+@pytest.mark.slow
 def test_neither_djangos_tasks_nor_an_engine_is_imported():
     code = (
         "import sys, django; django.setup(); import django_smska.jobs, django_smska.sms;"

@@ -21,6 +21,8 @@ from django_smska.worker import Worker
 from .conftest import options
 from .packages import package
 
+pytestmark = pytest.mark.slow
+
 NUMBER = "+79041764995"
 PACKAGE = Path(django_smska.__file__).parent
 #: Far longer than any of these tests may wait, and less than a deadline that never passes.

@@ -17,6 +17,7 @@ MAX_PAGES = 0xFFFFFFFE  # SQLite's own limit
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
+    pytest.mark.slow,
     pytest.mark.skipif(connection.vendor != "sqlite", reason="its file is the disk"),
 ]
 

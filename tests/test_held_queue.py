@@ -108,6 +108,7 @@ class TestWhatIsHeld:
         Worker().run_once()
         assert provider.requests == [] and held_queue.number_held("default") == 1
 
+    @pytest.mark.slow
     def test_what_is_queued_or_due_later_goes_on(self, provider):
         old_queue()
         [later] = queue(1, send_after=timezone.now() + HOUR)
@@ -257,6 +258,7 @@ class TestWhatAPersonSends:
 
 
 class TestSeveralWorkers:
+    @pytest.mark.slow
     def test_two_that_start_at_once_agree(self, provider):
         old_queue(20)
         queue(1, send_after=timezone.now() + HOUR)
@@ -473,6 +475,7 @@ class TestWhatIsSeen:
         assert "sms_worker --release" in out.getvalue()
         assert out.getvalue().endswith("Nothing else was due.\n")
 
+    @pytest.mark.slow
     def test_a_daemon_says_once_that_they_are_held_and_once_that_they_are_released(
         self, provider, monkeypatch
     ):

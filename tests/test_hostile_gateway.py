@@ -336,6 +336,7 @@ def test_a_connection_with_more_than_one_answer_is_not_used_again(name):
         assert second.gateway_id == ids[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("early", [b"", frame(b"Wait")], ids=["silence", "odd answer"])
 def test_the_late_answer_to_a_request_is_not_that_to_the_next(early):
     """Neither where the first one was given up at the deadline, nor where its answer was odd."""

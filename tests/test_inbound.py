@@ -230,6 +230,7 @@ class TestRaces:
         assert Counter(row.gateway_id for row in heard) == {"17": 1, "18": 1}
         assert SmsInbound.objects.count() == 2 and len(listed()) == len(set(listed())) == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("body", ["Да", "STOP"])
     def test_four_that_deliver_the_same(self, heard, body):
         each = [reply(body, gateway_id=str(n), sender=f"+7900{n % 7:07}") for n in range(40)]

@@ -19,6 +19,8 @@ from django_smska.worker import Worker
 from .extent import ALL
 from .outages import Outage
 
+pytestmark = pytest.mark.slow
+
 NUMBER = "+79041764995"
 SENT = {"sent", "delivered"}  # after ten seconds reports are requested
 
@@ -81,7 +83,6 @@ def interrupted_at(line, provider):
     return interruption.left <= 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("every", [61, *([7] if ALL else [])])
 def test_at_no_line_does_it_hang_or_lose_an_outcome(provider, every, caplog):
     caplog.set_level(logging.CRITICAL + 1)

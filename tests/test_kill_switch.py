@@ -199,6 +199,7 @@ class TestSendingNow:
 
 
 class TestARunningPass:
+    @pytest.mark.slow
     @pytest.mark.parametrize("alias", ["default", kill_switch.EVERY])
     def test_it_ends_with_what_is_in_flight(self, provider, alias):
         release = threading.Event()
@@ -232,6 +233,7 @@ class TestARunningPass:
             Worker(concurrency=1).run_once()
         assert mark.done and provider.sends == 0 and statuses() == {"queued": 6}
 
+    @pytest.mark.slow
     def test_one_of_two_providers_goes_on(self, provider, second):
         release = threading.Event()
         provider.script_all(Fault("late", until=release))
@@ -319,6 +321,7 @@ class TestFailover:
         assert provider.sends == 1 and statuses() == {"queued": 4}
         assert SmsMessage.objects.filter(attempts=0).count() == 3
 
+    @pytest.mark.slow
     def test_a_member_stopped_in_a_pass_is_passed_over_from_then_on(self, failover, provider):
         release = threading.Event()
         provider.script_all(Fault("late", until=release))

@@ -63,6 +63,7 @@ def test_there_is_russian():
     assert "ru" in LANGUAGES
 
 
+@pytest.mark.slow
 def test_each_text_of_the_package_is_in_the_catalogue_and_no_other(messages):
     """Where this fails, run ``python -m tests.catalogue`` and translate what it names."""
     wanted = {key(text, context) for text, context in catalogue.texts()}
@@ -72,6 +73,7 @@ def test_each_text_of_the_package_is_in_the_catalogue_and_no_other(messages):
     assert len(wanted) > 100
 
 
+@pytest.mark.slow
 def test_what_each_error_means_can_be_translated():
     classes = [one for one in vars(exceptions).values() if hasattr(one, "summary")]
     assert len(classes) > 10
@@ -111,6 +113,7 @@ def test_each_translation_has_the_placeholders_of_its_text(messages):
             assert placeholders(form) == placeholders(text), message.id
 
 
+@pytest.mark.slow
 def test_no_word_of_djangos_is_changed(language, messages):
     """All catalogues are one in the end: what Django says in its own way has a context here."""
     ours = {message.id: message.string for message in messages if message.context is None}
@@ -162,6 +165,7 @@ def forms(message):
     return [*message.string] if message.pluralizable else [message.string]
 
 
+@pytest.mark.slow
 def test_the_compiled_catalogue_is_that_of_the_text_file(language, stored):
     fresh = catalogue.compiled(catalogue.updated(stored))
     assert entries(catalogue.path(language, "mo").read_bytes()) == entries(fresh)

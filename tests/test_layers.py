@@ -146,6 +146,7 @@ def test_a_module_imports_from_the_layers_below_it(name):
     assert not above
 
 
+@pytest.mark.slow
 def test_no_two_modules_import_each_other():
     """Those of one layer may import each other, but not in a circle."""
     graph = {
@@ -165,10 +166,12 @@ def test_no_two_modules_import_each_other():
         visit(name, ())
 
 
+@pytest.mark.slow
 def test_the_exceptions_are_needed():
     assert {(name, other) for name in MODULES for other in imports(name)} >= EXCEPTIONS
 
 
+@pytest.mark.slow
 def test_no_module_is_imported_by_its_name_as_a_string():
     """Such an import is seen by no reader of the structure, nor by the tests above."""
     for name, path in MODULES.items():

@@ -408,6 +408,7 @@ class TestMassSending:
         stored = SmsMessage.objects.order_by("pk").values_list("idempotency_key", flat=True)
         assert list(stored) == [["0", "1"], ["1", "2"]][lost - 1]
 
+    @pytest.mark.slow
     def test_it_costs_three_queries_a_batch(self, settings):
         rows = [(f"+7903111{n:04}", f"text {n}") for n in range(100)]
         queries = []
@@ -515,6 +516,7 @@ class TestSegments:
         assert passes(send_sms, NUMBER, "text")
         assert passes(send_sms, NUMBER, "text", using="bulk") is None
 
+    @pytest.mark.slow
     def test_what_is_queued_in_transactions_leaves_as_far_as_the_day_goes(self, provider, settings):
         settings.SMSKA_LIMITS = only(segments=5)
         for _ in range(2):
@@ -537,6 +539,7 @@ class TestSegments:
         Worker().run_once()
         assert len(provider.accepted) == 3
 
+    @pytest.mark.slow
     def test_they_leave_also_from_behind_what_does_not_fit(self, provider, settings):
         """One segment is left, and those in front need two each."""
         settings.SMSKA_LIMITS = only(segments=61)
@@ -585,6 +588,7 @@ class TestSegments:
         monkeypatch.setattr(limits, "clock", noon)
         return midnight
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("open_transaction", [False, True])
     def test_what_is_for_a_later_day_counts_on_that_day(
         self, provider, settings, midnight, open_transaction
@@ -658,6 +662,7 @@ def at_once(number, work):
 
 
 class TestAtOnce:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "limit", [{"number": "3/h"}, {"caller": "3/h"}, {"segments": 3}], ids=lambda one: [*one][0]
     )
@@ -677,6 +682,7 @@ class TestAtOnce:
         answers = at_once(8, lambda n: passes(send_sms, NUMBER, "text"))
         assert answers.count(None) == 1 == len(provider.accepted)
 
+    @pytest.mark.slow
     def test_workers_share_the_segments_of_the_day(self, provider, settings):
         settings.SMSKA_LIMITS = only()
         send_mass_sms([(f"+7903111{n:04}", "text") for n in range(60)])
@@ -685,6 +691,7 @@ class TestAtOnce:
         assert len(provider.accepted) == 23
         assert SmsMessage.objects.filter(status="queued").count() == 37
 
+    @pytest.mark.slow
     def test_the_same_text_that_fails_is_tried_by_each(self, provider, settings):
         settings.SMSKA_LIMITS = only(same_text=60)
         for n in (1, 2, 3):

@@ -71,6 +71,7 @@ def log_calls():
                     yield name, node, text.value
 
 
+@pytest.mark.slow
 def test_no_log_call_lacks_its_fields():
     calls = list(log_calls())
     assert len(calls) > 40
@@ -218,6 +219,7 @@ def test_a_line_about_several_messages_has_their_keys():
     assert log_fields.of_messages([7], "")["sms"] == [7]
 
 
+@pytest.mark.slow
 def test_the_reference_has_each_line():
     page = DOCUMENTS["reference/logs"]
     listed = re.findall(r"^   \* - (\w.*)\n     - (.*)\n     - ``(.*)``$", page, re.M)

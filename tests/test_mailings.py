@@ -166,6 +166,7 @@ class TestStop:
         assert (statuses(), provider.sends) == ({"draft": 5}, 0)
         assert set(rows().values_list("attempts", "token", "lease_until")) == {(0, "", None)}
 
+    @pytest.mark.slow
     def test_a_long_stopped_tail_keeps_no_worker_from_what_is_behind_it(self, provider):
         """What was queued while it was stopped is set aside batch by batch, in one pass."""
         mailing = mail(1)
@@ -238,6 +239,7 @@ class TestStop:
         assert mailing.stop() == 2
         assert statuses() == {"queued": 6}
 
+    @pytest.mark.slow
     def test_the_last_of_two_people_decides(self, monkeypatch):
         """One lets it go on while the other one's stop has moved but a part."""
         monkeypatch.setattr("django_smska.mailings.BATCH_ROWS", 2)
@@ -351,6 +353,7 @@ class TestStop:
         assert (mailing.stop(), mailing.resume()) == (1, 1)
         assert statuses() == {"cancelled": 1, "unknown": 1, "sent": 1, "queued": 1}
 
+    @pytest.mark.slow
     def test_stopping_and_going_on_again_and_again_beside_workers_sends_each_once(self, provider):
         mailing = mail(60)
         ended = threading.Event()

@@ -55,6 +55,7 @@ def test_each_falls_again_so_that_none_is_a_counter(families, db):
         assert family.documentation.endswith(".")
 
 
+@pytest.mark.slow
 def test_they_say_what_is_stored(families, db, settings):
     settings.SMS_PROVIDERS = {"default": {}, "bulk": {}}
     settings.SMSKA_LIMITS = {"segments": {"bulk": 100}}

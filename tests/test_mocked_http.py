@@ -240,6 +240,7 @@ def record(path, gateway, host="sms.example", times=1):
     path.write_text(path.read_text().replace(port, host))
 
 
+@pytest.mark.slow
 def test_a_recorded_cassette_answers_once(tmp_path, gateway):
     vcr = package("vcr")
     record(tmp_path / "sms.yaml", gateway)
@@ -334,6 +335,7 @@ def test_nor_does_a_local_name_of_another_machine(settings, gateway, beyond, mon
     assert refusal() == "test-run" and beyond == []
 
 
+@pytest.mark.slow
 def test_many_threads_replay_one_cassette(tmp_path, gateway, elsewhere, beyond, settings):
     vcr = package("vcr")
     record(tmp_path / "sms.yaml", gateway, "192.0.2.2")
@@ -357,6 +359,7 @@ def test_many_threads_replay_one_cassette(tmp_path, gateway, elsewhere, beyond, 
     assert counts == [200] * 320 and beyond == []
 
 
+@pytest.mark.slow
 def test_a_worker_replays_a_cassette(tmp_path, gateway, elsewhere, beyond):
     vcr = package("vcr")
     record(tmp_path / "sms.yaml", gateway, "192.0.2.2", times=12)
@@ -367,6 +370,7 @@ def test_a_worker_replays_a_cassette(tmp_path, gateway, elsewhere, beyond):
     assert beyond == []
 
 
+@pytest.mark.slow
 def test_many_threads_record_one_cassette(tmp_path, gateway, settings, beyond):
     vcr = package("vcr")
     settings.SMS_PROVIDERS = {"default": {"OPTIONS": options(gateway)}}

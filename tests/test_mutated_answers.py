@@ -24,6 +24,8 @@ from django_smska.sms import queue_sms
 
 from .extent import ALL
 
+pytestmark = pytest.mark.slow
+
 KNOWN = [
     b"0|Message sent|5a77f1c2|1|7464",
     b"_0|Message sent|5a77f1c2",
@@ -103,7 +105,6 @@ def test_no_damaged_answer_is_a_success(answer):
 MANY = 12_500 if ALL else 125  # for each of eight seeds
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", range(8))
 def test_none_of_many_is(number):
     others = settings(

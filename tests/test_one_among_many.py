@@ -17,6 +17,8 @@ from django_smska.signals import sms_sent
 from django_smska.sms import outbox
 from django_smska.states import Status
 
+pytestmark = pytest.mark.slow
+
 LIST = "/admin/django_smska/smsmessage/"
 NUMBERS = [f"+7904176499{digit}" for digit in range(4)]
 BAD = NUMBERS[2]
@@ -78,7 +80,6 @@ def fail_for_one(function, error):
     return failing
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
     ("action", "status", "broken", "after"),

@@ -112,6 +112,7 @@ class TestTheList:
         assert is_opted_out(NUMBER, sender="Clinic")
         assert opt_in(NUMBER) == 2 and not is_opted_out(NUMBER, sender="Clinic")
 
+    @pytest.mark.slow
     def test_many_at_once(self):
         every = numbers(2500)
         opt_out(every[7])
@@ -290,6 +291,7 @@ class TestRefused:
         result = send_mass_sms(rows)
         assert result == 1 and [index for index, _ in result.errors] == [1]
 
+    @pytest.mark.slow
     def test_one_query_more_and_no_more_with_a_long_list(self):
         def cost(send):
             with CaptureQueriesContext(connection) as queries:
@@ -381,6 +383,7 @@ class TestClaims:
         assert_cancelled(message)
         assert (message.body, message.code) == ("Code ••••", "")
 
+    @pytest.mark.slow
     def test_a_long_row_of_them_does_not_end_the_pass(self, provider):
         """A claim of which nothing is left is followed by the next one."""
         send_mass_sms([(number, "Hello") for number in numbers(600)], exempt=True)
@@ -488,6 +491,7 @@ class TestClaims:
             sending.resend(SmsMessage.objects.get())
         assert SmsMessage.objects.get() == message
 
+    @pytest.mark.slow
     def test_queries_of_a_claim(self, provider):
         """At most one more for a batch, however many messages it has."""
         for many in (1, 200):
@@ -598,6 +602,7 @@ class TestTheFirstByte:
             message.send()
         assert_cancelled(message)
 
+    @pytest.mark.slow
     def test_a_worker(self, provider, monkeypatch, add):
         messages = [queue_sms(number, "Hello") for number in numbers(20)]
         mark = sending.record_and_mark
@@ -732,6 +737,7 @@ def found(client, term):
 
 @pytest.mark.django_db
 class TestAdmin:
+    @pytest.mark.slow
     def test_the_list_and_its_search(self, admin_client):
         opt_out(NUMBER, sender="Shop", reason="wrote STOP", source="call centre")
         opt_out(OTHER)
@@ -813,6 +819,7 @@ class TestAdmin:
         assert not is_opted_out(NUMBER)
         assert [one.object_repr for one in LogEntry.objects.all()] == ["+7904•••4995"]
 
+    @pytest.mark.slow
     def test_who_may_see_no_number_can_find_none_out(self, staff):
         client = staff(*KEEPER, *SENDER)
         opt_out(NUMBER, reason=f"wrote from {NUMBER}", source="letter")
@@ -954,6 +961,7 @@ class TestImport:
 
 @pytest.mark.django_db
 class TestPages:
+    @pytest.mark.slow
     def test_send_says_what_will_be_cancelled(self, admin_client):
         drafts = [SmsMessage(to=number, body="Hello") for number in (NUMBER, OTHER)]
         for draft in drafts:

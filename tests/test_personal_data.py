@@ -35,7 +35,7 @@ from django_smska.states import FINAL, Status
 from tests.extent import ALL
 from tests.rows import message as row
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 LIST = "/admin/django_smska/smsmessage/"
 ERASURES = "/admin/django_smska/smserasure/"
@@ -264,7 +264,6 @@ def test_a_wrong_setting_is_reported(settings):
 LARGE = 10_000 if ALL else 4000
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["delete", "blank"])
 def test_memory_does_not_grow_with_the_table(settings, way):
     """The peak of many batches is that of two."""
@@ -286,7 +285,6 @@ def test_memory_does_not_grow_with_the_table(settings, way):
     assert cost(LARGE) < cost(2000) + 1_000_000  # a row of them takes more than a kilobyte
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["delete", "blank"])
 def test_memory_does_not_grow_with_what_was_received(way):
     def cost(number):

@@ -126,6 +126,7 @@ def test_the_names_are_listed_as_they_stand():
     assert text.names == {"имя": "Имя", "b": "b"} and key("  ИМЯ ") == "имя"
 
 
+@pytest.mark.slow
 def test_ten_thousand_texts_of_one_template_differ():
     text = Text("{name}: {order}")
     found = {text.render({"name": "Anna", "order": str(at)}) for at in range(10_000)}

@@ -206,6 +206,7 @@ def test_no_bytes_break_the_reader_and_none_make_a_sent_message(body, status, fr
     read_status_answer(Answer(status, body, framed))
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60))
 def test_foreign_text_is_cleaned_for_every_database(text):
     assert "\0" not in clean(text)

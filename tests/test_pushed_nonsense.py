@@ -18,6 +18,8 @@ from django_smska.webhook_urls import webhook_url
 
 from .counterparts.twilio import SID, TOKEN, signature
 
+pytestmark = pytest.mark.slow
+
 PUBLIC = "https://shop.example"
 REFERENCE, TWILIO_ID, PHONE = "R" * 22, "SM" + "0" * 32, "79041764995"
 

@@ -17,7 +17,7 @@ from django_smska.sms import queue_sms, send_code, send_mass_sms
 from django_smska.testing.gateway import Fault
 from django_smska.worker import Worker
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 HOURS = {"from": "22:00", "until": "08:30", "time_zone": "Asia/Yekaterinburg"}
 #: Yekaterinburg is five hours ahead of UTC, Kamchatka twelve.

@@ -408,6 +408,7 @@ class TestIdempotencyKeysOfMany:
         assert all(one.pk for n, one in enumerate(every) if n not in (3, 998))
         assert {one.pk for one in stored} <= set(SmsMessage.objects.values_list("pk", flat=True))
 
+    @pytest.mark.slow
     def test_two_at_once_store_each_message_once(self, transactional_db):
         """Each has looked before the other inserts; SQLite has one writer, which waits for none."""
         results, barrier = [], threading.Barrier(2)
@@ -779,6 +780,7 @@ class TestNow:
                 message = queue_sms(NUMBER, "text")
         assert stored(message.pk).status == "queued"
 
+    @pytest.mark.slow
     def test_a_database_that_fails_between_request_and_record(
         self, provider, settings, monkeypatch, caplog
     ):
@@ -847,6 +849,7 @@ class TestNow:
         sending.mark_sending([claimed])
         assert begun + 19 < claimed.leave_until < time.monotonic() + 20.1
 
+    @pytest.mark.slow
     def test_the_answer_to_a_refusals_record_is_lost(self, provider, others, monkeypatch):
         """The row is in the queue: who reads "not sent" would send the text a second time."""
         monkeypatch.setattr(sending, "MAX_PERSIST_SECONDS", 0)
@@ -991,6 +994,7 @@ class TestDeletedInFlight:
         SmsMessage.objects.all().delete()
         sending.record([sending.Result(claimed, outcome)])
 
+    @pytest.mark.slow
     def test_a_worker_goes_on(self, provider):
         """The gateway is late until the row is gone."""
         for text in "abcdef":
@@ -1033,6 +1037,7 @@ class TestOneClaimOnePermission:
         assert marked == {sending.claim_of(new)}
         assert stored(new.pk).gateway_id == ""
 
+    @pytest.mark.slow
     def test_a_worker_does_not_claim_again_what_it_holds(self, provider):
         """Another process claims its stock back, again and again."""
         for n in range(30):
@@ -1399,6 +1404,7 @@ class TestAPersonsWord:
         with pytest.raises(WrongStatus, match="cannot be resent"):
             sending.resend(unknown)
 
+    @pytest.mark.slow
     def test_it_cannot_be_marked_as_sent_while_it_is_being_resent(self, unknown):
         """Else there would be a message that was sent, and a queued one for the same text."""
         other = Beside(lambda: sending.confirm_sent(stored(unknown.pk)), after="SELECT")
@@ -1465,6 +1471,7 @@ class TestMassSms:
         assert "to" in result.errors[0][1].message_dict
         assert "3 of 5 messages were not stored" in caplog.text
 
+    @pytest.mark.slow
     def test_a_source_that_breaks_stores_nothing(self, provider):
         """So that the whole can be run again without a double."""
 

@@ -334,6 +334,7 @@ class TestAdmin:
         for part in (WORD, CODE, quote(WORD)):
             assert part not in page
 
+    @pytest.mark.slow
     def test_no_page_shows_it(self, boss, fields):
         every = each_status(**fields)
         page = body(boss.get(LIST))
@@ -359,6 +360,7 @@ class TestAdmin:
         self.assert_hidden(table)
         assert table.count("(hidden: sensitive)") == len(Status)
 
+    @pytest.mark.slow
     def test_no_search_order_or_filter_finds_it(self, boss, fields):
         every = each_status(**fields)
         for query in (f"q={CODE}", f"q={quote(WORD)}"):
@@ -381,6 +383,7 @@ class TestAdmin:
         draft.refresh_from_db()
         assert (draft.to, draft.body) == (NUMBER, SECRET)
 
+    @pytest.mark.slow
     def test_send_again_is_not_offered(self, boss, fields):
         every = each_status(**fields)
         for status in ("failed", "unknown", "expired"):

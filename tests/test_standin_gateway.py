@@ -346,6 +346,7 @@ class TestConnections:
         with connect(gateway) as sock, pytest.raises(ssl.SSLError):
             trusting.wrap_socket(sock, server_hostname="127.0.0.1")
 
+    @pytest.mark.slow
     def test_close_frees_everything(self) -> None:
         """Closing ends idle connections and frees the port, for the next gateway too."""
         with StandInGateway() as gateway:
@@ -562,6 +563,7 @@ class TestBrokenConnections:
         gateway.script_next(Fault("closed_after_answer"))
         assert b"0|Message" in exchange(gateway, request_bytes(SEND, close=False))
 
+    @pytest.mark.slow
     def test_endless_100(self, gateway: StandInGateway) -> None:
         """`endless_100` says "100 Continue" again and again."""
         gateway.script_next(Fault("endless_100"))
@@ -586,6 +588,7 @@ class TestTls:
         with connect(tls_gateway) as sock, pytest.raises(ConnectionResetError):
             trusting.wrap_socket(sock, server_hostname="127.0.0.1")
 
+    @pytest.mark.slow
     def test_hang_in_greeting(self, tls_gateway: StandInGateway, trusting: ssl.SSLContext) -> None:
         """`tls_hang` takes the greeting and says nothing."""
         tls_gateway.script_next(Fault("tls_hang"))
@@ -663,10 +666,12 @@ class TestHttp:
 
 
 class TestTimeAndSize:
+    @pytest.mark.slow
     def test_byte_by_byte(self, gateway: StandInGateway) -> None:
         """`byte_by_byte` is a correct answer, slowly."""
         assert body_of(gateway, Fault("byte_by_byte", seconds=0.0001)).startswith(b"0|Message")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["huge_body", "slow_body"])
     def test_body_of_some_size(self, gateway: StandInGateway, name: str) -> None:
         """A long body starts with the line, and has the length that it announces."""
@@ -910,6 +915,7 @@ def command(*options: str) -> str:
 
 
 class TestCommand:
+    @pytest.mark.slow
     @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
     def test_run(self, tmp_path: Any, ending: signal.Signals) -> None:
         """It shows its address, shows each send with a masked number, and ends on a signal."""
@@ -933,6 +939,7 @@ class TestCommand:
         assert process.returncode == 0
         assert NUMBER in (tmp_path / "ledger").read_text("utf-8")
 
+    @pytest.mark.slow
     def test_senders(self) -> None:
         """`--sender` names those that are allowed, and the greeting the first of them."""
         with running("--sender", "My Shop", "--sender", "Other") as (_, greeting, port):

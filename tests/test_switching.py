@@ -91,6 +91,7 @@ def test_it_sends_what_is_queued(counterpart):
     assert set(SmsMessage.objects.values_list("status", flat=True)) == {Status.SENT}
 
 
+@pytest.mark.slow
 def test_a_wrong_login_pauses_it_and_loses_nothing(counterpart):
     configure(counterpart, **counterpart.wrong_login())
     for number in range(5):

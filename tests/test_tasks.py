@@ -259,6 +259,7 @@ class TestHandingOver:
         queue_sms(NUMBER, "text 0")
         assert dummy() == [] and statuses() == {"queued": 4}
 
+    @pytest.mark.slow
     def test_without_the_setting_the_framework_is_not_imported(self):
         """On Django 5.2 it may not be there, and it would cost time at each start."""
         code = (

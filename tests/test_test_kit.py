@@ -53,6 +53,7 @@ def test_each_public_name_is_there():
         testing.outbox  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_kit_needs_no_pytest():
     code = (
         "import sys; sys.modules['pytest'] = None\n"
@@ -168,6 +169,7 @@ def test_a_pause_and_a_stop_are_named(sms_gateway):
     assert "sending through 'default' is stopped." in failure(assert_sms_sent)
 
 
+@pytest.mark.slow
 def test_a_failed_and_an_unknown_one_are_named_with_their_cause(sms_gateway):
     sms_gateway.script(1, Fault("bad_number"))
     sms_gateway.script(2, Fault("reset_after_request"))
@@ -483,6 +485,7 @@ def by_the_engine(status, gateway, **fields):
     return message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"code": "1234"}], ids=["plain", "code"])
 @pytest.mark.parametrize("status", Status.values)
 def test_a_made_row_is_like_one_of_the_engine(sms_gateway, settings, status, fields):

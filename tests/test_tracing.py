@@ -24,6 +24,8 @@ from .canaries import CODE, LOGIN, NUMBER, PASSWORD, TEXT, found
 from .packages import package
 from .test_contract import COUNTERPARTS, make
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -149,7 +151,6 @@ def test_the_instrumented_client_would_show_a_number(spans, instrumented, gatewa
     assert {"login", "number"} <= found(shown(spans()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", COUNTERPARTS, ids=lambda one: one.__name__)
 def test_no_request_of_a_backend_makes_a_span(kind, spans, instrumented, settings):
     settings.SMSKA_PUBLIC_URL = "https://shop.example"

@@ -21,7 +21,10 @@ from .test_admin import LIST
 
 NUMBER = "+79041764995"
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", ALIAS])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", ALIAS]),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture(scope="module")

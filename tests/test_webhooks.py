@@ -391,6 +391,7 @@ def test_a_report_of_an_attempt_that_was_refused_is_not_of_the_next_one(monkeypa
     assert stored(message).status == "sent"
 
 
+@pytest.mark.slow
 def test_doubts_that_reports_resolve_at_once_pause_nothing(monkeypatch):
     lost = lose("lost and counted")
     monkeypatch.setattr(
@@ -420,6 +421,7 @@ def test_an_early_one_keeps_nothing_of_a_sensitive_text(monkeypatch):
     assert row.status == "delivered" and "4711" not in row.gateway_status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["accepted", "lost"])
 def test_a_member_of_a_failover_that_refused_it_says_nothing_about_the_next(monkeypatch, ending):
     """Infobip, for one, reports what it has refused, too."""

@@ -198,6 +198,7 @@ def test_a_connection_is_replaced_where_permission_was_slow(gateway, monkeypatch
     assert gateway.connections == 2 and gateway.sends == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [None, LookupError("claim lost")])
 def test_the_deadline_does_not_run_while_permission_is_waited_for(gateway, monkeypatch, error):
     """A rate or a slow database is no fault of the gateway's."""
@@ -348,6 +349,7 @@ def test_an_answer_that_comes_twice_is_not_read_as_the_next_one(gateway):
             assert isinstance(result, SmsOutcomeUnknown)
 
 
+@pytest.mark.slow
 def test_at_the_hook_no_byte_has_left(gateway):
     """Not even the head of the request."""
     got = []
@@ -491,6 +493,7 @@ def collected_here():
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("collected_here")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_refusing_proxy_before_tls_is_definitely_not_sent(gateway):
@@ -662,6 +665,7 @@ def test_tls_to_a_plain_port_says_so(gateway):
 HANDSHAKES = {"tls_hang": "connect-timeout", "tls_reset": "hung-up", "tls_plain": "connect-tls"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), HANDSHAKES.items())
 def test_a_failed_handshake_says_how(gateway, name, code):
     gateway.script(1, Fault(name))
@@ -678,6 +682,7 @@ def test_a_proxy_that_is_not_there_says_so_without_its_login(scheme):
     assert "me" not in result.address and "word" not in str(result)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("network")
 @pytest.mark.usefixtures("collected_here")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -51,6 +51,7 @@ def queue(number, **kwargs):
     return [queue_sms(NUMBER, f"text {n}", **kwargs) for n in range(number)]
 
 
+@pytest.mark.slow
 def test_all_that_is_due_is_sent_once(provider):
     queue(50)
     done = Worker(concurrency=8).run_once()
@@ -85,6 +86,7 @@ def test_drafts_later_ones_and_expired_ones_stay(provider):
     assert statuses() == {"draft": 1, "queued": 1, "failed": 1}
 
 
+@pytest.mark.slow
 def test_each_message_ends_as_its_own_answer_says(provider):
     provider.script(2, Fault("bad_number"))
     provider.script(3, Fault("sent_error"))
@@ -162,6 +164,7 @@ def test_what_ends_between_claim_and_request_counts(provider, monkeypatch, end):
     assert provider.sends == 0
 
 
+@pytest.mark.slow
 def test_threads_make_no_query(provider, monkeypatch):
     """SQLite has one writer, and an open connection for each thread is dear on any database."""
     from django.db.backends.utils import CursorWrapper
@@ -179,6 +182,7 @@ def test_threads_make_no_query(provider, monkeypatch):
     assert threads == {threading.current_thread()}
 
 
+@pytest.mark.slow
 def test_requests_are_in_flight_together(provider):
     release = threading.Event()
     provider.script_all(Fault("late", until=release))
@@ -198,6 +202,7 @@ def test_requests_are_in_flight_together(provider):
     assert statuses() == {"sent": 9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("using", ["limited", "both"])
 def test_no_more_are_in_flight_than_the_provider_allows(settings, transactional_db, using):
     """Also where it is a member of a failover."""
@@ -240,6 +245,7 @@ def test_a_provider_that_wants_more_time_is_not_asked_before(settings, transacti
     assert one.send_after >= before + timedelta(seconds=90)
 
 
+@pytest.mark.slow
 def test_the_first_goes_alone_until_the_gateway_has_answered(provider):
     """A wrong login must not be tried by all threads at once: that locks accounts."""
     provider.script_all(Fault("wrong_login"))
@@ -248,6 +254,7 @@ def test_the_first_goes_alone_until_the_gateway_has_answered(provider):
     assert provider.sends == 1 and statuses() == {"queued": 40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("queries", [1, 4, 12])
 def test_a_database_that_goes_away_in_the_middle_hangs_nothing(
@@ -304,6 +311,7 @@ class Cut:
         raise OperationalError("server closed the connection")
 
 
+@pytest.mark.slow
 def test_a_provider_with_a_long_queue_does_not_hold_up_another(provider, settings, monkeypatch):
     settings.SMS_PROVIDERS["second"] = settings.SMS_PROVIDERS["default"]
     queue(30)
@@ -342,6 +350,7 @@ def test_a_task_waits_for_what_others_have_locked(provider, monkeypatch):
     assert worker.send_these(message.pk for message in stored) == {"sent": 3}
 
 
+@pytest.mark.slow
 def test_stopped_it_finishes_what_is_in_flight_and_gives_back_the_rest(provider):
     release = threading.Event()
     provider.script_all(Fault("late", until=release))
@@ -363,6 +372,7 @@ def test_stopped_it_finishes_what_is_in_flight_and_gives_back_the_rest(provider)
     assert not SmsMessage.objects.filter(status="queued").exclude(token="").exists()
 
 
+@pytest.mark.slow
 def test_a_bug_in_the_loop_leaves_no_thread_waiting_and_no_outcome_lost(provider):
     def bug(done):
         raise RuntimeError("a bug")
@@ -436,6 +446,7 @@ def test_a_group_costs_as_many_queries_as_one(provider, django_assert_num_querie
     assert statuses() == {"sent": 16}
 
 
+@pytest.mark.slow
 def test_never_more_rows_are_in_doubt_than_its_width(provider):
     """Promise 5, at every moment: what is marked and not yet recorded."""
     most = [0]
@@ -525,6 +536,7 @@ class TestPace:
         assert len(left) >= 0.95 * number * seconds
         assert most_within(left, window) <= round(number * window)
 
+    @pytest.mark.slow
     def test_several_workers_share_it(self, db, clock):
         workers = [rate_limit.RateSlots("default", 10) for _ in range(3)]
         end, left = clock.time + 60, []
@@ -558,6 +570,7 @@ class TestPace:
         left += sent_at(rate_limit.RateSlots("default", number), clock, 1.1 * window)
         assert most_within(left, window) <= round(number * window)
 
+    @pytest.mark.slow
     def test_a_caller_whose_connection_was_slow_waits_for_another_time(
         self, provider, settings, monkeypatch
     ):
@@ -619,6 +632,7 @@ class TestPace:
             assert mine.take(1) == 0
         assert mine.until_next() == pytest.approx(0.1, rel=0.5)
 
+    @pytest.mark.slow
     def test_a_worker_sends_all_under_a_rate(self, provider, settings):
         self.at_rate(settings, "50/s")
         queue(10)
@@ -727,6 +741,7 @@ class TestNearlyDue:
 
 
 class TestBrakes:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["wrong_login", "no_credit", "http_404"])
     def test_a_failing_provider_pauses_it_and_leaves_the_queue_whole(self, provider, name):
         """Promise 6."""
@@ -748,6 +763,7 @@ class TestBrakes:
         assert statuses() == {"queued": 20}
         assert circuit_breaker.state_of("default").reason == "unreachable"
 
+    @pytest.mark.slow
     def test_a_gateway_that_hangs_costs_a_few_unknowns_and_not_the_queue(self, provider):
         provider.script_all(Fault("close_without_answer"))
         queue(20)
@@ -755,6 +771,7 @@ class TestBrakes:
         assert statuses() == {"unknown": 3, "queued": 17}
         assert circuit_breaker.state_of("default").reason == "hanging"
 
+    @pytest.mark.slow
     def test_a_good_answer_in_between_forgives(self, provider, caplog):
         for number in (1, 2, 4, 5):
             provider.script(number, Fault("close_without_answer"))
@@ -771,6 +788,7 @@ class TestBrakes:
         provider.unscript()
         ProviderState.objects.update(probe_at=timezone.now())
 
+    @pytest.mark.slow
     def test_it_opens_again_by_a_balance_query(self, provider):
         self.paused(provider, "no_credit")
         Worker(concurrency=1).run_once()
@@ -783,6 +801,7 @@ class TestBrakes:
         state = circuit_breaker.state_of("default")
         assert (state.is_paused, state.reason, state.failures) == (False, "", 0)
 
+    @pytest.mark.slow
     def test_an_empty_account_stays_paused_and_is_looked_at_less_and_less(self, provider):
         self.paused(provider, "no_credit")
         provider.balance = 0
@@ -839,6 +858,7 @@ class TestBrakes:
         assert statuses() == {"sent": 3}
         assert not circuit_breaker.state_of("default").is_paused
 
+    @pytest.mark.slow
     def test_after_hanging_one_message_goes_alone(self, provider, caplog):
         """A balance query that is answered does not show that a message will be."""
         self.paused(provider, "close_without_answer", 10)
@@ -896,6 +916,7 @@ class TestBrakes:
 
 
 class TestReports:
+    @pytest.mark.slow
     def test_reports_are_asked_for_when_they_are_due(self, provider):
         queue(3)
         Worker().run_once()
