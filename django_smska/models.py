@@ -222,6 +222,7 @@ class SmsMessage(models.Model):
         "priority",
         "send_after",
         "expires_at",
+        "has_site_lifetime",
         "idempotency_key",
         "sensitive",
         "code",
@@ -286,6 +287,8 @@ class SmsMessage(models.Model):
         blank=True,
         help_text=_("Not sent after this time. Empty: the site's default lifetime."),
     )
+    #: ``expires_at`` comes from ``SMSKA_EXPIRES_AFTER``, and not from the caller: it may be moved.
+    has_site_lifetime: bool = columns.BooleanField(default=False, editable=False)
     idempotency_key: str | None = ours.ExactField(
         _("idempotency key"), max_length=128, unique=True, null=True, blank=True, default=None
     )
@@ -632,6 +635,7 @@ class SmsMessage(models.Model):
         self.text_hash = keyed_hash("text", f"{self.idempotency_key} {self.body}") if hashed else ""
         if self.expires_at is None and self.status != Status.DRAFT:
             self.expires_at = self.send_after + conf.expires_after()
+            self.has_site_lifetime = True
 
     def _problems_of_size(self) -> Iterator[tuple[str, ValidationError]]:
         if not self.body.strip():

@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connections, transaction
+from django.db.models import Case, F, Value, When
 
-from . import clock, handover, lifetimes, monotonic, quiet_hours
+from . import clock, conf, handover, monotonic, quiet_hours
 from .conf import QuietHours
 from .conflicts import repeat_conflicts
 from .models import SmsMessage, mailings, rows, write_db
@@ -81,10 +82,13 @@ def _zones(messages: Sequence[SmsMessage], hours: QuietHours) -> dict[Any, str]:
     return {message.pk: zones[message.to] for message in messages if message.to in zones}
 
 
-def fields(end: datetime, *, claimed: bool) -> dict[str, Any]:
-    """Return what changes where messages are put off. The expiry comes first, because it depends on
-    the others, and MariaDB assigns from left to right."""
-    return {"expires_at": lifetimes.moved_to(end, claimed=claimed), "send_after": end}
+def fields(end: datetime) -> dict[str, Any]:
+    """Return what changes where messages are put off to this time: where the site's lifetime would
+    end before it, that begins at it. An expiry that the caller gave stays."""
+    passes = When(
+        has_site_lifetime=True, expires_at__lte=end, then=Value(end + conf.expires_after())
+    )
+    return {"expires_at": Case(passes, default=F("expires_at")), "send_after": end}
 
 
 def put_off_queued(put_off: Sequence[SmsMessage], hours: QuietHours, end: datetime) -> None:
@@ -113,6 +117,6 @@ def _put_off_queued(keys: set[Any], alias: str, end: datetime) -> None:
             locked = due.select_for_update(skip_locked=skips).values_list("pk", flat=True)
             found = list(locked[:MAX_PUT_OFF])
             if found:
-                rows(found).filter(status=Status.QUEUED).update(**fields(end, claimed=False))
+                rows(found).filter(status=Status.QUEUED).update(**fields(end))
 
     repeat_conflicts(put_off_some)

@@ -40,7 +40,6 @@ from . import (
     conf,
     database_slots,
     kill_switch,
-    lifetimes,
     limits,
     log_fields,
     mailing_counts,
@@ -483,6 +482,8 @@ def _into_queue(messages: SmsMessageQuerySet) -> int:
         messages,
         [Status.DRAFT],
         Status.QUEUED,
+        # Before the expiry, because MariaDB assigns from left to right.
+        has_site_lifetime=Q(expires_at__isnull=True),
         expires_at=Least(Coalesce(F("expires_at"), expiry), Value(times.latest_expiry())),
         send_after=start,  # not before now, or a hold would include it
     )
@@ -496,7 +497,7 @@ def set_aside(messages: SmsMessageQuerySet, *, claimed: bool = False) -> int:
     :param claimed: they are claimed, and nothing was tried
     """
     old = [Status.CLAIMED] if claimed else [Status.QUEUED]
-    given = lifetimes.none_if_of_site(claimed=claimed)
+    given = Case(When(has_site_lifetime=True, then=Value(None)), default=F("expires_at"))
     untried = {"attempts": F("attempts") - 1} if claimed else {}
     return move(messages, old, Status.DRAFT, expires_at=given, **_UNCLAIMED, **untried)
 
@@ -565,7 +566,7 @@ def _outside_quiet_hours(claimed: Claimed, hours: conf.QuietHours) -> Claimed:
     if not found.keys:
         return claimed
     for end, messages in found.ends.items():
-        later = night.fields(end, claimed=True)
+        later = night.fields(end)
         held = _held(messages)
         repeat_conflicts(partial(move, held, [Status.CLAIMED], Status.QUEUED, **later, **_UNTRIED))
         night.put_off_queued(messages, hours, end)

@@ -27,7 +27,6 @@ from . import (
     checked_backend,
     circuit_breaker,
     clock,
-    conf,
     handover,
     held_queue,
     mailing_counts,
@@ -717,7 +716,7 @@ def _check(message: SmsMessage) -> None:
 def _past(message: SmsMessage, now: datetime) -> ValidationError:
     """Name the time that counts: it is the database's, and a test may have frozen the process's."""
     params = {"now": date_format(times.local(now), "SHORT_DATETIME_FORMAT")}
-    if message.expires_at != message.send_after + conf.expires_after():
+    if not message.has_site_lifetime:
         words = _("This time is in the past. By the workers’ clock it is %(now)s.")
         return ValidationError({"expires_at": ValidationError(words, params=params)})
     words = _(

@@ -34,7 +34,7 @@ LAYERS = (
     {"query_errors", "redact", "unreachable"},
     {"exchange", "conf"},
     {"protocol", "json_answers", "wire", "times", "keyed_hash", "http_templates"},
-    {"webhook_urls", "http_answers", "wire_in_tests", "quiet_hours", "lifetimes"},
+    {"webhook_urls", "http_answers", "wire_in_tests", "quiet_hours"},
     {"backends.base", "fields"},
     {"backends.over_http"},
     {"backends"},

@@ -68,9 +68,8 @@ def numbers(many, first=0):
 
 def mail(who, at_any_hour=False, **more):
     mailing = SmsMailing(name="Spring", at_any_hour=at_any_hour)
-    messages = [
-        SmsMessage(to=one, body=f"Sale {one[-4:]}", send_after=clock.now(), **more) for one in who
-    ]
+    more = {"send_after": clock.now(), **more}
+    messages = [SmsMessage(to=one, body=f"Sale {one[-4:]}", **more) for one in who]
     return send_mass_sms(messages, mailing=mailing).mailing
 
 
@@ -376,6 +375,29 @@ def test_what_was_put_off_and_stopped_gets_a_new_lifetime(at, provider):
     mailing.resume()
     Worker().run_once()
     assert statuses() == {"sent": 3}
+
+
+def test_what_a_late_worker_put_off_and_was_stopped_gets_one_too(at, provider):
+    """It was planned for long after it was made, for an evening on which no worker ran."""
+    evening = NIGHT + timedelta(days=4, hours=-4)
+    mailing = mail(numbers(3), send_after=evening)
+    rows().update(created_at=NIGHT - timedelta(days=1))
+    at.now = evening + timedelta(hours=5)
+    Worker().run_once()
+    assert set(rows().values_list("send_after")) == {(MORNING + timedelta(days=4),)}
+    mailing.stop()
+    at.now = MORNING + timedelta(days=9)
+    mailing.resume()
+    Worker().run_once()
+    assert statuses() == {"sent": 3}
+
+
+def test_a_time_of_the_caller_that_is_like_the_site_s_is_the_caller_s(at, provider):
+    end = NIGHT + timedelta(hours=3)
+    start = end - conf.expires_after()
+    mail(numbers(2), send_after=start, expires_at=end)
+    Worker().run_once()
+    assert set(rows().values_list("expires_at")) == {(end,)}
 
 
 def test_a_lifetime_of_the_site_may_begin_in_a_second_morning(at, provider):

@@ -477,6 +477,7 @@ class Migration(migrations.Migration):
                         verbose_name="expires at",
                     ),
                 ),
+                ("has_site_lifetime", models.BooleanField(default=False, editable=False)),
                 (
                     "idempotency_key",
                     django_smska.fields.ExactField(
