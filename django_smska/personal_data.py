@@ -2,31 +2,35 @@
 
 Other apps take part by an attribute ``sms_personal_data`` of their ``AppConfig``: the dotted path
 of a function that returns a QuerySet of what they store about a number in E.164. Its rows are
-handed out with the rest, and an erasure deletes them.
+handed out with the rest, and an erasure deletes them. A second attribute, ``sms_free_texts``, has
+the columns in which their users may have written a number, by the names of their models. There an
+erasure replaces the number by dots.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import Any
 
 from django.apps import apps
-from django.db import models, router, transaction
-from django.db.models import Case, Count, Q, Value, When
-from django.db.models.functions import Replace
+from django.db import IntegrityError, models, router, transaction
+from django.db.models import Count, Q
 from django.utils.module_loading import import_string
 
 from . import limits, retention, sending
 from .keyed_hash import keyed_hash, keyed_hashes
 from .models import (
+    ProviderState,
     SmsErasure,
     SmsInbound,
     SmsMailing,
     SmsMessage,
     SmsMessageQuerySet,
     SmsOptOut,
-    mailings,
+    SmsTemplate,
+    dots,
     rows,
     write_db,
 )
@@ -36,9 +40,20 @@ from .states import FINAL, NEEDS_TEXT, Status
 #: The purpose of the hash that stands for a number.
 NUMBER = "number"
 WAITING = (Status.DRAFT, Status.QUEUED)
+BATCH_ENTRIES = 200  # the entries of the admin's log that one UPDATE changes
 ERASED_ENTRY = "SMS"  # what is left of the name of an erased row in the admin's log
 #: The columns of a message that are no one's data.
 INTERNAL = {"token", "lease_until", "code", "text_hash", "immediate"}
+#: The columns in which people and providers write what they like, a number in any spelling, too.
+#: Of messages the column of the number alone decides whose they are.
+FREE_TEXTS: dict[Any, tuple[str, ...]] = {
+    SmsMailing: ("name", "body"),
+    SmsTemplate: ("name", "body"),
+    SmsOptOut: ("reason", "source"),
+    ProviderState: ("detail",),
+}
+#: What ``record`` says of those that are handed out whole. They are about no other person.
+WHOLE = {SmsMailing: "mailing", SmsTemplate: "template"}
 
 
 # --- erase ----------------------------------------------------------------------------------------
@@ -58,7 +73,9 @@ def erase(number: Any, *, by: str = "", dry_run: bool = False) -> SmsErasure:
     """
     person = _Person(normalize(number))
     del number
-    erasure = SmsErasure(number_hash=keyed_hash(NUMBER, person.number), erased_by=by[:150])
+    erasure = SmsErasure(
+        number_hash=keyed_hash(NUMBER, person.number), erased_by=person.hidden_in(by, _dots())[:150]
+    )
     if dry_run:
         erasure.messages, erasure.details = person.blankable(), person.counts()
         return erasure
@@ -82,10 +99,14 @@ def erase(number: Any, *, by: str = "", dry_run: bool = False) -> SmsErasure:
             keys = list(theirs.values_list("pk", flat=True))
             done["histories"] += _erase_histories(theirs.model, keys)
             deleted[label] = _delete(theirs)
-    done["histories"] += _mask_histories(person)
     done["do_not_send"] = person.blank_opt_outs()
-    if named := person.erase_from_mailings():
-        done["mailings"] = named
+    changed = person.in_free_texts()
+    for model, keys in changed.items():
+        for key in keys:
+            person.erase_from(model, key)
+    if changed:
+        done["changed"] = _by_label(changed)
+    done["histories"] += _mask_histories(person)
     done["limits"] = limits.forget(person.number)
     if deleted:
         done["deleted"] = deleted
@@ -147,31 +168,68 @@ class _Person:
         return SmsErasure.objects.using(write_db()).filter(number_hash__in=self.hashes)
 
     @property
-    def mailings(self) -> Iterator[SmsMailing]:
-        """Iterate over the mailings whose name or text has the number in it. People write both, in
-        any spelling, so that no query finds it."""
-        for mailing in mailings().only("name", "body").order_by("pk").iterator():
-            if self._written.search(f"{mailing.name}\n{mailing.body}"):
-                yield mailing
+    def free_texts(self) -> Iterator[tuple[Any, list[str]]]:
+        """Iterate over the rows in whose free text the number stands, with the columns that have
+        it. The person's own rows are left out: they are handed out and erased whole."""
+        own = {theirs.model: theirs for theirs in self.in_other_apps().values()}
+        own[SmsOptOut] = self.every_opt_out
+        for model, columns in _free_texts().items():
+            skipped = set(own[model].values_list("pk", flat=True)) if model in own else set[Any]()
+            found = _stored(model).filter(self.may_stand_in(*columns)).order_by("pk")
+            for row in found.iterator():
+                hits = [name for name in columns if self.stands_in(getattr(row, name) or "")]
+                if hits and row.pk not in skipped:
+                    yield row, hits
+
+    def in_free_texts(self) -> dict[Any, list[Any]]:
+        """Return the keys of these rows, by their model."""
+        every = groupby(self.free_texts, key=lambda found: type(found[0]))
+        return {model: [row.pk for row, _hits in found] for model, found in every}
+
+    def may_stand_in(self, *columns: str) -> Q:
+        """Return the condition for rows that may have the number, however it is grouped. Databases
+        differ in their expressions, so :meth:`stands_in` decides."""
+        # MariaDB counts bytes: three marks are at most twelve.
+        pattern = "[^0-9]{0,12}".join(self._own_digits)
+        found = Q()
+        for name in columns:
+            found |= Q(**{f"{name}__regex": pattern})
+        return found
+
+    def stands_in(self, text: str) -> bool:
+        return bool(self._written.search(text))
+
+    def hidden_in(self, text: str, dots: str) -> str:
+        """Return the text with dots in the place of the number."""
+        return self._written.sub(dots, text)
+
+    @property
+    def _own_digits(self) -> str:
+        """Return the digits that each spelling has."""
+        return self.number.removeprefix("+7") if self.number.startswith("+7") else self.number[1:]
 
     @property
     def _written(self) -> re.Pattern[str]:
         """Return what finds the number in a text, however it is grouped."""
-        own = self.number.removeprefix("+7") if self.number.startswith("+7") else self.number[1:]
+        own = self._own_digits
         start = r"(?:\+?[78][\s().-]{0,3})?" if len(own) < len(self.number) - 1 else r"\+?"
         digits = r"[\s().\u2010-\u2015\u2212-]{0,3}".join(own)
         return re.compile(rf"(?<![0-9]){start}\(?{digits}(?![0-9])")
 
-    def erase_from_mailings(self) -> int:
-        """Take the number out of names and texts of mailings, and out of their histories; return
-        how many mailings had it."""
-        number = 0
-        for mailing in list(self.mailings):
-            name, body = (self._written.sub("•••", text) for text in (mailing.name, mailing.body))
-            mailings([mailing.pk]).update(name=name, body=body)
-            _erase_histories(SmsMailing, [mailing.pk])
-            number += 1
-        return number
+    def erase_from(self, model: Any, key: Any) -> None:
+        """Put dots in the place of the number in the free texts of a row."""
+        columns, hidden = _free_texts()[model], _dots()
+        with transaction.atomic(using=_database(model)):
+            found = _stored(model).filter(pk=key)
+            for texts in found.select_for_update().values(*columns):
+                try:
+                    with transaction.atomic(using=_database(model)):
+                        found.update(**self._hidden_in_all(texts, hidden))
+                except IntegrityError:  # the name is unique, and another one had the number, too
+                    found.update(**self._hidden_in_all(texts, f"{hidden}{key}"))
+
+    def _hidden_in_all(self, texts: dict[str, str | None], dots: str) -> dict[str, str]:
+        return {name: self.hidden_in(text, dots) for name, text in texts.items() if text}
 
     def cancel(self) -> int:
         waiting = self.messages.filter(status__in=WAITING)
@@ -193,10 +251,10 @@ class _Person:
     def counts(self) -> dict[str, Any]:
         """Return what :func:`erase` would do."""
         deleted = {label: theirs.count() for label, theirs in self.in_other_apps().items()}
-        named = sum(1 for _mailing in self.mailings)
+        changed = _by_label(self.in_free_texts())
         return {
             **({"deleted": deleted} if deleted else {}),
-            **({"mailings": named} if named else {}),
+            **({"changed": changed} if changed else {}),
             "cancelled": self.messages.filter(status__in=WAITING).count(),
             "received": self.received.count(),
             "do_not_send": self.opt_outs.count(),
@@ -209,6 +267,34 @@ def _other_apps() -> list[Callable[[str], models.QuerySet[Any]]]:
     configs = apps.get_app_configs()
     paths = [getattr(config, "sms_personal_data", None) for config in configs]
     return [import_string(path) for path in paths if path is not None]
+
+
+def _free_texts() -> dict[Any, tuple[str, ...]]:
+    """Return the columns of free text, by their model; each app that is installed may name some."""
+    found = dict(FREE_TEXTS)
+    for config in apps.get_app_configs():
+        for name, columns in getattr(config, "sms_free_texts", {}).items():
+            found[config.get_model(name)] = tuple(columns)
+    return found
+
+
+def _dots() -> str:
+    """Return what stands in the place of a number, as the database can store it."""
+    return dots()[:3]
+
+
+def _database(model: Any) -> str:
+    """Return the alias of the database in which rows of this model are changed."""
+    return write_db() if model in FREE_TEXTS else router.db_for_write(model)
+
+
+def _stored(model: Any) -> models.QuerySet[Any]:
+    found: models.QuerySet[Any] = model._default_manager.using(_database(model))
+    return found
+
+
+def _by_label(found: dict[Any, list[Any]]) -> dict[str, list[Any]]:
+    return {model._meta.label_lower: keys for model, keys in found.items()}
 
 
 def _delete(found: models.QuerySet[Any]) -> int:
@@ -243,19 +329,33 @@ def _mask_histories(person: _Person) -> int:
     """Take the number from all other entries, as of rows that were deleted long ago; return how
     many entries."""
     masked, digits = mask(person.number), person.number[2:]
-    shorter = Replace("object_repr", Value(masked), Value("•••"))
-    quoting = When(change_message__contains=digits, then=Value(""))
-    rest = Case(quoting, default="change_message", output_field=models.TextField())
+    named = person.may_stand_in("object_repr", "change_message")
+    for words in (masked, digits):
+        named |= Q(object_repr__contains=words) | Q(change_message__contains=words)
     changed = 0
-    others: list[Any] = [found.model for found in person.in_other_apps().values()]
-    for model in (SmsMessage, SmsInbound, SmsOptOut, *others):
+    others = [found.model for found in person.in_other_apps().values()]
+    for model in {*apps.get_app_config("django_smska").get_models(), *_free_texts(), *others}:
         entries = _entries(model)
         if entries is None:
             continue
-        named = Q(object_repr__contains=masked) | Q(change_message__contains=digits)
         for keys in retention.batches(entries.filter(named)):
-            changed += entries.filter(pk__in=keys).update(object_repr=shorter, change_message=rest)
+            changed += _mask_entries(entries.filter(pk__in=keys), person)
     return changed
+
+
+def _mask_entries(entries: models.QuerySet[Any], person: _Person) -> int:
+    masked, digits, hidden = mask(person.number), person.number[2:], _dots()
+    changed: list[Any] = []
+    for entry in entries:
+        before = entry.object_repr, entry.change_message
+        entry.object_repr = person.hidden_in(before[0].replace(masked, hidden), hidden)
+        entry.change_message = before[1].replace(masked, hidden)
+        if digits in before[1] or person.stands_in(before[1]):
+            entry.change_message = ""
+        if (entry.object_repr, entry.change_message) != before:
+            changed.append(entry)
+    entries.bulk_update(changed, ["object_repr", "change_message"], batch_size=BATCH_ENTRIES)
+    return len(changed)
 
 
 # --- hand out -------------------------------------------------------------------------------------
@@ -264,7 +364,8 @@ def _mask_histories(person: _Person) -> int:
 def records(number: Any) -> Iterator[dict[str, Any]]:
     """Yield all that is stored about a person, as plain values: first the messages, oldest first,
     then the received ones, the entries of the do-not-send list, the rows of other apps, mailings
-    whose name or text has the number in it, and the erasures. ``record`` says which it is.
+    and templates whose name or text has the number in it, other free texts that have it, and the
+    erasures. ``record`` says which it is.
 
     A sensitive text that waits to be sent is left out: it is for the recipient's phone alone.
 
@@ -283,8 +384,8 @@ def records(number: Any) -> Iterator[dict[str, Any]]:
     for theirs in person.in_other_apps().values():
         for row in theirs.order_by("pk"):
             yield {"record": row._meta.model_name, **_values(row), **_related(row)}
-    for mailing in person.mailings:
-        yield {"record": "mailing", "id": mailing.pk, "name": mailing.name, "body": mailing.body}
+    for row, hits in person.free_texts:
+        yield _free_text(row, hits)
     for erasure in person.erasures.order_by("pk"):
         yield {"record": "erasure", **_values(erasure)}
 
@@ -294,6 +395,15 @@ def _message(message: SmsMessage) -> dict[str, Any]:
         message.body = ""
     values = _values(message)
     return {name: value for name, value in values.items() if name not in INTERNAL}
+
+
+def _free_text(row: Any, hits: list[str]) -> dict[str, Any]:
+    """Return the texts of a row. One that may be about another person keeps all others."""
+    model = type(row)
+    whole = model in WHOLE
+    record = WHOLE[model] if whole else f"text of {row._meta.model_name}"
+    names = FREE_TEXTS[model] if whole else hits
+    return {"record": record, "id": row.pk, **{name: getattr(row, name) for name in names}}
 
 
 def _values(row: models.Model) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """How long numbers and texts are kept, how a person is erased, and what a person's file holds."""
 
 import json
+import re
 import sys
 import tracemalloc
 from datetime import datetime, timedelta
 from io import StringIO
+from urllib.parse import urlencode
 
 import pytest
+from django.apps import apps
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.checks import run_checks
@@ -22,6 +25,8 @@ from django_smska.admin.actions import log
 from django_smska.exceptions import WrongStatus
 from django_smska.keyed_hash import keyed_hash
 from django_smska.models import (
+    ProviderState,
+    SmsDay,
     SmsDayCount,
     SmsErasure,
     SmsInbound,
@@ -29,9 +34,12 @@ from django_smska.models import (
     SmsMailing,
     SmsMessage,
     SmsOptOut,
+    SmsTemplate,
 )
 from django_smska.sms import outbox, queue_sms, send_sms
 from django_smska.states import FINAL, Status
+from tests import columns
+from tests.documents import DOCUMENTS
 from tests.extent import ALL
 from tests.rows import message as row
 
@@ -524,8 +532,9 @@ class TestMailings:
         log(user, [mailing], f"Sent for {written}")
         assert [one["id"] for one in personal_data.records(NUMBER)] == [mailing.pk]
         dry = personal_data.erase(NUMBER, dry_run=True)
-        assert dry.details["mailings"] == 1
-        assert personal_data.erase(NUMBER).details["mailings"] == 1
+        changed = {"django_smska.smsmailing": [mailing.pk]}
+        assert dry.details["changed"] == changed
+        assert personal_data.erase(NUMBER).details["changed"] == changed
         mailing.refresh_from_db()
         assert getattr(mailing, field) == "Call •••, Anna"
         assert written not in LogEntry.objects.get().change_message
@@ -542,7 +551,232 @@ class TestMailings:
 
     def test_where_none_has_it_nothing_is_said_of_mailings(self):
         SmsMailing.objects.create(name="Autumn")
-        assert "mailings" not in personal_data.erase(NUMBER).details
+        assert "changed" not in personal_data.erase(NUMBER).details
+
+
+#: A number that stands nowhere else, and its spellings.
+WRITER = "+79257418836"
+SPELLINGS = (
+    "8 (925) 741-88-36",
+    "+7 925 741 88 36",
+    "9257418836",
+    "7 925\u00a0741\u201188\u201136",
+)
+
+
+def everywhere():
+    """Return all that is stored in the tables of the package and in the admin's log, as text."""
+    models = [*apps.get_app_config("django_smska").get_models(), LogEntry]
+    return "\n".join(str(one) for model in models for one in model.objects.values())
+
+
+def assert_nowhere(text):
+    assert not re.search("[^0-9]{0,3}".join(WRITER[2:]), text) and "•8836" not in text
+
+
+class TestFreeTexts:
+    def texts(self, text):
+        """Store a row with this text in each column of free text, by model."""
+        mailing = SmsMailing.objects.create(name=f"Spring {text}", body=f"Ask {text}, Vera")
+        body = f"Dear {{name}}: {text}!"
+        template = SmsTemplate.objects.create(name=f"spring {text}", body=body)
+        entry = SmsOptOut.objects.create(
+            number=OTHER, number_hash=keyed_hash("number", OTHER),
+            reason=f"Wife of {text}", source=f"by {text}",
+        )  # fmt: skip
+        state = ProviderState.objects.create(alias="default", detail=f"No credits for {text}")
+        return {SmsMailing: mailing, SmsTemplate: template, SmsOptOut: entry, ProviderState: state}
+
+    @pytest.mark.parametrize("written", SPELLINGS)
+    def test_each_is_handed_out(self, written):
+        rows = self.texts(written)
+        found = {one["record"]: one for one in json.loads(run("sms_person", WRITER))}
+        assert found == {
+            "mailing": {
+                "record": "mailing", "id": rows[SmsMailing].pk,
+                "name": f"Spring {written}", "body": f"Ask {written}, Vera",
+            },
+            "template": {
+                "record": "template", "id": rows[SmsTemplate].pk,
+                "name": f"spring {written}", "body": f"Dear {{name}}: {written}!",
+            },
+            "text of smsoptout": {
+                "record": "text of smsoptout", "id": rows[SmsOptOut].pk,
+                "reason": f"Wife of {written}", "source": f"by {written}",
+            },
+            "text of providerstate": {
+                "record": "text of providerstate", "id": "default",
+                "detail": f"No credits for {written}",
+            },
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("written", SPELLINGS)
+    def test_an_erasure_leaves_dots(self, written):
+        rows = self.texts(written)
+        run("sms_prune", "--number", WRITER, "--by", f"Olga, asked by {written}")
+        assert_nowhere(everywhere())
+        for one in rows.values():
+            one.refresh_from_db()
+        template, entry = rows[SmsTemplate], rows[SmsOptOut]
+        assert (template.name, template.body) == ("spring •••", "Dear {name}: •••!")
+        assert rows[ProviderState].detail == "No credits for •••"
+        assert (entry.number, entry.reason, entry.source) == (OTHER, "Wife of •••", "by •••")
+        assert SmsErasure.objects.get().erased_by == "Olga, asked by •••"
+
+    def test_the_rest_of_another_person_is_not_handed_out(self):
+        entry = self.texts("nothing")[SmsOptOut]
+        SmsOptOut.objects.filter(pk=entry.pk).update(source=f"Wife: {SPELLINGS[0]}")
+        [record] = json.loads(run("sms_person", WRITER))
+        assert record == {
+            "record": "text of smsoptout", "id": entry.pk, "source": f"Wife: {SPELLINGS[0]}",
+        }  # fmt: skip
+
+    def test_an_own_entry_is_handed_out_once(self):
+        SmsOptOut.objects.create(
+            number=WRITER, number_hash=keyed_hash("number", WRITER), reason=SPELLINGS[0]
+        )
+        assert [one["record"] for one in personal_data.records(WRITER)] == ["do-not-send"]
+        erasure = personal_data.erase(WRITER)
+        assert erasure.details["do_not_send"] == 1 and "changed" not in erasure.details
+
+    def test_a_longer_number_is_another_one(self):
+        self.texts("order 192574188360")
+        before = everywhere()
+        assert not list(personal_data.records(WRITER))
+        assert personal_data.erase(WRITER).details["histories"] == 0
+        SmsErasure.objects.all().delete()
+        assert everywhere() == before
+
+    def test_the_command_names_what_it_has_changed(self):
+        rows = self.texts(SPELLINGS[0])
+        keys = {model: row.pk for model, row in rows.items()}
+        lines = [
+            "%s the number in 1 of django_smska.providerstate: default.",
+            f"%s the number in 1 of django_smska.smsmailing: {keys[SmsMailing]}.",
+            f"%s the number in 1 of django_smska.smsoptout: {keys[SmsOptOut]}.",
+            f"%s the number in 1 of django_smska.smstemplate: {keys[SmsTemplate]}. "
+            "Read them before they are sent again.",
+        ]
+        for verb, options in (("Would replace", ["--dry-run"]), ("Replaced", [])):
+            out = run("sms_prune", "--number", WRITER, *options)
+            said = [line for line in out.splitlines() if " the number in " in line]
+            assert said == [line % verb for line in lines]
+            assert_nowhere(out.replace("+7925•••8836", ""))
+        assert "the number in" not in run("sms_prune", "--number", WRITER)
+
+    def test_of_many_the_command_names_twenty(self):
+        made = [SmsMailing.objects.create(name=SPELLINGS[0]).pk for _ in range(23)]
+        out = run("sms_prune", "--number", WRITER, "--dry-run")
+        shown = ", ".join(map(str, made[:20]))
+        assert f"in 23 of django_smska.smsmailing: {shown} and 3 more." in out
+
+    def test_a_column_beside_it_may_be_null(self, monkeypatch):
+        """Columns that other apps name may be."""
+        monkeypatch.setitem(personal_data.FREE_TEXTS, SmsInbound, ("gateway_id", "body"))
+        received = make_received(sender=OTHER, body=f"from {SPELLINGS[1]}")
+        [record] = personal_data.records(WRITER)
+        assert record["body"] == f"from {SPELLINGS[1]}"
+        personal_data.erase(WRITER)
+        received.refresh_from_db()
+        assert (received.gateway_id, received.body) == (None, "from •••")
+
+    def test_two_names_that_become_the_same(self):
+        made = [SmsTemplate.objects.create(name=one, body="Hi").pk for one in SPELLINGS]
+        personal_data.erase(WRITER)
+        names = list(SmsTemplate.objects.order_by("pk").values_list("name", flat=True))
+        assert names == ["•••", *(f"•••{key}" for key in made[1:])]
+
+    def test_the_record_in_the_admin_has_the_keys(self, admin_client):
+        made = [SmsTemplate.objects.create(name=f"n{i}", body=SPELLINGS[i]).pk for i in (0, 1)]
+        erasure = personal_data.erase(WRITER)
+        page = admin_client.get(f"{ERASURES}{erasure.pk}/change/").content.decode()
+        assert f"Number replaced by dots, SMS templates: {made[0]}, {made[1]}" in page
+
+    def test_histories_of_texts_that_are_gone(self):
+        """Their entries keep what the rows were called."""
+        user = User.objects.create_superuser("boss")
+        rows = self.texts(SPELLINGS[0])
+        for model in (SmsMailing, SmsTemplate):
+            log(user, [rows[model]], f"Was about {SPELLINGS[1]}")
+            rows[model].delete()
+        log(user, [rows[ProviderState]], "Stopped by the accountant.")
+        assert LogEntry.objects.filter(object_repr__contains="741-88-36").count() == 2
+        assert personal_data.erase(WRITER).details["histories"] == 2
+        assert_nowhere(everywhere())
+        left = LogEntry.objects.order_by("pk").values_list("object_repr", "change_message")
+        assert list(left) == [
+            ("Spring •••", ""), ("spring •••", ""), ("default", "Stopped by the accountant."),
+        ]  # fmt: skip
+
+    def test_the_history_of_an_export_by_the_number(self, admin_client):
+        make(to=WRITER)
+        received = make_received(sender=WRITER)
+        filters = urlencode({"_changelist_filters": f"received={received.pk}"})
+        table = admin_client.post(f"{LIST}export/?{filters}", {"_csv": "1"})
+        assert b"".join(table.streaming_content)
+        assert "•8836" in LogEntry.objects.get().change_message
+        personal_data.erase(WRITER)
+        assert "•8836" not in everywhere()
+        assert LogEntry.objects.get().change_message.startswith("Exported 1 message")
+
+
+# --- what can hold something about a person -------------------------------------------------------
+
+#: No one's data: names of ours, codes, hashes, sizes.
+OURS = "ours"
+#: Who works here.
+STAFF = "staff"
+#: Blanked with the row of the person.
+OWN = "own"
+#: Searched for the number, as people write there.
+FREE = "free"
+#: What each column is in which a text can stand. Decide about a new one, and write it here.
+TEXTS = {
+    SmsMessage: {
+        "to": OWN, "body": OWN, "code": OWN, "text_hash": OWN, "idempotency_key": OWN,
+        "gateway_id": OWN, "gateway_status": OWN, "error_text": OWN,
+        "sender": OURS, "using": OURS, "status": OURS, "reported_status": OURS, "proof": OURS,
+        "reference": OURS, "error_code": OURS, "encoding": OURS, "currency": OURS, "token": OURS,
+    },
+    SmsInbound: {"sender": OWN, "body": OWN, "gateway_id": OWN, "using": OURS, "to": OURS},
+    SmsOptOut: {
+        "number": OWN, "number_hash": OURS, "sender": OURS, "reason": FREE, "source": FREE,
+    },
+    SmsMailing: {
+        "name": FREE, "body": FREE, "sender": OURS, "using": OURS, "stopped_by": STAFF,
+        "counts": OURS, "pruned": OURS, "samples": OURS, "prices": OURS,
+    },
+    SmsTemplate: {"name": FREE, "body": FREE, "language": OURS},
+    SmsErasure: {"number_hash": OURS, "erased_by": STAFF, "details": OURS},
+    SmsLimit: {"key": OURS, "log": OURS},
+    SmsDayCount: {
+        "using": OURS, "sender": OURS, "status": OURS, "error_code": OURS, "currency": OURS,
+    },
+    SmsDay: {},
+    ProviderState: {"alias": OURS, "reason": OURS, "detail": FREE, "stopped_by": STAFF},
+}  # fmt: skip
+
+
+class TestEachColumn:
+    def test_what_can_hold_a_text_was_decided_about(self):
+        """It fails for a new column: is it handed out and erased, and does the guide say so?"""
+        decided = {model: set(names) for model, names in TEXTS.items()}
+        assert columns.of_text("django_smska") == decided
+
+    def test_what_was_decided_is_done(self):
+        def of(model, kind):
+            return {name for name, one in TEXTS[model].items() if one == kind}
+
+        assert of(SmsMessage, OWN) == retention.BLANK.keys()
+        assert of(SmsInbound, OWN) == retention.BLANK_RECEIVED.keys()
+        free = {model: of(model, FREE) for model in TEXTS}
+        searched = {model: set(names) for model, names in personal_data.FREE_TEXTS.items()}
+        assert {model: names for model, names in free.items() if names} == searched
+
+    def test_the_guide_has_each_table(self):
+        guide = DOCUMENTS["howto/personal-data"]
+        lacking = {model._meta.db_table for model in TEXTS if TEXTS[model]}
+        assert {name for name in lacking if f"``{name}``" not in guide} == set()
 
 
 class TestErasuresInTheAdmin:

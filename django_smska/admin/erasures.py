@@ -20,7 +20,6 @@ COUNTS = {
     "received": _("Received messages blanked"),
     "histories": _("Entries of the admin's log erased or masked"),
     "do_not_send": _("Do-not-send entries whose number was erased"),
-    "mailings": _("Mailings whose name or text had the number in it"),
     "limits": _("Counters of limits deleted"),
 }
 
@@ -48,6 +47,9 @@ def _lines(details: dict[str, Any]) -> Iterator[str]:
             yield f"{words}: {details[name]}"
     for label, number in details.get("deleted", {}).items():
         yield gettext("Deleted, %(what)s: %(number)s") % {"what": _plural(label), "number": number}
+    for label, keys in details.get("changed", {}).items():
+        parts = {"what": _plural(label), "keys": ", ".join(map(str, keys))}
+        yield gettext("Number replaced by dots, %(what)s: %(keys)s") % parts
     for status, number in details.get("kept", {}).items():
         label = Status(status).label if status in Status.values else status
         kept = gettext("Messages kept with the status “%s”") % label

@@ -18,8 +18,9 @@ class Command(DatabaseCommand):
     help = (
         "Prints all that is stored about the person with this number, as a JSON list: messages, "
         "sent and received, with their texts and times, entries of the do-not-send list, what "
-        "other apps store about it, such as a contact, mailings with the number in their name or "
-        "text, and erasures. A sensitive text that waits to be sent is left out."
+        "other apps store about it, such as a contact, mailings and templates with the number in "
+        "their name or text, other texts of staff that have it, and erasures. A sensitive text "
+        "that waits to be sent is left out."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

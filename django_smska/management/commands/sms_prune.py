@@ -14,13 +14,18 @@ from django.utils import timezone
 
 from django_smska import conf, daily_counts, personal_data, retention
 from django_smska.management.tables import DatabaseCommand, given_number, require_tables
-from django_smska.models import SmsErasure
+from django_smska.models import SmsErasure, SmsTemplate
 from django_smska.numbers import mask, normalize
 from django_smska.states import Status
 from django_smska.times import local
 
 #: What is done, and what would be.
 VERBS = {"delete": ("Deleted", "Would delete"), "blank": ("Blanked", "Would blank")}
+#: The same of texts in which the number stands. Their keys follow: a name may be that of a person.
+REPLACED = ("Replaced the number in", "Would replace the number in")
+#: What to do with texts that are still sent.
+NOTES = {SmsTemplate._meta.label_lower: "Read them before they are sent again."}
+MAX_KEYS = 20  # the keys that a line shows
 #: Why a message of a person who is erased is kept, and what to do.
 KEPT = {
     Status.UNKNOWN: "may have been sent: decide about them in the admin, then run this again.",
@@ -105,9 +110,12 @@ class Command(DatabaseCommand):
             f"or drafts until now, {details['received']} received ones, and "
             f"{details['do_not_send']} entries of the do-not-send list."
         )
-        deleted = VERBS["delete"][erasure.pk is None]
+        is_dry = erasure.pk is None
         for label, number in sorted(details.get("deleted", {}).items()):
-            self.stdout.write(f"{deleted} {number} of {label}.")
+            self.stdout.write(f"{VERBS['delete'][is_dry]} {number} of {label}.")
+        for label, keys in sorted(details.get("changed", {}).items()):
+            words = f"{REPLACED[is_dry]} {len(keys)} of {label}: {_listed(keys)}."
+            self.stdout.write(f"{words} {NOTES.get(label, '')}".rstrip())
         for status, number in sorted(details["kept"].items()):
             why = KEPT.get(Status(status), BEING_SENT)
             self.stdout.write(f"Kept {number} {status} messages: they {why}")
@@ -115,6 +123,11 @@ class Command(DatabaseCommand):
             at = f"{local(erasure.erased_at):%Y-%m-%d %H:%M:%S}"
             by = f" by {erasure.erased_by}" if erasure.erased_by else ""
             self.stdout.write(f"Erasure {erasure.pk}, {at}{by}, hash {erasure.number_hash}")
+
+
+def _listed(keys: list[Any]) -> str:
+    shown = ", ".join(str(key) for key in keys[:MAX_KEYS])
+    return f"{shown} and {len(keys) - MAX_KEYS} more" if len(keys) > MAX_KEYS else shown
 
 
 def _user() -> str:
