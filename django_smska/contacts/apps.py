@@ -9,3 +9,4 @@ class ContactsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
     #: What ``django_smska.personal_data`` hands out and erases.
     sms_personal_data = "django_smska.contacts.models.of_number"
+    sms_free_texts = {"contact": ("name", "note"), "contactgroup": ("name",)}

@@ -4,6 +4,7 @@ import json
 from io import StringIO
 
 import pytest
+from django.apps import apps
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.contrib.contenttypes.models import ContentType
@@ -19,6 +20,7 @@ from django_smska.contacts import memberships
 from django_smska.contacts.models import Contact, ContactGroup
 from django_smska.contacts.recipients import contacts
 from django_smska.models import SmsErasure
+from tests import columns
 from tests.documents import run as run_block
 
 pytestmark = pytest.mark.django_db
@@ -208,6 +210,55 @@ def test_the_admin_of_erasures_says_how_many(admin_client):
     )
     page = admin_client.get(f"/admin/django_smska/smserasure/{erasure.pk}/change/").content.decode()
     assert "Deleted, contacts: 1" in page and "Deleted, gone.model: 2" in page
+
+
+THIRD, THIRD_SPELT = "+79687315204", "8-968-731-52-04"
+
+
+def test_a_number_that_staff_wrote_beside_others_is_handed_out_and_erased():
+    first, second = (ContactGroup.objects.create(name=f"{one} VIP") for one in (THIRD, THIRD_SPELT))
+    anna = make(NUMBER, f"Анна ({THIRD})", first, note="звонить после обеда")
+    boris = make(OTHER, "Борис", note=f"муж, {THIRD_SPELT}")
+    make(THIRD, "Вера", note=f"и {THIRD_SPELT}")
+    records = json.loads(run("sms_person", THIRD))
+    assert [one["record"] for one in records if one.get("number") == THIRD] == ["contact"]
+    assert records[1:] == [
+        {"record": "text of contact", "id": anna.pk, "name": f"Анна ({THIRD})"},
+        {"record": "text of contact", "id": boris.pk, "note": f"муж, {THIRD_SPELT}"},
+        {"record": "text of contactgroup", "id": first.pk, "name": f"{THIRD} VIP"},
+        {"record": "text of contactgroup", "id": second.pk, "name": f"{THIRD_SPELT} VIP"},
+    ]
+    out = run("sms_prune", "--number", THIRD)
+    assert f"Replaced the number in 2 of smska_contacts.contact: {anna.pk}, {boris.pk}." in out
+    left = list(Contact.objects.order_by("pk").values_list("number", "name", "note"))
+    assert left == [
+        (NUMBER, "Анна (•••)", "звонить после обеда"), (OTHER, "Борис", "муж, •••"),
+    ]  # fmt: skip
+    names = ContactGroup.objects.order_by("pk").values_list("name", flat=True)
+    assert list(names) == ["••• VIP", f"•••{second.pk} VIP"]
+    assert [one["record"] for one in personal_data.records(THIRD)] == ["erasure"]
+
+
+def test_the_log_of_a_group_that_is_gone_loses_the_number():
+    group = ContactGroup.objects.create(name=f"Семья {THIRD_SPELT}")
+    LogEntry.objects.log_actions(User.objects.create_user("olga").pk, [group], CHANGE, "Создана")
+    group.delete()
+    personal_data.erase(THIRD)
+    entry = LogEntry.objects.get()
+    assert (entry.object_repr, entry.change_message) == ("Семья •••", "Создана")
+
+
+def test_each_column_of_text_was_decided_about():
+    """It fails for a new column: is it handed out and erased, and does the guide say so?"""
+    config = apps.get_app_config("smska_contacts")
+    every = columns.of_text("smska_contacts")
+    found = {model._meta.model_name: names for model, names in every.items()}
+    searched = {name: set(columns) for name, columns in config.sms_free_texts.items()}
+    assert found == {
+        **searched,
+        "contact": searched["contact"] | {"number"},
+        "contact_groups": set(),
+    }
 
 
 # --- groups of users
