@@ -11,10 +11,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from django_smska import circuit_breaker, kill_switch
+from django_smska import circuit_breaker, kill_switch, personal_data
 from django_smska.exceptions import InsufficientCredits, InvalidRequest, SmsError
 from django_smska.inbound import receive
-from django_smska.models import ProviderState, SmsMessage
+from django_smska.models import ProviderState, SmsMessage, SmsTemplate
 from django_smska.opt_out import is_opted_out
 from django_smska.receipts import Inbound
 from django_smska.sms import queue_sms, send_mass_sms, send_sms
@@ -115,6 +115,15 @@ class TestTexts:
         with contextlib.suppress(ValidationError):
             queue_sms(NUMBER, "text", idempotency_key=bad)
         assert SmsMessage.objects.count() >= 3
+
+    def test_a_person_is_erased(self, narrow):
+        good, _ = narrow
+        template = SmsTemplate.objects.create(name="spring", body=f"{good} 8 (925) 741-88-36")
+        queue_sms("+79257418836", good)
+        assert personal_data.erase("+79257418836").messages == 1
+        template.refresh_from_db()
+        assert template.body in (f"{good} •••", f"{good} ...")
+        assert [one["record"] for one in personal_data.records("+79257418836")] == ["erasure"]
 
     def test_the_pages_of_the_admin_show_the_error(self, narrow, client, provider):
         _, bad = narrow
