@@ -173,7 +173,7 @@ def test_save_and_send_sends_before_the_next_page(boss, provider):
     response = boss.post(f"{LIST}add/", form("_send"), follow=True)
     message = SmsMessage.objects.get()
     assert message.status == Status.SENT and provider.times_accepted("79041764995", "Hello") == 1
-    assert any(text.startswith("Sent: 1 message") for text in shown(response))
+    assert any(text.startswith("Sent: <a ") for text in shown(response))
     assert history(message)[1:] == ["Sent."]
 
 
@@ -181,7 +181,7 @@ def test_save_and_send_sends_before_the_next_page(boss, provider):
 def test_save_and_send_shows_what_was_wrong_and_keeps_the_message(boss, provider):
     response = boss.post(f"{LIST}add/", form("_send", to="+491711234567"), follow=True)
     assert SmsMessage.objects.get().status == Status.FAILED
-    assert any(text.startswith("Not sent: 1 message") for text in shown(response))
+    assert any(text.startswith("Not sent: <a ") for text in shown(response))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -196,7 +196,7 @@ def test_save_and_send_before_its_time_queues(boss, provider):
     later = f"{timezone.now() + timedelta(days=200):%Y-%m-%d}"
     response = boss.post(f"{LIST}add/", form("_send", send_after_0=later), follow=True)
     assert SmsMessage.objects.get().status == Status.QUEUED and provider.sends == 0
-    assert any(text.startswith("Queued for sending: 1 message") for text in shown(response))
+    assert any(text.startswith("Queued for sending: <a ") for text in shown(response))
 
 
 def lost(response):
@@ -514,8 +514,8 @@ def test_the_summary_counts_by_kind_of_outcome(boss, provider):
     texts = post(boss, "send", good, foreign, also, unsure)
     assert len(texts) == 3
     assert texts[0].startswith("Sent: 2 messages (")
-    assert texts[1].startswith("Not sent: 1 message (") and "Russian mobile numbers" in texts[1]
-    assert texts[2].startswith("Unknown whether it was sent: 1 message (")
+    assert texts[1].startswith("Not sent: <a ") and "Russian mobile numbers" in texts[1]
+    assert texts[2].startswith("Unknown whether it was sent: <a ")
     assert provider.sends == 3
     assert history(good) == ["Sent."]
     assert history(foreign)[0].startswith("Not sent: ")
@@ -530,7 +530,7 @@ def test_after_an_error_of_the_provider_the_rest_is_queued_and_not_tried(boss, p
     first, second, third = make(), make(), make()
     texts = post(boss, "send", first, second, third)
     assert provider.sends == 1
-    assert texts[0].startswith("Unknown whether it was sent: 1 message")
+    assert texts[0].startswith("Unknown whether it was sent: <a ")
     assert texts[1].startswith("Queued for sending: 2 messages")
     assert SmsMessage.objects.filter(status=Status.QUEUED).count() == 2
 
@@ -558,7 +558,7 @@ def test_a_paused_provider_is_not_asked_and_the_page_says_until_when(boss, provi
 def test_pressing_twice_sends_once(boss, provider):
     message = make()
     post(boss, "send", message)
-    assert post(boss, "send", message)[0].startswith("Skipped: 1 message")
+    assert post(boss, "send", message)[0].startswith("Skipped: <a ")
     assert provider.sends == 1 and history(message) == ["Sent."]
 
 
@@ -616,7 +616,7 @@ def test_a_draft_before_its_time_is_queued_and_a_queued_one_is_sent_now(boss):
 
 def test_a_provider_that_is_not_configured_any_more_is_reported_and_no_error_page(boss):
     message = make(using="gone")
-    assert post(boss, "send", message)[0].startswith("Not done: 1 message")
+    assert post(boss, "send", message)[0].startswith("Not done: <a ")
     assert history(message)[0].startswith("Not done: ")
 
 
@@ -628,8 +628,8 @@ def test_a_provider_that_is_not_configured_any_more_is_reported_and_no_error_pag
 def test_refresh_shows_what_the_gateway_said(boss, provider):
     message = make()
     message.send()
-    assert post(boss, "refresh", message)[0].startswith("No final status yet: 1 message")
-    assert post(boss, "refresh", message)[0].startswith("Delivered: 1 message")
+    assert post(boss, "refresh", message)[0].startswith("No final status yet: <a ")
+    assert post(boss, "refresh", message)[0].startswith("Delivered: <a ")
     assert history(message) == ["Status queried: sent.", "Status queried: delivered."]
 
 
@@ -641,8 +641,8 @@ def test_refresh_without_an_answer_is_reported_and_changes_nothing(boss, provide
     other.send()
     provider.script_all(Fault("close_without_answer"), on="query")
     texts = post(boss, "refresh", message, other)
-    assert texts[0].startswith("Not done: 1 message")
-    assert texts[1].startswith("Queued for the worker: 1 message")
+    assert texts[0].startswith("Not done: <a ")
+    assert texts[1].startswith("Queued for the worker: <a ")
     message.refresh_from_db()
     assert message.status == Status.SENT and provider.queries == 1
 
@@ -666,7 +666,7 @@ def test_it_was_sent_is_a_persons_word(boss):
 
 def test_send_again_makes_a_new_message_once(boss):
     message = make("unknown")
-    assert post(boss, "resend", message)[0].startswith("Queued again: 1 message")
+    assert post(boss, "resend", message)[0].startswith("Queued again: <a ")
     again = SmsMessage.objects.get(resend_of=message)
     assert (again.status, again.created_by) == (Status.QUEUED, boss.user)
     assert history(message) == [f"Sent again as message {again.pk}."]
@@ -683,7 +683,7 @@ def test_what_a_late_answer_accepted_is_only_offered_to_be_marked_as_sent(boss):
     assert labels == ["Mark as sent", "Copy to a new message"]
     assert "A late answer says that the gateway accepted it." in response.content.decode()
     [text] = post(boss, "resend", message)
-    assert text.startswith("Not done: 1 message (") and "Choose “Mark as sent”." in text
+    assert text.startswith("Not done: <a ") and "Choose “Mark as sent”." in text
     assert SmsMessage.objects.count() == 1
 
 
@@ -702,10 +702,9 @@ def test_cancel_takes_drafts_and_queued_messages_out(boss, settings, most):
     settings.SMSKA_SEND_AT_ONCE = most
     messages = [make(), make("queued"), make("sent")]
     texts = post(boss, "cancel", *messages)
-    assert [text.split(" (")[0] for text in texts] == [
-        "Cancelled: 2 messages",
-        "Skipped: 1 message",
-    ]
+    assert len(texts) == 2
+    assert texts[0].startswith("Cancelled: 2 messages (")
+    assert texts[1].startswith("Skipped: <a ")
     statuses = SmsMessage.objects.order_by("pk").values_list("status", flat=True)
     assert list(statuses) == ["cancelled", "cancelled", "sent"]
     assert [history(message) for message in messages] == [["Cancelled."], ["Cancelled."], []]
@@ -724,7 +723,7 @@ def test_what_a_worker_held_at_that_moment_is_not_called_cancelled(boss):
 
     object.__setattr__(cancel, "hand_over", claimed_for_a_moment)
     try:
-        assert post(boss, "cancel", message)[0].startswith("Skipped: 1 message (")
+        assert post(boss, "cancel", message)[0].startswith("Skipped: <a ")
     finally:
         object.__setattr__(cancel, "hand_over", sending.cancel)
     assert not history(message)
@@ -777,13 +776,13 @@ def test_with_atomic_requests_the_network_is_waited_for_outside_of_a_transaction
     boss, provider, atomic_requests
 ):
     """The outcome is known when the page is answered: it was not put off to the commit."""
-    assert post(boss, "send", make())[0].startswith("Sent: 1 message")
+    assert post(boss, "send", make())[0].startswith("Sent: <a ")
 
 
 @pytest.mark.django_db(transaction=True)
 def test_with_atomic_requests_save_and_send_shows_the_outcome_too(boss, provider, atomic_requests):
     response = boss.post(f"{LIST}add/", form("_send"), follow=True)
-    assert any(text.startswith("Sent: 1 message") for text in shown(response))
+    assert any(text.startswith("Sent: <a ") for text in shown(response))
     assert SmsMessage.objects.get().status == Status.SENT
 
 

@@ -445,7 +445,7 @@ def test_one_is_sent_while_one_waits(boss, provider):
     message = SmsMessage.objects.get()
     assert provider.times_accepted("79041764995", "two\nlines") == 1
     assert (message.status, message.sender, message.created_by) == ("sent", "Shop", boss.user)
-    assert shown(response)[0].startswith("Sent: 1 message")
+    assert shown(response)[0].startswith("Sent: <a ")
     assert response.redirect_chain == [(f"{LIST}{message.pk}/change/", 302)]
     assert [entry.change_message for entry in LogEntry.objects.all()] == ["Sent."]
 
@@ -630,7 +630,7 @@ def test_one_with_a_time_waits_for_it_in_the_queue(boss):
     day = NOON.strftime("%m/%d/%Y")
     assert (message.status, message.send_after) == ("queued", NOON) and not outbox
     assert message.expires_at == NOON + timedelta(days=1)
-    assert shown(response)[0].startswith(f"Queued to be sent at {day} noon: 1 message")
+    assert shown(response)[0].startswith(f"Queued to be sent at {day} noon: <a ")
     assert f"{day} noon" in LogEntry.objects.get().change_message
 
 
@@ -727,7 +727,7 @@ def test_with_atomic_requests_the_network_is_waited_for_outside_of_a_transaction
     boss, provider, monkeypatch
 ):
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
-    assert shown(send(boss))[0].startswith("Sent: 1 message")
+    assert shown(send(boss))[0].startswith("Sent: <a ")
 
 
 def test_the_clock_of_the_site_ends_with_one_full_stop(boss):

@@ -23,6 +23,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import log_fields, mailings
 from ..models import SmsMailing, SmsMessage, rows, write_db
+from ..numbers import mask
 from . import clients, history, permissions, resending, waiting
 from .actions import (
     ACTIONS,
@@ -77,16 +78,34 @@ class ActionAdmin(GuardedAdmin):
     def link_to(self, key: Any, words: Any) -> str:
         return format_html('<a href="{}">{}</a>', self.url("change", key), words)
 
-    def summary(self, outcome: Outcome, keys: list[int]) -> str:
-        number = ngettext("%s message", "%s messages", len(keys)) % len(keys)
+    def summary(self, request: HttpRequest, outcome: Outcome, keys: list[int]) -> str:
+        """Return what was done with which messages. It names their recipients, all of them masked:
+        a cookie may carry it to the next page."""
         shown = keys[:MAX_ITEMS_SHOWN]
-        links = format_html_join(", ", "{}", ((self.link_to(key, key),) for key in shown))
-        more = "…" if len(keys) > len(shown) else ""
-        words = format_html("{}: {} ({}{}). {}", outcome.what, number, links, more, outcome.why)
+        names = self._recipients(request, shown)
+        if len(keys) == 1 and keys[0] in names:
+            named = self.link_to(keys[0], gettext("SMS to %(number)s") % {"number": names[keys[0]]})
+        else:
+            number = ngettext("%s message", "%s messages", len(keys)) % len(keys)
+            links = [(self.link_to(key, names.get(key, key)),) for key in shown]
+            more = "…" if len(keys) > len(shown) else ""
+            named = format_html("{} ({}{})", number, format_html_join(", ", "{}", links), more)
+        words = format_html("{}: {}. {}", outcome.what, named, outcome.why)
         if outcome.mailing is None or not self.admin_site.is_registered(SmsMailing):
             return words
         link = format_html('<a href="{}">{}</a>', self.mailing_url(outcome.mailing), _("Mailing"))
         return format_html("{} {}", words, link)
+
+    def _recipients(self, request: HttpRequest, keys: list[int]) -> dict[int, str]:
+        """Return the masked numbers of messages. What was done is reported without them, too."""
+        try:
+            found = dict(self._chosen(request, keys).values_list("pk", "to"))
+        except Error as error:
+            name = type(error).__name__
+            extra = log_fields.of_messages(keys, "", name)
+            logger.error("the recipients of messages are not known: %s", name, extra=extra)
+            return {}
+        return {key: mask(str(to)) if to else gettext("(erased)") for key, to in found.items()}
 
     def mailing_url(self, key: Any) -> str:
         site = self.admin_site.name
@@ -180,10 +199,11 @@ class ActionAdmin(GuardedAdmin):
         for start in range(0, len(keys), BATCH_MESSAGES):
             batch = keys[start : start + BATCH_MESSAGES]
             for key, outcome in self._outcomes(work, request, action, batch):
-                groups[outcome].append(key)
+                alike = replace(outcome, history="", new=None)
+                groups[alike].append(outcome.new or key)
         skipped = groups.pop(SKIPPED, [])
         for outcome, done in groups.items():
-            self.message_user(request, self.summary(outcome, done), outcome.level)
+            self.message_user(request, self.summary(request, outcome, done), outcome.level)
         if skipped:
             self._report_skipped(request, skipped)
         self.report_waits(request, [key for one in groups if one.waits for key in groups[one]])
@@ -196,9 +216,9 @@ class ActionAdmin(GuardedAdmin):
         known = {key for group in words.values() for key in group}
         for sentence, group in words.items():
             outcome = replace(SKIPPED, why=f"{SKIPPED.why} {sentence}")
-            self.message_user(request, self.summary(outcome, group), outcome.level)
+            self.message_user(request, self.summary(request, outcome, group), outcome.level)
         if others := [key for key in keys if key not in known]:
-            self.message_user(request, self.summary(SKIPPED, others), SKIPPED.level)
+            self.message_user(request, self.summary(request, SKIPPED, others), SKIPPED.level)
 
     def last_actions(self, request: HttpRequest, keys: list[int]) -> dict[str, list[int]]:
         """Return by sentence what was last done in the admin with messages, if they are few."""

@@ -69,6 +69,7 @@ class Outcome:
     :param history: the text in its history, if it is another one
     :param waits: it is for a worker to do the rest
     :param mailing: the key of the mailing where the user can do more about it
+    :param new: the key of the new message that it has made
     """
 
     what: Any
@@ -77,6 +78,7 @@ class Outcome:
     history: Any = ""
     waits: bool = False
     mailing: int | None = None
+    new: int | None = None
 
     @property
     def is_skipped(self) -> bool:
@@ -216,9 +218,9 @@ def _resend(message: SmsMessage, user: Any, seen: Mapping[int, str] = NOT_SEEN) 
     log(user, [again], gettext("Created to send message %s again.") % message.pk)
     return Outcome(
         _("Queued again"),
-        gettext("The new message is %s.") % again.pk,
         history=gettext("Sent again as message %s.") % again.pk,
         waits=True,
+        new=again.pk,
     )
 
 

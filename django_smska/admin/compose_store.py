@@ -61,7 +61,7 @@ def store_and_send(
             raise _why_not(error) if saves else _why_not_queued(error) from None
         if new:
             mailing = rows(new[:1]).values_list("mailing", flat=True).first()
-            words = _summary(model_admin, outcome, new, mailing)
+            words = _summary(request, model_admin, outcome, new, mailing)
             model_admin.message_user(request, words, outcome.level)
             model_admin.report_waits(request, new if outcome.waits else [])
     for words in failed:
@@ -87,9 +87,11 @@ def store_and_send(
     return HttpResponseRedirect(_next_page(model_admin, mailing, saves=saves))
 
 
-def _summary(model_admin: ActionAdmin, outcome: Outcome, new: list[int], mailing: Any) -> str:
+def _summary(
+    request: HttpRequest, model_admin: ActionAdmin, outcome: Outcome, new: list[int], mailing: Any
+) -> str:
     if mailing is None:
-        return model_admin.summary(outcome, new)
+        return model_admin.summary(request, outcome, new)
     number = ngettext("%s message", "%s messages", len(new)) % len(new)
     return format_html("{}: {}. {}", outcome.what, number, outcome.why)
 

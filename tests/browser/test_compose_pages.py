@@ -41,7 +41,7 @@ def test_with_the_keyboard_alone_from_the_form_to_the_sent_message(look, superus
     until(page, "input[name=_send]")
     page.keyboard.press("Enter")
     page.wait_for_selector(".messagelist")
-    assert "Sent: 1 message" in page.inner_text(".messagelist")
+    assert "Sent: SMS to" in page.inner_text(".messagelist")
     assert [message.body for message in outbox] == ["Ready"]
 
 
