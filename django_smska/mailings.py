@@ -9,7 +9,8 @@ from typing import Any
 
 from django.db import transaction
 
-from . import clock, mailing_counts, sending
+from . import clock, conf, mailing_counts, quiet_hours, sending
+from .conf import QuietHours
 from .conflicts import repeat_conflicts
 from .exceptions import SmsError
 from .models import Resent, SmsMailing, SmsMessageQuerySet, mailings, rows, write_db
@@ -42,6 +43,34 @@ def resume(mailing: SmsMailing) -> int:
     moved = _in_batches(mailing, None, of(mailing), Status.DRAFT, sending.enqueue)
     mailing_counts.expire(mailing)
     return moved
+
+
+def send_at_night(mailing: SmsMailing) -> None:
+    """Let its messages leave in quiet hours, too, also those of its drafts that wait for their end.
+
+    No transaction is open: a function of the project's may be asked for the time zones.
+    """
+    mailings([mailing.pk]).update(at_any_hour=True)
+    hours, now = conf.quiet_hours(), clock.now()
+    if hours is None:
+        return
+    later = drafts(mailing).filter(send_after__gt=now).order_by("pk")
+    last: int | None = 0
+    while last is not None:
+        put_off, last = _put_off(later.filter(pk__gt=last)[:BATCH_ROWS], hours, now)
+        rows(put_off).filter(status=Status.DRAFT).update(send_after=now)
+
+
+def _put_off(
+    later: SmsMessageQuerySet, hours: QuietHours, now: datetime
+) -> tuple[list[int], int | None]:
+    """Return the keys of those that wait for the end of the present quiet hours, and the last key
+    of all: no frame above has numbers."""
+    found = list(later.values_list("pk", "to", "send_after"))
+    zones = quiet_hours.zones([to for _pk, to, _at in found], hours)
+    ends = {zone: quiet_hours.end_of(now, zone, hours) for zone in set(zones.values())}
+    put_off = [pk for pk, to, at in found if ends[zones[to]] == at]
+    return put_off, found[-1][0] if found else None
 
 
 def of(mailing: SmsMailing) -> SmsMessageQuerySet:

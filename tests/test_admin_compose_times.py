@@ -543,3 +543,93 @@ def test_of_a_spread_mailing_the_last_message_gives_the_time_left(boss, at):
     assert mailing_page(boss, mailing).words == "Next message: 2:40 p.m."
     at.now += timedelta(minutes=10)
     assert mailing_page(boss, mailing).words == ""
+
+
+# --- a stopped mailing goes on
+
+
+def stopped(client, at_any_hour=False):
+    pairs = [(one, "Sale") for one in many(3).split()]
+    mailing = SmsMailing(name="Spring", at_any_hour=at_any_hour)
+    mailing = send_mass_sms(pairs, mailing=mailing).mailing
+    client.post(f"{MAILINGS}{mailing.pk}/stop/")
+    return mailing
+
+
+def ask(client, mailing, action="resume"):
+    return client.get(f"{MAILINGS}{mailing.pk}/{action}/")
+
+
+def go_on(client, mailing, asked, **button):
+    fields = {"state": asked.context["state"]} | button
+    return client.post(f"{MAILINGS}{mailing.pk}/resume/", fields, follow=True)
+
+
+WAITS = (
+    "Quiet hours: by the clocks of 3 recipients it is 12:30 a.m. then. Their messages leave "
+    "at 05/14/2027 9:15 a.m., when they end."
+)
+
+
+class TestAStoppedMailingGoesOnAtNight:
+    def test_the_page_says_that_it_waits_and_offers_the_night(self, boss, at, quiet):
+        mailing = stopped(boss)
+        at.now = NIGHT
+        asked = ask(boss, mailing)
+        assert warnings(asked)[0] == WAITS
+        assert buttons(asked) == ["Yes: Let the mailing go on", ANYWAY]
+        words = shown(go_on(boss, mailing, asked))
+        assert words[0] == "Queued: 3 messages. 3 messages wait until the quiet hours end."
+        Worker().run_once()
+        assert not outbox and times_of() == [MORNING] * 3
+
+    def test_who_chooses_the_night_sends_at_night(self, boss, at, quiet):
+        mailing = stopped(boss)
+        at.now = NIGHT
+        words = shown(go_on(boss, mailing, ask(boss, mailing), _send_at_night="1"))
+        assert words[0] == "Queued: 3 messages."
+        Worker().run_once()
+        assert len(outbox) == 3
+
+    def test_what_was_put_off_before_it_was_stopped_leaves_too(self, boss, at, quiet, settings):
+        settings.SMSKA_QUIET_HOURS = {
+            **HOURS,
+            "time_zone": "tests.test_admin_compose_times.zone_of",
+        }
+        at.now = NIGHT
+        send(boss, numbers=many(9))
+        assert len(set(times_of())) == 2  # in the east and in Moscow
+        mailing = SmsMailing.objects.get()
+        boss.post(f"{MAILINGS}{mailing.pk}/stop/")
+        go_on(boss, mailing, ask(boss, mailing), _send_at_night="1")
+        Worker().run_once()
+        assert len(outbox) == 9
+
+    def test_what_a_person_put_to_a_later_time_keeps_it(self, boss, at, quiet):
+        later = MORNING + timedelta(hours=5)
+        mailing = stopped(boss)
+        SmsMessage.objects.update(send_after=later)
+        at.now = NIGHT
+        asked = ask(boss, mailing)
+        assert "Quiet" not in str(warnings(asked)) and ANYWAY not in buttons(asked)
+        go_on(boss, mailing, asked, _send_at_night="1")
+        Worker().run_once()
+        assert not outbox and times_of() == [later] * 3
+
+    @pytest.mark.parametrize("now, at_any_hour", [(DAY, False), (NIGHT, True)])
+    def test_nothing_is_said_where_nothing_waits(self, boss, at, quiet, now, at_any_hour):
+        mailing = stopped(boss, at_any_hour)
+        at.now = now
+        asked = ask(boss, mailing)
+        assert "Quiet" not in str(warnings(asked))
+        assert buttons(asked) == ["Yes: Let the mailing go on"]
+
+    def test_writing_again_to_those_that_failed_says_that_it_waits(self, boss, at, quiet):
+        mailing = send_mass_sms(
+            [(one, "Sale") for one in many(3).split()],
+            mailing=SmsMailing(name="Spring", at_any_hour=False),
+        ).mailing
+        SmsMessage.objects.update(status="failed")
+        at.now = NIGHT
+        asked = ask(boss, mailing, "resend")
+        assert warnings(asked)[0] == WAITS and ANYWAY not in buttons(asked)

@@ -107,12 +107,7 @@ def _next_page(model_admin: ActionAdmin, mailing: Any, *, saves: bool) -> str:
 def _queued(form: ComposeForm) -> Outcome:
     at, plan = form.cleaned_data["send_at"], form.plan
     if plan.ends:
-        words = ngettext(
-            "%s message waits until the quiet hours end.",
-            "%s messages wait until the quiet hours end.",
-            plan.quiet,
-        )
-        return Outcome(gettext("Queued"), words % plan.quiet)
+        return Outcome(gettext("Queued"), plan.outcome)
     if plan:
         words = gettext("Queued to be sent from %(first)s until %(last)s")
         return Outcome(words % plan.from_until)

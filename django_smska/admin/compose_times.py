@@ -132,6 +132,9 @@ def time_words(at: datetime) -> str:
 
 # --- when each one leaves -------------------------------------------------------------------------
 
+#: A number whose quiet hours it would be, the time there, and when these end.
+_Quiet = tuple[str, time, datetime]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -179,6 +182,18 @@ class Plan:
         )
         return words % {"number": self.quiet, "there": _range(there), "end": _range(ends)}
 
+    @property
+    def outcome(self) -> str:
+        """Return what is said once they are queued: how many wait; may be empty."""
+        if not self.ends:
+            return ""
+        words = ngettext(
+            "%s message waits until the quiet hours end.",
+            "%s messages wait until the quiet hours end.",
+            self.quiet,
+        )
+        return words % self.quiet
+
 
 def _range(words: Sequence[str]) -> str:
     first, last = words[0], words[-1]
@@ -202,17 +217,36 @@ def plan(
     if hours is None or at_any_hour:
         return Plan(leaves)
     quiet = _quiet(wanted, hours)
-    by_night = sorted((there for _number, there, _end in quiet), key=lambda one: _after(hours, one))
     if not waits:
-        return Plan(leaves, by_night)
-    ends = {number: end for number, _there, end in quiet}
-    return Plan(leaves | ends, by_night, list(ends.values()))
+        return Plan(leaves, _there(quiet, hours))
+    return _until_they_end(leaves, quiet, hours)
 
 
-def _quiet(wanted: dict[str, datetime], hours: conf.QuietHours) -> list[tuple[str, time, datetime]]:
-    """Return the numbers whose quiet hours it would be, the time there, and when these end."""
+def plan_of_stored(earliest: dict[str, datetime], hours: conf.QuietHours) -> Plan:
+    """Return the plan for messages that would leave now, but for quiet hours.
+
+    :param earliest: by number, the time before which its message does not leave in any case
+    """
+    quiet = _quiet(dict.fromkeys(earliest, times.in_utc(now())), hours)
+    return _until_they_end({}, [one for one in quiet if earliest[one[0]] <= one[2]], hours)
+
+
+def _until_they_end(
+    leaves: dict[str, datetime], quiet: Sequence[_Quiet], hours: conf.QuietHours
+) -> Plan:
+    ends = {number: end for number, _at, end in quiet}
+    return Plan(leaves | ends, _there(quiet, hours), list(ends.values()))
+
+
+def _there(quiet: Sequence[_Quiet], hours: conf.QuietHours) -> list[time]:
+    """Return what their clocks show, in the order of a night."""
+    return sorted((there for _number, there, _end in quiet), key=lambda one: _after(hours, one))
+
+
+def _quiet(wanted: dict[str, datetime], hours: conf.QuietHours) -> list[_Quiet]:
+    """Return the numbers whose quiet hours it would be."""
     # No generator: error reports would show the variables of its frame.
-    found: list[tuple[str, time, datetime]] = []
+    found: list[_Quiet] = []
     zones = quiet_hours.zones(wanted, hours)
     known: dict[tuple[datetime, str], tuple[time, datetime | None]] = {}
     for number, at in wanted.items():

@@ -1,4 +1,4 @@
-"""When the messages of a mailing leave that wait: its page says so."""
+"""When the messages of a mailing leave that wait: its pages say so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from .. import circuit_breaker, clock, conf, mailing_counts, mailings, quiet_hou
 from ..models import SmsMailing, SmsMessageQuerySet
 from ..states import Status
 from ..times import local
+from .compose_times import Plan, plan_of_stored
 from .wording import stop_of, time_left_words
+
+MAX_NUMBERS_LOOKED_AT = 10_000  # the most recipients whose quiet hours are looked at for a page
 
 
 class Waiting(NamedTuple):
@@ -42,6 +45,17 @@ def waiting(mailing: SmsMailing, found: mailing_counts.Progress) -> Waiting:
     if found.seconds_left is None:
         return Waiting()
     return Waiting(time_left=time_left_words(max(found.seconds_left, later)))
+
+
+def quiet_plan(mailing: SmsMailing, messages: SmsMessageQuerySet) -> Plan:
+    """Return which of these messages of a mailing would wait for the end of quiet hours, if all
+    were queued now. Of very many it looks at a part."""
+    hours = None if mailing.at_any_hour else conf.quiet_hours()
+    if hours is None:
+        return Plan()
+    # No generator: error reports would show the variables of its frame.
+    first = messages.order_by("pk").values_list("to", "send_after")[:MAX_NUMBERS_LOOKED_AT]
+    return plan_of_stored(dict(first), hours)
 
 
 def _is_paused(alias: str) -> bool:

@@ -26,8 +26,9 @@ from ..states import Status
 from ..times import local
 from . import alerts, permissions
 from .actions import MAX_ONE_BY_ONE, log
+from .compose_times import Plan
 from .guard import TEMPLATES, EntriesAdmin
-from .mailing_times import waiting
+from .mailing_times import quiet_plan, waiting
 from .messages import MAILING
 from .money import cost_of, total_of
 from .permissions import may
@@ -242,14 +243,19 @@ class SmsMailingAdmin(EntriesAdmin):
         if request.POST.get("state") != _state(mailing):
             self.message_user(request, _CHANGED, messages.WARNING)
             return HttpResponseRedirect(self.url("change", mailing.pk))
+        if "_send_at_night" in request.POST:
+            mailings.send_at_night(mailing)
+            mailing.refresh_from_db()
+        plan = quiet_plan(mailing, mailings.drafts(mailing))
         number = mailing.resume()
-        words = ngettext("Queued: %s message.", "Queued: %s messages.", number)
-        return self._done(request, mailing, words % number)
+        words = ngettext("Queued: %s message.", "Queued: %s messages.", number) % number
+        return self._done(request, mailing, f"{words} {plan.outcome}".strip())
 
     def _ask_resume(self, request: HttpRequest, mailing: SmsMailing) -> HttpResponse:
         if not self.has_send_permission(request):
             raise PermissionDenied
-        found = mailings.drafts(mailing).aggregate(number=Count("*"), segments=Sum("segments"))
+        drafts = mailings.drafts(mailing)
+        found = drafts.aggregate(number=Count("*"), segments=Sum("segments"))
         return self._ask(
             request,
             mailing,
@@ -260,6 +266,8 @@ class SmsMailingAdmin(EntriesAdmin):
             number=found["number"],
             segments=found["segments"] or 0,
             state=_state(mailing),
+            plan=quiet_plan(mailing, drafts),
+            may_send_at_night=True,
         )
 
     def resend_view(self, request: HttpRequest, key: int) -> HttpResponse:
@@ -305,12 +313,25 @@ class SmsMailingAdmin(EntriesAdmin):
             number=len(chosen),
             segments=sum(segments for _pk, segments in chosen),
             state=chosen[-1][0] if chosen else "",
+            plan=quiet_plan(mailing, mailings.of(mailing).filter(pk__in=[pk for pk, _ in chosen])),
+            may_send_at_night=False,
         )
 
     def _ask(
-        self, request: HttpRequest, mailing: SmsMailing, name: str, title: str, **about: Any
+        self,
+        request: HttpRequest,
+        mailing: SmsMailing,
+        name: str,
+        title: str,
+        *,
+        plan: Plan,
+        may_send_at_night: bool,
+        **about: Any,
     ) -> HttpResponse:
-        """Return the page that asks before anything is queued."""
+        """Return the page that asks before anything is queued.
+
+        :param may_send_at_night: the page has a button for it, where it is quiet hours
+        """
         state = circuit_breaker.state_of(mailing.using) if mailing.using else None
         return self.page(
             request,
@@ -319,7 +340,8 @@ class SmsMailingAdmin(EntriesAdmin):
             **about,
             mailing=mailing,
             cost=cost_of(state, about["segments"]) if state is not None else None,
-            warnings=_warnings(mailing),
+            warnings=[*([plan.words] if plan.words else []), *_warnings(mailing)],
+            may_send_at_night=may_send_at_night and plan.words,
             action_url=self.url(name, mailing.pk),
             back_url=self.url("change", mailing.pk),
         )
