@@ -33,11 +33,17 @@ def of(alias: str) -> tuple[str, ...] | None:
     return _allowed[alias]
 
 
-def require(sender: str, alias: str) -> None:
-    """Raise ``ValidationError`` for a sender that the provider's account may not use. A message may
-    always leave its sender to the provider."""
+def is_allowed(sender: str, alias: str) -> bool:
+    """Return whether the provider's account may use this sender. A message may always leave its
+    sender to the provider."""
     allowed = of(alias)
-    if not sender or allowed is None or sender in allowed:
+    return not sender or allowed is None or sender in allowed
+
+
+def require(sender: str, alias: str) -> None:
+    """Raise ``ValidationError`` for a sender that the provider's account may not use."""
+    allowed = of(alias)
+    if allowed is None or is_allowed(sender, alias):
         return
     if allowed:
         words = _("The sender must be one of these: %(names)s. Or leave it empty.")

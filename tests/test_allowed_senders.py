@@ -1,13 +1,17 @@
 """The option ``senders``: the names that an account may send under."""
 
+import html
+from datetime import timedelta
+
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.utils.timezone import now
 
 from django_smska import allowed_senders
 from django_smska.conf import sms_url
 from django_smska.exceptions import InvalidProvider
-from django_smska.models import SmsMessage
+from django_smska.models import SmsMailing, SmsMessage
 from django_smska.providers import providers
 from django_smska.sms import outbox, queue_sms, send_code, send_mass_sms, send_sms
 
@@ -199,3 +203,79 @@ def test_a_draft_is_edited_with_the_same_choice(boss, clinic):
     boss.post(url, {**data, "sender": "Eyes"})
     draft.refresh_from_db()
     assert draft.sender == "Eyes"
+
+
+# --- a sender that is listed no more
+
+
+NONE_OF_THESE = "The sender “Night” is none of those that “default” may use."
+ELSEWHERE = f"{NONE_OF_THESE} Choose “Copy to a new message” on its page, and another sender there."
+IN_DRAFT = f"{NONE_OF_THESE} Choose another one on its page."
+
+
+def stored(status, number=NUMBER, **more):
+    message = SmsMessage(to=number, body="Hello", sender="Night", **more)
+    message.save()
+    end = message.send_after + timedelta(days=1)
+    SmsMessage.objects.filter(pk=message.pk).update(status=status, expires_at=end)
+    message.refresh_from_db()
+    return message
+
+
+def post(client, action, *messages):
+    pks = {"pks": ",".join(str(one.pk) for one in messages)}
+    response = client.post(f"{LIST}{action}/", pks, follow=True)
+    return [str(one) for one in response.context["messages"]]
+
+
+class TestASenderThatIsListedNoMore:
+    @pytest.mark.parametrize("status", ["failed", "unknown", "expired", "delivered"])
+    def test_a_message_is_not_sent_again(self, boss, clinic, status):
+        message = stored(status)
+        page = boss.get(f"{LIST}{message.pk}/change/")
+        labels = [str(one["label"]) for one in page.context["actions"]]
+        assert "Send again" not in labels and labels[0] == "Copy to a new message"
+        assert status == "delivered" or ELSEWHERE in page.content.decode()
+        assert ELSEWHERE in boss.get(f"{LIST}resend/?pks={message.pk}").content.decode()
+        [words] = post(boss, "resend", message)
+        assert words.startswith("Skipped: ") and ELSEWHERE in words
+        assert SmsMessage.objects.count() == 1
+
+    @pytest.mark.parametrize("many", [1, 7])
+    def test_drafts_are_not_sent(self, boss, clinic, settings, many):
+        """Neither at once nor by the queue."""
+        settings.SMSKA_SEND_AT_ONCE = 5
+        drafts = [stored("draft", f"+7916555000{digit}") for digit in range(many)]
+        pks = ",".join(str(one.pk) for one in drafts)
+        page = boss.get(f"{LIST}send/?pks={pks}").content.decode()
+        assert IN_DRAFT in page and "Not sent:" in page and "Yes: " not in page
+        words = post(boss, "send", *drafts)
+        assert words[0].startswith("Skipped: ") and IN_DRAFT in words[0]
+        assert set(SmsMessage.objects.values_list("status", flat=True)) == {"draft"}
+        assert not outbox
+
+    def test_a_draft_for_later_is_not_queued(self, boss, clinic):
+        draft = stored("draft", send_after=now() + timedelta(hours=3))
+        assert IN_DRAFT in post(boss, "send", draft)[0]
+        draft.refresh_from_db()
+        assert draft.status == "draft"
+
+    def test_others_beside_it_are_sent(self, boss, clinic):
+        good = stored("draft", "+79165550178")
+        SmsMessage.objects.filter(pk=good.pk).update(sender="Eyes")
+        assert len(post(boss, "send", stored("draft"), good)) == 2
+        assert [message.sender for message in outbox] == ["Eyes"]
+
+    @pytest.mark.parametrize(("action", "status"), [("resume", "draft"), ("resend", "failed")])
+    def test_a_mailing_does_not_go_on(self, boss, clinic, action, status):
+        mailing = SmsMailing.objects.create(name="Spring")
+        message = stored(status, mailing=mailing)
+        url = f"/admin/django_smska/smsmailing/{mailing.pk}/{action}/"
+        asked = boss.get(url)
+        page = html.unescape(asked.content.decode())
+        advice = 'Ask your administrator to add it to OPTIONS["senders"].'
+        assert f"{NONE_OF_THESE} {advice}" in page and "Yes: " not in page
+        answer = boss.post(url, {"state": asked.context["state"]}, follow=True)
+        assert NONE_OF_THESE in [str(one) for one in answer.context["messages"]][0]
+        message.refresh_from_db()
+        assert message.status == status and SmsMessage.objects.count() == 1

@@ -289,12 +289,16 @@ class ActionAdmin(GuardedAdmin):
             chosen = self._chosen(request, keys).filter(status__in=possible)
             fit = [
                 message
-                for message in chosen.select_for_update().only("pk", "to", "status")
+                for message in chosen.select_for_update().only(
+                    "pk", "to", "status", "sender", "using"
+                )
                 if self.may(request, action.permission, message)
             ]
             stopped = mailings.stopped(m.pk for m in fit) if action.name == SEND.name else {}
-            fit = [message for message in fit if message.pk not in stopped]
+            held_back = {key: mailing_stopped(mailing) for key, mailing in stopped.items()}
+            against = action.obstacles(fit)
+            held_back |= {key: replace(SKIPPED, why=why) for key, why in against.items()}
+            fit = [message for message in fit if message.pk not in held_back]
             action.hand_over(rows(message.pk for message in fit))
             log(request.user, fit, str(action.handed_over))
-        held_back = {key: mailing_stopped(mailing) for key, mailing in stopped.items()}
         return {**held_back, **dict.fromkeys([m.pk for m in fit], action.handed_over)}

@@ -167,6 +167,8 @@ class Action:
 
 
 def _send(message: SmsMessage, user: Any, only: Q = sending.NO_CONDITION) -> Outcome:
+    if obstacle := SEND.obstacles([message]):
+        return replace(SKIPPED, why=obstacle[message.pk])
     # "Now" was written by the clock of any host.
     later = message.send_after > max(clock.now(), timezone.now())
     if message.status == Status.DRAFT and later:
@@ -212,7 +214,7 @@ NOT_SEEN: Mapping[int, str] = {}
 
 
 def _resend(message: SmsMessage, user: Any, seen: Mapping[int, str] = NOT_SEEN) -> Outcome:
-    if resending.fails_again(message):
+    if resending.fails_again(message) or resending.lacks_sender(message):
         return replace(SKIPPED, why=resending.obstacle(message))
     again = sending.resend(message, created_by=user, seen=seen.get(message.pk))
     log(user, [again], gettext("Created to send message %s again.") % message.pk)
@@ -248,6 +250,8 @@ def _hand_over(action: Action, message: SmsMessage, only: Q = sending.NO_CONDITI
     assert action.hand_over is not None
     if action.name == SEND.name and (found := mailings.stopped([message.pk])):
         return mailing_stopped(found[message.pk])
+    if obstacle := action.obstacles([message]):
+        return replace(SKIPPED, why=obstacle[message.pk])
     moved = action.hand_over(rows([message.pk]).filter(only))
     message.refresh_from_db(using=write_db())
     if only and not moved:
@@ -268,6 +272,7 @@ SEND = Action(
     handed_from=frozenset({Status.DRAFT}),
     handed_to=Status.QUEUED,
     costs=True,
+    obstacles=resending.obstacles_of_drafts,
 )
 REFRESH = Action(
     name="refresh",

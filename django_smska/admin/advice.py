@@ -15,7 +15,7 @@ from ..circuit_breaker import state_of
 from ..models import REPORTED, SmsMessage
 from ..states import Status
 from ..times import local
-from . import waiting
+from . import resending, waiting
 from .wording import error_words, failure, undelivered
 
 
@@ -140,6 +140,7 @@ _NO_REPORTS = _(
 )
 _COLLEAGUE_RESENDS = _("%(why)s. A colleague with the permission to resend can send it again.")
 _COLLEAGUE_WRITES = _("%(why)s. A colleague who may send messages can write a correct one.")
+_NOT_AGAIN = _("%(why)s. It cannot be sent again as it is.")
 _WAS_SENT_AGAIN = _("%(why)s. It was sent again as a new message.")
 _OPTED_OUT = _(
     "It was cancelled and never sent, because its number is on the do-not-send list. If the "
@@ -235,9 +236,9 @@ def _of_unknown(message: SmsMessage, *, may_decide: bool) -> str:
         return str(_IS_ASKED) % {"time": date_format(local(at), "TIME_FORMAT")}
     if not may_decide:
         return str(_MAY_NOT_DECIDE)
-    if message.status_queries:
-        return str(_ASKED_IN_VAIN)
-    return str(_MAY_BE_REPORTED if traits(message.using).proving else ADVICE[Status.UNKNOWN])
+    words = _MAY_BE_REPORTED if traits(message.using).proving else ADVICE[Status.UNKNOWN]
+    found = _ASKED_IN_VAIN if message.status_queries else words
+    return f"{found} {resending.obstacle(message)}".strip()
 
 
 def _of_undelivered(message: SmsMessage, rights: Rights) -> str:
@@ -252,6 +253,8 @@ def _of_undelivered(message: SmsMessage, rights: Rights) -> str:
         return str(_COLLEAGUE_WRITES) % why
     if (found.resend_helps or not is_failed) and not rights.decide:
         return str(_COLLEAGUE_RESENDS) % why
+    if found.resend_helps and resending.lacks_sender(message):
+        return f"{str(_NOT_AGAIN) % why} {resending.obstacle(message)}"
     return str(found.advice if is_failed else ADVICE[Status.EXPIRED])
 
 

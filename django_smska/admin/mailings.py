@@ -24,7 +24,7 @@ from ..models import SmsMailing, SmsMessage
 from ..providers import providers
 from ..states import Status
 from ..times import local
-from . import alerts, permissions
+from . import alerts, permissions, resending
 from .actions import MAX_ONE_BY_ONE, log
 from .compose_times import Plan
 from .guard import TEMPLATES, EntriesAdmin
@@ -243,6 +243,8 @@ class SmsMailingAdmin(EntriesAdmin):
         if request.POST.get("state") != _state(mailing):
             self.message_user(request, _CHANGED, messages.WARNING)
             return HttpResponseRedirect(self.url("change", mailing.pk))
+        if why_not := resending.obstacle_of_mailing(mailings.drafts(mailing)):
+            return self._refused(request, mailing, why_not)
         if "_send_at_night" in request.POST:
             mailings.send_at_night(mailing)
             mailing.refresh_from_db()
@@ -268,6 +270,7 @@ class SmsMailingAdmin(EntriesAdmin):
             state=_state(mailing),
             plan=quiet_plan(mailing, drafts),
             may_send_at_night=True,
+            refused=resending.obstacle_of_mailing(drafts),
         )
 
     def resend_view(self, request: HttpRequest, key: int) -> HttpResponse:
@@ -279,6 +282,8 @@ class SmsMailingAdmin(EntriesAdmin):
         if mailing.stopped_at is not None or not re.fullmatch("[1-9][0-9]{0,17}", last):
             self.message_user(request, _CHANGED, messages.WARNING)
             return HttpResponseRedirect(self.url("change", mailing.pk))
+        if why_not := resending.obstacle_of_mailing(mailings.failed(mailing)):
+            return self._refused(request, mailing, why_not)
         result = mailings.resend_failed(
             mailing, created_by=request.user, most=MAX_ONE_BY_ONE, last=int(last)
         )
@@ -315,6 +320,7 @@ class SmsMailingAdmin(EntriesAdmin):
             state=chosen[-1][0] if chosen else "",
             plan=quiet_plan(mailing, mailings.of(mailing).filter(pk__in=[pk for pk, _ in chosen])),
             may_send_at_night=False,
+            refused=resending.obstacle_of_mailing(mailings.failed(mailing)),
         )
 
     def _ask(
@@ -331,6 +337,7 @@ class SmsMailingAdmin(EntriesAdmin):
         """Return the page that asks before anything is queued.
 
         :param may_send_at_night: the page has a button for it, where it is quiet hours
+        :param about: what else the template shows; ``refused`` is why nothing is queued, or ""
         """
         state = circuit_breaker.state_of(mailing.using) if mailing.using else None
         return self.page(
@@ -351,6 +358,10 @@ class SmsMailingAdmin(EntriesAdmin):
         if not allowed or request.method != "POST":
             raise PermissionDenied
         return mailing
+
+    def _refused(self, request: HttpRequest, mailing: SmsMailing, why: str) -> HttpResponse:
+        self.message_user(request, why, messages.ERROR)
+        return HttpResponseRedirect(self.url("change", mailing.pk))
 
     def _done(self, request: HttpRequest, mailing: SmsMailing, words: str) -> HttpResponse:
         log(request.user, [mailing], words)

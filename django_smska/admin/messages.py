@@ -577,7 +577,8 @@ class SmsMessageAdmin(ActionAdmin):
         if self.may_compose(request):
             copy = {"label": _("Copy to a new message"), "url": copying.address(self, obj)}
             # First where sending again does not help, or is not needed.
-            first = obj.status == Status.DELIVERED or resending.fails_again(obj)
+            fails = resending.fails_again(obj) or resending.lacks_sender(obj)
+            first = obj.status == Status.DELIVERED or fails
             buttons.insert(0 if first else len(buttons), copy)
         return buttons
 

@@ -1,5 +1,5 @@
-"""What speaks against sending messages again, and what to know before it: in words, for each way to
-the action."""
+"""What speaks against sending messages, or sending them again, and what to know before it: in
+words, for each way to the action."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from django.utils.formats import date_format
 from django.utils.translation import gettext, ngettext
 
-from .. import sending
-from ..models import rows
+from .. import allowed_senders, sending
+from ..models import SmsMessageQuerySet, rows
 from ..states import Status
 from ..times import local
 from .wording import failure
@@ -20,6 +20,43 @@ from .wording import failure
 def fails_again(message: Any) -> bool:
     """Return whether the same text to the same number would fail for the same reason."""
     return message.status == Status.FAILED and not failure(message.error_code).resend_helps
+
+
+def lacks_sender(message: Any) -> bool:
+    """Return whether its sender is none that its provider may use (any more)."""
+    return not allowed_senders.is_allowed(message.sender, message.using)
+
+
+def obstacles_of_drafts(messages: Sequence[Any]) -> dict[int, str]:
+    """Return by key why these drafts are not sent.
+
+    :param messages: or rows with their fields
+    """
+    advice = gettext("Choose another one on its page.")
+    return {
+        message.pk: f"{_no_sender(message.sender, message.using)} {advice}"
+        for message in messages
+        if message.status == Status.DRAFT and lacks_sender(message)
+    }
+
+
+def obstacle_of_mailing(messages: SmsMessageQuerySet) -> str:
+    """Return why these messages of a mailing are not sent, or sent again; "" where they may be."""
+    # They have few senders, but each program may give each message its own.
+    for sender, using in messages.order_by().values_list("sender", "using").distinct():
+        if not allowed_senders.is_allowed(sender, using):
+            advice = gettext("Or write a new mailing with another one, and cancel what waits.")
+            return f"{_no_sender(sender, using)} {_allow()} {advice}"
+    return ""
+
+
+def _no_sender(sender: str, using: str) -> str:
+    words = gettext("The sender “%(sender)s” is none of those that “%(name)s” may use.")
+    return words % {"sender": sender, "name": using}
+
+
+def _allow() -> str:
+    return gettext('Ask your administrator to add it to OPTIONS["senders"].')
 
 
 def obstacles(messages: Sequence[Any]) -> dict[int, str]:
@@ -46,6 +83,9 @@ def obstacle(message: Any) -> str:
         return gettext(why)
     if sending.is_proved(message):
         return gettext(sending.PROVED)
+    if lacks_sender(message):
+        advice = gettext("Choose “Copy to a new message” on its page, and another sender there.")
+        return f"{_no_sender(message.sender, message.using)} {advice}"
     if not fails_again(message):
         return ""
     words = gettext("%(why)s. It would fail again. Choose “Copy to a new message” on its page.")
