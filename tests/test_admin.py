@@ -16,7 +16,7 @@ from django.utils.formats import date_format
 import django_smska.admin.actions
 import django_smska.admin.messages
 from django_smska import sending
-from django_smska.admin.forms import SmsMessageForm
+from django_smska.admin.forms import DraftForm, SmsMessageForm
 from django_smska.models import ProviderState, SmsMessage, rows
 from django_smska.signals import sms_sent
 from django_smska.sms import outbox
@@ -168,6 +168,39 @@ def test_one_provider_is_no_choice(boss, settings):
     assert '<input type="hidden" name="using" value="only"' in page
 
 
+class TestBracesInADraft:
+    """They would be sent as they are, so the page for writing refuses them, too."""
+
+    NAMED = "The text has {name} in it, which would be sent as it is written."
+    NO_NAME = "“{% x %}” is no placeholder."
+
+    @pytest.mark.parametrize(
+        ("body", "words"), [("Dear {name}!", NAMED), ("Dear {% x %}!", NO_NAME)]
+    )
+    @pytest.mark.parametrize("button", ["_save", "_send"])
+    def test_the_form_refuses_them(self, boss, body, words, button):
+        draft = make()
+        for url in (f"{LIST}add/", f"{LIST}{draft.pk}/change/"):
+            response = boss.post(url, form(button, body=body))
+            assert response.context["adminform"].form.errors["body"][0].startswith(words)
+        assert not outbox and SmsMessage.objects.get().body == "The text"
+
+    def test_the_page_of_a_stored_one_says_so(self, boss):
+        def says_so(message):
+            return self.NAMED in boss.get(f"{LIST}{message.pk}/change/").content.decode()
+
+        assert says_so(make(body="Dear {name}!"))
+        assert not says_so(make()) and not says_so(make("sent", body="Dear {name}!"))
+
+    def test_who_may_not_see_the_text_does_not_see_them(self, client):
+        user = User.objects.create_user("nina", is_staff=True)
+        wanted = ["view_smsmessage", "send_smsmessage"]
+        user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
+        client.force_login(user)
+        page = client.get(f"{LIST}{make(body='Dear {name}!').pk}/change/").content.decode()
+        assert "It is not sent until" in page and "name}" not in page
+
+
 @pytest.mark.django_db(transaction=True)
 def test_save_and_send_sends_before_the_next_page(boss, provider):
     response = boss.post(f"{LIST}add/", form("_send"), follow=True)
@@ -231,7 +264,7 @@ def test_a_message_that_leaves_the_draft_while_it_is_saved_is_not_edited(boss, m
         rows([message.pk]).update(status="claimed", lease_until=timezone.now())
         return "+79041764990"
 
-    monkeypatch.setattr(SmsMessageForm, "clean_to", clean_to, raising=False)
+    monkeypatch.setattr(DraftForm, "clean_to", clean_to, raising=False)
     page = lost(boss.post(f"{LIST}{message.pk}/change/", form("_send", body="Mine"), follow=True))
     assert "no longer a draft" in page and "\nMine</textarea>" in page
     assert SmsMessage.objects.get().to == "+79041764995" and not outbox

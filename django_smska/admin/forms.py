@@ -10,11 +10,13 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.forms.utils import ErrorList
 from django.utils.text import format_lazy
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import allowed_senders
 from ..forms import PhoneField
 from ..models import SmsMessage
+from ..placeholders import Text, shown
 from ..providers import DEFAULT_ALIAS, providers
 from . import text_words
 
@@ -123,6 +125,25 @@ class SmsMessageForm(ModelForm):
                 super().add_error(None, ValidationError(errors))
             elif name not in self.errors or name == NON_FIELD_ERRORS:
                 super().add_error(name, ValidationError(errors))
+
+
+class DraftForm(SmsMessageForm):
+    """One message. Nothing takes the place of placeholders, so that its text has none."""
+
+    def clean_body(self) -> str:
+        require_no_braces(body := self.cleaned_data["body"])
+        return str(body)
+
+
+def require_no_braces(text: str) -> None:
+    """Raise ``ValidationError`` for a text with braces, which would be sent as they are. It names
+    them, as the page for writing does."""
+    if names := Text(text).names:
+        words = gettext(
+            "The text has %(names)s in it, which would be sent as it is written. Write what is "
+            "meant in its place."
+        )
+        raise ValidationError(words % {"names": shown(names.values())})
 
 
 def _own_sender() -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import QuerySet
@@ -49,7 +49,7 @@ from .actions import (
     send_as_saved,
 )
 from .advice import Rights, advice
-from .forms import SmsActionForm, SmsMessageForm, aliases
+from .forms import DraftForm, SmsActionForm, aliases, require_no_braces
 from .guard import moment, one_of
 from .wording import error_words, money
 
@@ -214,7 +214,7 @@ class SmsMessageAdmin(ActionAdmin):
     class Media(ActionAdmin.Media):
         js = ("django_smska/live.js",)
 
-    form = SmsMessageForm
+    form = DraftForm
     action_form = SmsActionForm
     list_display: Any = ("status_badge", "whole_number", "when", "text_start", "provider")
     list_display_links = ("whole_number",)
@@ -489,7 +489,7 @@ class SmsMessageAdmin(ActionAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         # Django shows a description as HTML.
-        what_to_do = escape(advice(obj, self._rights(request, obj))) if obj is not None else ""
+        what_to_do = escape(self._what_to_do(request, obj)) if obj is not None else ""
         if obj is None or self.has_change_permission(request, obj):
             written = {"fields": _WRITTEN, "description": what_to_do}
             return [(None, written), (_("When"), {"fields": _WHEN})]
@@ -515,6 +515,16 @@ class SmsMessageAdmin(ActionAdmin):
             (None, {"fields": ("timeline",)}),
             (_("For technical support"), {"fields": raw, "classes": ("collapse",)}),
         ]
+
+    def _what_to_do(self, request: HttpRequest, obj: SmsMessage) -> str:
+        words = advice(obj, self._rights(request, obj))
+        seen = permissions.may_see_text(request.user) and not permissions.placeholder(obj)
+        if obj.status == Status.DRAFT and seen and request.method == "GET":
+            try:
+                require_no_braces(obj.body)
+            except ValidationError as error:
+                return " ".join([*error.messages, words])
+        return words
 
     def _rights(self, request: HttpRequest, obj: SmsMessage) -> Rights:
         return Rights(
