@@ -1,6 +1,7 @@
 """Write a text, check whom it goes to, send it: to one number or to thousands."""
 
 import io
+import re
 import sys
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
@@ -105,6 +106,31 @@ def test_the_first_field_has_the_focus(boss):
     page = boss.get(PAGE).content.decode()
     assert page.count(" autofocus") == 1
     assert " autofocus" in page[page.index('<textarea name="numbers"') :].split(">")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "focused"),
+    [
+        ({"numbers": ""}, "numbers"),
+        ({"body": ""}, "body"),
+        ({"numbers": "", "body": ""}, "numbers"),
+        ({"when": "other"}, "send_at_0"),
+    ],
+)
+def test_after_an_error_the_first_wrong_field_has_the_focus(boss, changes, focused):
+    page = boss.post(PAGE, filled(**changes)).content.decode()
+    assert re.findall(r'name="(\w+)"[^>]* autofocus', page) == [focused]
+    assert page.count(" autofocus") == 1
+
+
+def test_after_an_error_of_no_field_the_list_of_errors_has_the_focus(boss, monkeypatch):
+    def fail(*args, **options):
+        raise OperationalError("gone")
+
+    monkeypatch.setattr("django_smska.admin.compose_store._store_many", fail)
+    page = boss.post(PAGE, filled(numbers=many(9), _send="1")).content.decode()
+    assert '<p class="errornote" tabindex="-1" autofocus>' in page
+    assert page.count(" autofocus") == 1
 
 
 def test_one_provider_is_no_choice(boss, settings):

@@ -25,6 +25,7 @@ from ..states import Status
 from . import clients, compose_previews, compose_store, copying, template_choice, text_words, trial
 from .action_views import ActionAdmin
 from .compose_form import ComposeForm
+from .forms import focus_on_error
 from .money import cost_of
 from .permissions import Unlogged, grouped, may_see_number, may_see_text
 from .wording import balance_words, paused_words, stop_of
@@ -72,6 +73,8 @@ def _write_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
     template_choice.offer(form, request.user)
     for words in form.sources.problems if form.sources else ():
         model_admin.message_user(request, words, messages.WARNING)
+    fieldsets = _fieldsets(form)
+    focus_on_error(form, [name for _title, shown in fieldsets for name in shown["fields"]])
     return _page(
         request,
         model_admin,
@@ -79,7 +82,7 @@ def _write_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeFor
         "compose",
         _("Write a message"),
         errors=form.errors,
-        adminform=AdminForm(form, _fieldsets(form), {}, model_admin=model_admin),
+        adminform=AdminForm(form, fieldsets, {}, model_admin=model_admin),
         back_url=model_admin.url("changelist"),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -144,6 +145,23 @@ def require_no_braces(text: str) -> None:
             "meant in its place."
         )
         raise ValidationError(words % {"names": shown(names.values())})
+
+
+def focus_on_error(form: forms.BaseForm, shown: Iterable[str]) -> None:
+    """Put the keyboard focus on the first field with an error. What is no field's stands above the
+    form, and gets the focus by its template.
+
+    :param shown: the names of the visible fields, in the order of the page
+    """
+    wrong = [name for name in shown if name in form.errors]
+    if not (wrong or form.non_field_errors()):
+        return
+    for field in form.fields.values():
+        field.widget.attrs.pop("autofocus", None)
+    if not form.non_field_errors():
+        widget: Any = form.fields[wrong[0]].widget
+        first = getattr(widget, "widgets", [widget])[0]  # of a date and a time
+        first.attrs["autofocus"] = True
 
 
 def _own_sender() -> Any:

@@ -28,7 +28,7 @@ from ..forms import PhoneField
 from ..models import SmsOptOut
 from ..numbers import normalize
 from . import clients, permissions
-from .forms import UnloggedErrors
+from .forms import UnloggedErrors, focus_on_error
 from .guard import EntriesAdmin
 from .number_forms import NumbersForm
 
@@ -274,6 +274,7 @@ def _form_page(request: HttpRequest, model_admin: SmsOptOutAdmin, form: ImportFo
         (_("Numbers"), {"fields": [name for name in names if not form[name].is_hidden]}),
         (_("For all of them"), {"fields": ["sender", "reason", "source"]}),
     ]
+    focus_on_error(form, [name for _title, shown in groups for name in shown["fields"]])
     return _page(
         request,
         model_admin,

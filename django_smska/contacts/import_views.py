@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from ..admin import permissions
+from ..admin.forms import focus_on_error
 from . import imports
 from .forms import ImportForm
 from .models import Contact, ContactGroup
@@ -54,6 +55,7 @@ def _form_page(request: HttpRequest, model_admin: Any, form: ImportForm) -> Http
         )
         for title, names in fieldsets
     ]
+    focus_on_error(form, [name for _title, one in shown for name in one["fields"]])
     return _page(
         request,
         model_admin,
