@@ -1,6 +1,7 @@
 """The statistics page."""
 
 import math
+import re
 from collections import Counter
 from datetime import timedelta
 from io import StringIO
@@ -10,6 +11,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import translation
 
 from django_smska import daily_counts, unreachable
 from django_smska.admin import charts, statistics, wording
@@ -117,6 +119,67 @@ class TestPage:
             (("days", "x"), ("using", "no-such"), ("by", "year")): "111",
         }.items():
             assert figures(statistics.page(dict(query)))["Messages"] == number
+
+    def test_yesterday_alone(self):
+        for day in range(3):
+            make(number=10**day, after=1, at=NOW - timedelta(days=day))
+        page = statistics.page({"days": "yesterday"})
+        assert figures(page)["Messages"] == "10"
+        assert [line[0] for line in page["charts"][0].table.lines] == ["05/19/2026"]
+
+    @pytest.mark.parametrize(
+        ("since", "until", "number"),
+        [
+            ("2026-05-18", "2026-05-19", "110"),
+            ("2026-05-19", "", "11"),
+            ("2026-05-20", "2027-01-01", "1"),  # until today
+            ("19.05.2026", "19.05.2026", "10"),
+            ("2025-05-20", "2026-05-20", "1111"),
+        ],
+    )
+    def test_other_dates(self, since, until, number):
+        for day in range(4):
+            make(number=10**day, after=1, at=NOW - timedelta(days=day))
+        with translation.override("ru"):
+            page = statistics.page({"days": "own", "since": since, "until": until})
+        assert list(figures(page).values())[0].replace("\xa0", "") == number
+
+    def test_other_dates_by_week_have_no_day_more(self):
+        monday = NOW - timedelta(days=NOW.weekday() + 7)
+        for day, number in ((0, 1), (1, 10), (2, 100)):
+            make(number=number, after=1, at=monday + timedelta(days=day))
+        asked = {"days": "own", "since": f"{monday + timedelta(days=1):%Y-%m-%d}", "by": "week"}
+        assert figures(statistics.page({**asked, "until": asked["since"]}))["Messages"] == "10"
+
+    @pytest.mark.parametrize(
+        ("query", "field", "words"),
+        [
+            ({"since": "31.02.2026"}, "since", "Enter a valid date."),
+            ({"since": "2026-05-01", "until": "x"}, "until", "Enter a valid date."),
+            ({}, "since", "Enter the first day."),
+            ({"until": "2026-05-01"}, "since", "Enter the first day."),
+            ({"since": "2026-05-21"}, "since", "This day is in the future."),
+            ({"since": "2026-05-03", "until": "2026-05-02"}, "until", "is before the first one."),
+            ({"since": "2025-05-19"}, "until", "This is a range of more than 366 days."),
+            ({"since": "0001-01-01"}, "until", "This is a range of more than 366 days."),
+            ({"days": "7", "since": "2026-05-01"}, "since", "Choose “other dates” for this"),
+            ({"days": "7", "until": "2026-05-01"}, "until", "Choose “other dates” for this"),
+        ],
+    )
+    def test_wrong_dates_are_said_and_nothing_is_counted(self, boss, query, field, words):
+        make(after=1)
+        response = boss.get(PAGE, {"days": "own", **query})
+        assert list(response.context["form"].errors) == [field]
+        page = response.content.decode()
+        assert words in page and "Messages by status" not in page
+        assert re.findall(r'name="(\w+)"[^>]* autofocus', page) == [field]
+
+    @pytest.mark.parametrize("since", ["0001-01-01", "9999-12-31", "\0", "١.٢.٢٠٢٦"])
+    @pytest.mark.parametrize("until", ["0001-01-01", "9999-12-31", ""])
+    def test_no_date_breaks_the_page(self, boss, since, until):
+        make(after=1)
+        query = {"days": "own", "since": since, "until": until, "by": "week"}
+        assert boss.get(PAGE, query).status_code == 200
 
     def test_a_week_begins_on_monday_and_is_whole(self):
         monday = NOW - timedelta(days=NOW.weekday() + 7)

@@ -20,18 +20,22 @@ from .. import daily_counts
 from ..daily_counts import ACCEPTED, FAILURES, bound_at, place_of, sum_of_prices
 from ..states import Status
 from .charts import Chart, Column, Layer, Table, round_top, stack
-from .forms import aliases
+from .forms import aliases, focus_on_error
 from .timeline import lasting
 from .wording import MARKS, money, undelivered
 
 COUNTING_BUDGET_SECONDS = 0.1  # the time for counting before a page is shown
+MAX_DAYS = 366  # the most days of a range that people choose: each has its bar
 MAX_TABLE_LINES = 50  # the most lines of a table: people may type any number of senders
 
+YESTERDAY, OWN = "yesterday", "own"
 RANGES = {
+    YESTERDAY: _("yesterday"),
     "7": _("7 days"),
     "30": _("30 days"),
     "90": _("90 days"),
     "365": _("a year"),
+    OWN: _("other dates"),
 }
 STEPS = {
     "day": pgettext_lazy("SMS statistics", "day"),
@@ -50,24 +54,76 @@ LAYERS: dict[str, Any] = {
 FINISHED = {Status.DELIVERED} | FAILURES
 
 
+class DayField(forms.DateField):
+    """A day, for which browsers show a calendar. They send it in one format in every language."""
+
+    def __init__(self, **options: Any) -> None:
+        widget = forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"})
+        super().__init__(required=False, widget=widget, **options)
+
+
 class RangeForm(forms.Form):
     """The range of days, the steps and the provider.
 
-    :param seen: providers of counted messages
+    Once it is valid, ``first`` and ``last`` are the days of the range.
     """
 
     days = forms.ChoiceField(
-        label=pgettext_lazy("SMS statistics", "Last"), choices=[*RANGES.items()]
+        label=pgettext_lazy("SMS statistics", "Period"), choices=[*RANGES.items()]
     )
+    since = DayField(label=pgettext_lazy("SMS statistics", "From"))
+    until = DayField(label=pgettext_lazy("SMS statistics", "Until"))
     by = forms.ChoiceField(label=pgettext_lazy("SMS statistics", "By"), choices=[*STEPS.items()])
-    using = forms.ChoiceField(label=_("Provider"), required=False)
+    using = forms.CharField(label=_("Provider"), required=False, widget=forms.Select)
 
-    def __init__(self, asked: Mapping[str, Any], seen: Iterable[str]) -> None:
-        usual = {"days": "30", "by": "day", "using": ""}
-        super().__init__({name: asked.get(name, value) for name, value in usual.items()})
+    def __init__(self, asked: Mapping[str, Any], today: date) -> None:
+        usual = {"days": "30", "since": "", "until": "", "by": "day", "using": ""}
+        given = {name: asked.get(name, value) for name, value in usual.items()}
+        for name, known in (("days", RANGES), ("by", STEPS)):
+            if given[name] not in known:
+                given[name] = usual[name]
+        super().__init__(given)
+        self.today = self.first = self.last = today
+
+    def offer(self, seen: Iterable[str]) -> str:
+        """Offer the providers, those of counted messages, too, and return the chosen one."""
         names = sorted({*dict(aliases()), *seen})
         choices = [("", pgettext_lazy("SMS statistics", "all")), *((name, name) for name in names)]
-        self.fields["using"].choices = choices  # type: ignore[attr-defined]
+        self.fields["using"].widget.choices = choices
+        chosen = self.data["using"]
+        return chosen if chosen in names else ""
+
+    def clean(self) -> None:
+        days = self.cleaned_data["days"]
+        if days == OWN:
+            self._clean_dates()
+        elif given := [name for name in ("since", "until") if self.data[name]]:
+            words = _("Choose “other dates” for this date, or leave it empty.")
+            self.add_error(given[0], words)
+        elif days == YESTERDAY:
+            self.first = self.last = self.today - timedelta(days=1)
+        else:
+            self.first = self.today - timedelta(days=int(days) - 1)
+
+    def _clean_dates(self) -> None:
+        if {"since", "until"} & self.errors.keys():
+            return
+        since, until = self.cleaned_data["since"], self.cleaned_data["until"] or self.today
+        if since is None:
+            self.add_error("since", _("Enter the first day."))
+        elif since > self.today:
+            self.add_error("since", _("This day is in the future."))
+        elif since > until:
+            self.add_error("until", _("The last day is before the first one."))
+        elif (until - since).days >= MAX_DAYS:
+            words = ngettext(
+                "This is a range of more than %s day. Choose a shorter one.",
+                "This is a range of more than %s days. Choose a shorter one.",
+                MAX_DAYS,
+            )
+            self.add_error("until", words % MAX_DAYS)
+        else:
+            self.first, self.last = since, min(until, self.today)
 
 
 @dataclass
@@ -140,20 +196,21 @@ def percentile(times: Counter[int], part: float) -> int | None:
 def page(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template shows for the query of a URL. Days that are due are counted first,
     for a moment."""
-    today = daily_counts.day_of(timezone.now())
-    length = asked.get("days", "30")
-    first = today - timedelta(days=int(length) - 1 if length in RANGES else 29)
-    by_week = asked.get("by") == "week"
-    if by_week:
+    form = RangeForm(asked, daily_counts.day_of(timezone.now()))
+    if not form.is_valid():
+        form.offer([])
+        focus_on_error(form, form.fields)
+        return {"form": form, "uncounted": 0, "summary": [], "charts": [], "tables": []}
+    first, last = form.first, form.last
+    by_week = form.cleaned_data["by"] == "week"
+    if by_week and form.cleaned_data["days"] not in (YESTERDAY, OWN):
         first = _monday(first)
     uncounted = daily_counts.catch_up(first, budget=COUNTING_BUDGET_SECONDS)
     columns = ("using", "sender", "status", "error_code", "currency")
-    parts = list(daily_counts.totals(first, today, *columns))
-    form = RangeForm(asked, {part.using for part in parts})
-    alias = form.cleaned_data["using"] if form.is_valid() else ""
-    if alias:
+    parts = list(daily_counts.totals(first, last, *columns))
+    if alias := form.offer({part.using for part in parts}):
         parts = [part for part in parts if part.using == alias]
-    whole, periods = _count(first, today, alias, _monday if by_week else lambda day: day)
+    whole, periods = _count(first, last, alias, _monday if by_week else lambda day: day)
     head = gettext("Week from") if by_week else pgettext("SMS statistics", "Day")
     return {
         "form": form,
