@@ -383,7 +383,7 @@ def test_segments_are_counted_for_each_row_and_their_sum_is_the_cost(boss, setti
     rows = [f"+790311122{at:02}\t{'я' * length}" for at, length in enumerate(lengths)]
     response = write(boss, "\n".join(["Телефон\tИмя", *rows]), "{имя}")
     page = response.content.decode()
-    assert "5 messages, 8 segments, about 24" in page
+    assert "5 messages, 8 segments, about ₽24" in page
     assert "From 1 to 3 segments for each number." in page
     phones = response.context["phones"]
     assert [len(phone["parts"]) for phone in phones] == [1, 2, 1, 4 - 1]

@@ -124,10 +124,10 @@ def test_a_provider_has_a_column_where_there_are_several(boss, settings):
         ({}, ""),
         ({"segments": 3}, "3 segments"),
         ({"sender": "<Shop>"}, "from &lt;Shop&gt;"),
-        ({"price": Decimal("2.5"), "currency": "RUB"}, "2.50\xa0RUB"),
+        ({"price": Decimal("2.5"), "currency": "RUB"}, "₽2.50"),
         (
             {"segments": 2, "sender": "Shop", "price": Decimal(5), "currency": "EUR"},
-            "2 segments · 5.00\xa0EUR · from Shop",
+            "2 segments · €5.00 · from Shop",
         ),
     ],
 )

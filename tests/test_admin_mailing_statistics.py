@@ -75,7 +75,7 @@ def test_share_times_segments_and_money(page, mailing):
         "Usually within": "4 s",  # ten of twenty
         "Nearly always (95%) within": "1 min 30 s",  # nineteen of twenty
         "Segments": "42",  # 10 + 16 + 1 + 1 + 5 + 9: failed ones and drafts cost nothing
-        "Price": "12.00\xa0RUB",
+        "Price": "₽12.00",
     }
     assert table(answer, "By status") == [
         ["Draft", "4"],
@@ -93,7 +93,7 @@ def test_without_reported_prices_it_says_what_those_that_left_cost(page, mailing
     add(mailing, 2, "failed", sent_at=None)
     found = summary(page())
     assert found["Segments"] == "6"
-    assert found["Price"].replace("\N{NO-BREAK SPACE}", " ") == "about 24.60 RUB"
+    assert found["Price"].replace("\N{NO-BREAK SPACE}", " ") == "about ₽24.60"
 
 
 def test_why_they_did_not_arrive(page, mailing):

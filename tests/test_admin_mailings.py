@@ -200,7 +200,7 @@ class TestActions:
         mailing = mail(3, using="default")
         mailing.stop(by="olga")
         shown = text_of(admin_client.get(f"{LIST}{mailing.pk}/resume/"))
-        assert "Let the mailing go on" in shown and "3 messages, 3 segments, about 7.50" in shown
+        assert "Let the mailing go on" in shown and "3 messages, 3 segments, about ₽7.50" in shown
         assert statuses() == ["draft"] * 3
 
     def test_its_page_says_what_all_of_it_costs_until_prices_are_reported(
@@ -208,12 +208,12 @@ class TestActions:
     ):
         settings.SMSKA_PRICES = {"default": ("3.20", "RUB")}
         mailing = mail(5, using="default")
-        assert "5 segments · about 16.00 RUB if all are sent" in text_of(
+        assert "5 segments · about ₽16.00 if all are sent" in text_of(
             admin_client.get(page_of(mailing))
         ).replace("\N{NO-BREAK SPACE}", " ")
         SmsMailing.objects.update(prices={"RUB": "15.5"})
         shown = text_of(admin_client.get(page_of(mailing))).replace("\N{NO-BREAK SPACE}", " ")
-        assert "5 segments · 15.50 RUB" in shown and "if all are sent" not in shown
+        assert "5 segments · ₽15.50" in shown and "if all are sent" not in shown
 
     def test_where_some_were_not_sent_it_leads_to_the_reasons(self, admin_client):
         mailing = mail(2)

@@ -50,15 +50,29 @@ def without_token(page):
     ],
 )
 def test_an_amount(amount, english, russian):
-    assert money(Decimal(amount), "RUB") == f"{english}\xa0RUB"
+    assert money(Decimal(amount), "RUB") == f"₽{english}"
     assert money(Decimal(amount), "") == english
     with translation.override("ru"):
-        assert money(Decimal(amount), "RUB") == f"{russian}\xa0RUB"
+        assert money(Decimal(amount), "RUB") == f"{russian}\xa0₽"
+
+
+@pytest.mark.parametrize(
+    ("currency", "english", "russian"),
+    [
+        ("EUR", "-€2.50", "-2,50\xa0€"),
+        ("USD", "-$2.50", "-2,50\xa0$"),
+        ("CHF", "-2.50\xa0CHF", "-2,50\xa0CHF"),
+    ],
+)
+def test_a_currency_without_a_well_known_sign_keeps_its_code(currency, english, russian):
+    assert money(Decimal("-2.5"), currency) == english
+    with translation.override("ru"):
+        assert money(Decimal("-2.5"), currency) == russian
 
 
 @pytest.mark.parametrize(
     ("price", "currency", "shown"),
-    [("3.5", "RUB", "3.50\xa0RUB"), ("0.0079", "", "0.0079"), ("0", "RUB", "0.00\xa0RUB")],
+    [("3.5", "RUB", "₽3.50"), ("0.0079", "", "0.0079"), ("0", "RUB", "₽0.00")],
 )
 def test_a_message_shows_what_is_known(admin_client, price, currency, shown):
     message = make(price=price, currency=currency, billed_segments=4)
@@ -132,10 +146,10 @@ class TestBeforeSending:
         settings.SMSKA_PRICES = {"smsc": ("206.50", "RUB")}
         self.balance("2000.25")
         page = self.page(admin_client)
-        assert "3 messages, 6 segments, about 1,239.00\xa0RUB</strong>" in page
-        assert "about 1,239.00\xa0RUB: 206.50\xa0RUB for each segment</dd>" in page
-        assert "<dd>2,000.25\xa0RUB, as of " in page
-        assert "<dd>about 761.25\xa0RUB, if nothing else is sent</dd>" in page
+        assert "3 messages, 6 segments, about ₽1,239.00</strong>" in page
+        assert "about ₽1,239.00: ₽206.50 for each segment</dd>" in page
+        assert "<dd>₽2,000.25, as of " in page
+        assert "<dd>about ₽761.25, if nothing else is sent</dd>" in page
         assert "smska-warns" not in page
 
     def test_a_balance_that_does_not_suffice(self, admin_client, accounts, settings):
@@ -143,19 +157,19 @@ class TestBeforeSending:
         self.balance("14.90")
         page = self.page(admin_client)
         assert '<li class="smska-warns">The balance does not suffice. The account lacks ' in page
-        assert "lacks about 0.10\xa0RUB. Top it up first." in page
-        assert "Left after sending" not in page and "about 15.00\xa0RUB" in page
+        assert "lacks about ₽0.10. Top it up first." in page
+        assert "Left after sending" not in page and "about ₽15.00" in page
         self.balance("15")
         page = self.page(admin_client)
-        assert "suffice" not in page and "<dd>about 0.00\xa0RUB, if nothing" in page
+        assert "suffice" not in page and "<dd>about ₽0.00, if nothing" in page
 
     def test_a_price_that_was_charged(self, admin_client, accounts):
         make(using="smsc", status="delivered", segments=1, price="0.0079", currency="RUB")
         self.balance("5")
         page = self.page(admin_client)
-        average = "0.0079\xa0RUB for each segment, on average of the newest messages"
-        assert f"about 0.0474\xa0RUB: {average}" in page
-        assert "about 4.95\xa0RUB, if nothing else" in page and "smska-warns" not in page
+        average = "₽0.0079 for each segment, on average of the newest messages"
+        assert f"about ₽0.0474: {average}" in page
+        assert "about ₽4.95, if nothing else" in page and "smska-warns" not in page
 
     @pytest.mark.parametrize("price", [None, ("3.50", "RUB")])
     def test_what_cannot_be_compared(self, admin_client, settings, price):
@@ -163,7 +177,7 @@ class TestBeforeSending:
         self.balance(5, "default")
         page = self.page(admin_client, "default")
         assert "These are 6 segments, and the balance is 5 credits. That may not be" in page
-        assert ("about 21.00\xa0RUB" in page) is (price is not None)
+        assert ("about ₽21.00" in page) is (price is not None)
         assert "Left after sending" not in page and "suffice" not in page
         self.balance(6, "default")
         assert "may not be enough" not in self.page(admin_client, "default")
@@ -178,7 +192,7 @@ class TestBeforeSending:
     def test_without_a_balance(self, admin_client, accounts, settings):
         settings.SMSKA_PRICES = {"smsc": ("2.50", "RUB")}
         page = self.page(admin_client)
-        assert "<dd>not known</dd>" in page and "about 15.00" in page
+        assert "<dd>not known</dd>" in page and "about ₽15.00" in page
         assert "Left after sending" not in page and "smska-warns" not in page
 
     def test_of_a_provider_that_had_the_alias_before(self, admin_client, settings):
@@ -204,8 +218,8 @@ class TestBeforeSending:
         self.balance("14.90")
         few = make(using="smsc", status="draft", segments=5)
         page = content(admin_client.get(f"{LIST}send/?pks={few.pk}"))
-        assert "<td>5, about 12.50\xa0RUB</td>" in page
-        assert "Left after sending: about 2.40\xa0RUB, if nothing else is sent</td>" in page
+        assert "<td>5, about ₽12.50</td>" in page
+        assert "Left after sending: about ₽2.40, if nothing else is sent</td>" in page
         many = make(using="smsc", status="unknown", segments=9, gateway_id="")
         page = content(admin_client.get(f"{LIST}resend/?pks={many.pk}"))
-        assert "<strong>The balance does not suffice. The account lacks about 7.60" in page
+        assert "<strong>The balance does not suffice. The account lacks about ₽7.60" in page

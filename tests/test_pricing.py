@@ -213,8 +213,8 @@ class TestItsWord:
             ("831", "credits", "831 credits"),
             ("0", "credits", "0 credits"),
             ("7463.5", "credits", "7463.50 credits"),
-            ("1831.5", "RUB", "1,831.50\xa0RUB"),
-            ("-2.25", "EUR", "-2.25\xa0EUR"),
+            ("1831.5", "RUB", "₽1,831.50"),
+            ("-2.25", "EUR", "-€2.25"),
             ("12.345", "money", "12.35 in the account's currency"),
             ("90", "", "90 (unit not known)"),
         ],
@@ -227,7 +227,7 @@ class TestItsWord:
         state = ProviderState(alias="default", balance=Decimal("61"), balance_at=NOW)
         assert wording.balance_words(state).startswith("61 (unit not known), as of ")
         settings.SMS_PROVIDERS["default"]["OPTIONS"]["balance_unit"] = "KZT"
-        assert wording.balance_words(state).startswith("61.00\xa0KZT, as of ")
+        assert wording.balance_words(state).startswith("₸61.00, as of ")
 
     def test_commands_name_it_without_the_database(self, settings, monkeypatch):
         def away(alias):

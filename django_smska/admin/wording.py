@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from django.template.defaultfilters import floatformat
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import get_language, gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import circuit_breaker, kill_switch, pricing, sending
@@ -41,14 +41,31 @@ MARKS = {
 # --- money ----------------------------------------------------------------------------------------
 
 
+#: By ISO code; those that several currencies have are of the one that most people mean.
+CURRENCY_SIGNS = {
+    "RUB": "\N{RUBLE SIGN}",
+    "EUR": "\N{EURO SIGN}",
+    "USD": "$",
+    "GBP": "\N{POUND SIGN}",
+    "KZT": "\N{TENGE SIGN}",
+    "UAH": "\N{HRYVNIA SIGN}",
+    "TRY": "\N{TURKISH LIRA SIGN}",
+    "INR": "\N{INDIAN RUPEE SIGN}",
+}
+
+
 def money(amount: Decimal, currency: str) -> str:
-    """Return an amount as people write it, without zeros at its end: ``2.50 RUB``, ``0.0079 USD``.
+    """Return an amount as people write it, without zeros at its end: ``$0.0079``, in Russian
+    ``2,50 ₽``; ``2.50 CHF`` where no sign is known.
 
     :param currency: empty where the provider names none
     """
     digits: Any = amount.normalize().as_tuple().exponent
     number = number_format(amount, max(2, -digits), use_l10n=True, force_grouping=True)
-    return f"{number}\N{NO-BREAK SPACE}{currency}".strip()
+    sign = CURRENCY_SIGNS.get(currency)
+    if sign and (get_language() or "").startswith("en"):
+        return f"-{sign}{number[1:]}" if amount < 0 else f"{sign}{number}"
+    return f"{number}\N{NO-BREAK SPACE}{sign or currency}".strip()
 
 
 def time_left_words(seconds: float) -> str:
@@ -61,7 +78,7 @@ def time_left_words(seconds: float) -> str:
 
 
 def amount(number: Decimal, unit: str) -> str:
-    """Return an amount with the word for what it counts: ``831 credits``, ``17.50 RUB``.
+    """Return an amount with the word for what it counts: ``831 credits``, ``$17.50``.
 
     :param unit: as ``pricing.unit_of_balance`` has it
     """

@@ -45,7 +45,7 @@ def test_it_goes_by_the_keyboard_from_the_file_to_the_statistics(
     page.press("input[name=_test]", "Enter")
     page.get_by_text("to +7 904 176-49-95. Look at the message").wait_for()
     page.press("input[name=_leave_out]", "Enter")
-    page.get_by_text(f"{GOOD + 1} messages, {GOOD + 1} segments, about 58.50 RUB").wait_for()
+    page.get_by_text(f"{GOOD + 1} messages, {GOOD + 1} segments, about ₽58.50").wait_for()
     page.press("input[name=_send]", "Enter")
     page.get_by_text(f"0 of {GOOD + 1} delivered").first.wait_for()
 
@@ -65,5 +65,5 @@ def test_it_goes_by_the_keyboard_from_the_file_to_the_statistics(
 
     page.get_by_role("link", name="Why they were not sent").press("Enter")
     page.get_by_role("heading", name="What failed").wait_for()
-    assert "about 49.50 RUB" in page.inner_text("#content").replace("\N{NO-BREAK SPACE}", " ")
+    assert "about ₽49.50" in page.inner_text("#content").replace("\N{NO-BREAK SPACE}", " ")
     assert SmsMessage.objects.count() == GOOD + 2
