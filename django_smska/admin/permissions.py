@@ -52,10 +52,17 @@ CONTACTS_NAMES = {
     "add_contact": gettext_noop("Can add contact"),
     "change_contact": gettext_noop("Can change contact"),
     "delete_contact": gettext_noop("Can delete contact"),
-    "view_contactgroup": gettext_noop("Can view group"),
-    "add_contactgroup": gettext_noop("Can add group"),
-    "change_contactgroup": gettext_noop("Can change group"),
-    "delete_contactgroup": gettext_noop("Can delete group"),
+    "view_contactgroup": "Can view group",
+    "add_contactgroup": "Can add group",
+    "change_contactgroup": "Can change group",
+    "delete_contactgroup": "Can delete group",
+}
+#: What people read for these: Django's permissions for groups of users have the same names.
+_READ_AS = {
+    "Can view group": gettext_noop("Can view contact group"),
+    "Can add group": gettext_noop("Can add contact group"),
+    "Can change group": gettext_noop("Can change contact group"),
+    "Can delete group": gettext_noop("Can delete contact group"),
 }
 _VIEWERS = (VIEW, "view_providerstate")
 _WRITERS = (
@@ -182,8 +189,10 @@ def names_of(codenames: Collection[str]) -> dict[str, str]:
 
 
 def translated(name: str) -> str:
-    """Return a stored name in the reader's language. One that is not ours stays as it is."""
-    return gettext(name) if name in (*NAMES.values(), *CONTACTS_NAMES.values()) else name
+    """Return the stored name of a permission of the app, or of contacts, in the reader's language.
+    One that the project has given stays as it is."""
+    is_ours = name in (*NAMES.values(), *CONTACTS_NAMES.values())
+    return gettext(_READ_AS.get(name, name)) if is_ours else name
 
 
 def may_view(user: Any) -> bool:

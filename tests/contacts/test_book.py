@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from django.apps import apps
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.auth.models import AnonymousUser, Group, User
+from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
@@ -278,10 +278,20 @@ def test_sms_groups_gives_managers_the_contacts_and_lets_writers_see_them():
 
 
 def test_their_names_are_those_that_django_stores():
-    from django.contrib.auth.models import Permission
-
     stored = Permission.objects.filter(content_type__app_label="smska_contacts")
     assert dict(stored.values_list("codename", "name")) == CONTACTS_NAMES
+
+
+def test_permissions_for_groups_of_contacts_are_named_clearly():
+    """Their permissions have the same names in the database."""
+    out = run("sms_groups")
+    assert "added: Can add contact group\n" in out and "Can add group" not in out
+    users = Permission.objects.get(codename="add_group")
+    contacts = Permission.objects.get(codename="add_contactgroup")
+    Group.objects.get(name="SMS: writers").permissions.add(users, contacts)
+    out = run("sms_groups")
+    assert "has more: Can add group (auth.add_group)\n" in out
+    assert "has more: Can add contact group (smska_contacts.add_contactgroup)\n" in out
 
 
 def test_whole_numbers_are_of_use_to_who_sees_contacts_alone(user_with):

@@ -24,6 +24,7 @@ from django_smska.admin.permissions import (
     NAMES,
     gap_words,
     has_contacts,
+    translated,
 )
 from django_smska.management.tables import DatabaseCommand, require_tables
 
@@ -54,7 +55,7 @@ class Command(DatabaseCommand):
         names = {group: _name(group, (options[group] or "").strip()) for group in GROUPS}
         if len(set(names.values())) < len(names):
             raise CommandError("Write three different names.")
-        # Permissions are written here as Django stores them.
+        # Permissions are written here as Django stores them, in English.
         with translation.override("en"), transaction.atomic(using=_database()):
             permissions = _permissions()
             for group, name in names.items():
@@ -122,10 +123,12 @@ def _make(name: str, wanted: dict[str, Any]) -> Iterator[str]:
     group.permissions.add(*wanted.values())
     yield f"{name}: {'made' if is_new else 'was there'}."
     for one in wanted.values():
-        yield f"  {'has' if one in had else 'added'}: {one.name}"
+        yield f"  {'has' if one in had else 'added'}: {translated(one.name)}"
     others = [one for one in had if one not in wanted.values()]
     for one in others:
-        yield f"  has more: {one.name} ({one.content_type.app_label}.{one.codename})"
+        app = one.content_type.app_label
+        named = translated(one.name) if app in (APP, CONTACTS_APP) else one.name
+        yield f"  has more: {named} ({app}.{one.codename})"
     ours = {one.codename for one in others if one.content_type.app_label == APP}
     for words in gap_words({*wanted, *ours}):
         yield f"  note: {words}"
