@@ -42,6 +42,7 @@ else:
     Clients = QuerySet
 
 SETTING = "SMSKA_RECIPIENTS"
+GROUP = "group"  # the parameter of the page for writing with the key of a group, and the field
 NUMBER, NAME = "number", "name"  # the keys of a client
 MAX_NAME_CHARACTERS = 40  # the longest name that a list shows whole
 MAX_NAMED = 500  # the most numbers whose names are looked for at once
@@ -132,6 +133,14 @@ def is_set() -> bool:
         return True
 
 
+def is_offered(path: str) -> bool:
+    """Return whether the setting names this function."""
+    try:
+        return path in [one for _label, one in conf.recipients()]
+    except ImproperlyConfigured:
+        return False
+
+
 def function_at(path: str) -> Callable[[Any], Any]:
     """Import a function of ``SMSKA_RECIPIENTS``.
 
@@ -183,9 +192,14 @@ def _groups_of(label: str, path: str, user: Any) -> list[Group]:
     if not all(isinstance(rows, QuerySet) or is_sequence(rows) for _part, rows in parts):
         raise Unreadable(label, path, _NO_ROWS)
     return [
-        Group(f"{label}: {part}" if part else label, path, f"{path} {part}".strip(), rows)
+        Group(f"{label}: {part}" if part else label, path, key_of(path, part), rows)
         for part, rows in parts
     ]
+
+
+def key_of(path: str, part: str) -> str:
+    """Return the key of a group, by its function and by its label there."""
+    return f"{path} {part}".strip()
 
 
 @contextmanager

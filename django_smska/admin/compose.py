@@ -46,6 +46,7 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
     if request.method != "POST":
         copied = copying.filled(request, model_admin)
         copied |= template_choice.filled(request, model_admin)
+        copied |= _chosen_group(request, model_admin, sources)
         return _write_page(request, model_admin, ComposeForm(initial=copied, sources=sources))
     if "_use_template" in request.POST:
         return _write_page(request, model_admin, template_choice.used(request, sources))
@@ -66,6 +67,19 @@ def compose(request: HttpRequest, *, model_admin: ActionAdmin) -> HttpResponse:
     except ValidationError as error:
         form.add_error(None, error)
         return _write_page(request, model_admin, form)
+
+
+def _chosen_group(
+    request: HttpRequest, model_admin: ActionAdmin, sources: clients.Sources | None
+) -> dict[str, Any]:
+    """Return the form's initial values for the group of the address."""
+    if clients.GROUP not in request.GET:
+        return {}
+    key = request.GET[clients.GROUP]
+    if sources is None or not key or key not in dict(sources.choices()):
+        model_admin.message_user(request, gettext("The group was not found."), messages.ERROR)
+        return {}
+    return {clients.GROUP: key}
 
 
 def _write_page(request: HttpRequest, model_admin: ActionAdmin, form: ComposeForm) -> HttpResponse:

@@ -158,7 +158,7 @@ class SmsTemplateAdmin(GuardedAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         obj: Any = kwargs.get("obj")
-        context["write_url"] = ""
+        context |= {"write_url": "", "write_label": _("Write with this template")}
         if obj is not None and self._may_write(request):
             context["write_url"] = self._url_to_write(obj)
         return super().render_change_form(request, context, *args, **kwargs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
@@ -23,14 +24,16 @@ from django.utils.translation import gettext, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .. import opt_out
-from ..admin import permissions
+from ..admin import clients, permissions
 from ..admin.guard import GuardedAdmin, SortableList
+from ..models import SmsMessage
 from ..numbers import find, mask, normalize, plain
 from ..providers import DEFAULT_ALIAS
 from . import memberships
 from .forms import ContactForm, GroupActionForm, GroupForm
 from .import_views import import_view
 from .models import Contact, ContactGroup
+from .recipients import PATH, labels
 
 MIN_DIGITS = 3  # of a part of a number
 IN_NO_GROUP = "none"
@@ -339,6 +342,7 @@ class ContactGroupAdmin(ContactsAdmin):
     ordering = ("name",)
     search_fields = ("name",)
     actions = None
+    change_form_template = "admin/django_smska/smstemplate/change_form.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         groups: Any = super().get_queryset(request)
@@ -349,6 +353,26 @@ class ContactGroupAdmin(ContactsAdmin):
     def members(self, obj: Any) -> str:
         url = reverse("admin:smska_contacts_contact_changelist", current_app=self.admin_site.name)
         return format_html('<a href="{}?group={}">{}</a>', url, obj.pk, obj.number_of_contacts)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        obj = kwargs.get("obj")
+        url = self._url_to_write(request, obj) if obj is not None else ""
+        context |= {"write_url": url, "write_label": _("Write to them")}
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _url_to_write(self, request: HttpRequest, group: ContactGroup) -> str:
+        """Return where this user writes to the group, or ""."""
+        site, user = self.admin_site, request.user
+        sees = user.has_perm("smska_contacts.view_contact") and permissions.may_see_number(user)
+        if not (sees and site.is_registered(SmsMessage)):
+            return ""
+        of_messages: Any = site.get_model_admin(SmsMessage)
+        if not (of_messages.may_compose(request) and clients.is_offered(PATH)):
+            return ""
+        key = clients.key_of(PATH, labels()[group.pk])
+        return f"{of_messages.url('compose')}?{urlencode({clients.GROUP: key})}"
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return () if obj is None else ("members",)

@@ -9,6 +9,8 @@ from django.utils.translation import gettext, pgettext
 
 from .models import Contact, ContactGroup
 
+PATH = f"{__name__}.contacts"
+
 
 def contacts(user: Any) -> dict[str, QuerySet[Contact, dict[str, Any]]]:
     """Return all contacts and those of each group, by their labels, as dicts with ``number`` and
@@ -19,8 +21,18 @@ def contacts(user: Any) -> dict[str, QuerySet[Contact, dict[str, Any]]]:
     if not user.has_perm("smska_contacts.view_contact"):
         return {}
     every = Contact.objects.order_by("pk").values("number", "name")
-    found = {pgettext("contacts", "All"): every}
+    of_groups = {label: every.filter(groups=key) for key, label in labels().items()}
+    return {_all(): every, **of_groups}
+
+
+def _all() -> str:
+    return pgettext("contacts", "All")
+
+
+def labels() -> dict[Any, str]:
+    """Return the label of each group by its primary key; none is that of all contacts."""
+    found: dict[Any, str] = {}
     for key, name in ContactGroup.objects.values_list("pk", "name"):
-        label = gettext("Group “%s”") % name if name in found else name
-        found[label] = every.filter(groups=key)
+        is_used = name == _all() or name in found.values()
+        found[key] = gettext("Group “%s”") % name if is_used else name
     return found

@@ -1,5 +1,8 @@
 """The admin of contacts and groups: who sees, finds and changes what."""
 
+import re
+from html import escape, unescape
+
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connection
@@ -271,3 +274,53 @@ def test_all_of_a_filtered_list_may_join(log_in, book):
     first = Contact.objects.get(number=OTHER).pk
     log_in(*ALL).post(f"{LIST}?group={book.pk}", action | {"_selected_action": first})
     assert {one.name for one in garden.contacts.all()} == {"Анна Кузнецова", "Борис"}
+
+
+# --- from a group to the page for writing
+
+
+WRITES = (*ALL, "view_smsmessage", "add_smsmessage", "send_smsmessage")
+TO_THEM = re.compile(r'<a href="([^"]*)">Write to them</a>')
+
+
+def to_them(client, group):
+    found = TO_THEM.search(html(client.get(f"{GROUPS}{group.pk}/change/")))
+    return unescape(found[1]) if found else ""
+
+
+@pytest.mark.parametrize("name", ["VIP", "Сад & Ко", "All"])
+def test_a_group_leads_to_the_page_for_writing_with_it_chosen(log_in, book, name):
+    """Also one that is called like all contacts."""
+    ContactGroup.objects.filter(pk=book.pk).update(name=name)
+    client = log_in(*WRITES)
+    form = client.get(to_them(client, book)).context["form"]
+    page = str(form["group"])
+    assert re.findall(r'<option value="[^"]*" selected>([^<]*)<', page) == [
+        f"Contacts: {escape('Group “All”' if name == 'All' else name)}"
+    ]
+    data = {"group": form["group"].value(), "body": "Hello", "using": "default", "nonce": "n"}
+    checked = client.post("/admin/django_smska/smsmessage/compose/", data)
+    assert checked.context["number"] == 2
+
+
+@pytest.mark.parametrize(
+    "missing", ["send_smsmessage", "add_smsmessage", "see_number_smsmessage", "view_contact"]
+)
+def test_who_may_not_write_to_them_has_no_link(log_in, book, missing):
+    lacks = {missing, "change_contact"} if missing == "view_contact" else {missing}
+    assert to_them(log_in(*(set(WRITES) - lacks)), book) == ""
+
+
+@pytest.mark.parametrize("setting", [{}, {"Clients": "shop.clients.all"}, 7])
+def test_where_the_setting_does_not_offer_contacts_there_is_no_link(
+    log_in, book, settings, setting
+):
+    settings.SMSKA_RECIPIENTS = setting
+    assert to_them(log_in(*WRITES), book) == ""
+
+
+@pytest.mark.parametrize("key", ["", "nothing", "\0"])
+def test_a_group_that_is_not_offered_is_not_found(log_in, book, key):
+    page = log_in(*WRITES).get("/admin/django_smska/smsmessage/compose/", {"group": key})
+    assert "The group was not found." in html(page)
+    assert not page.context["form"]["group"].value()
