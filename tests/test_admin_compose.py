@@ -269,6 +269,31 @@ def test_the_second_page_shows_all_and_does_nothing(boss):
     assert not SmsMessage.objects.exists() and not outbox
 
 
+@pytest.mark.parametrize(("sees", "shown"), [(True, "+7 495 123-45-67"), (False, "+7495•••4567")])
+def test_it_names_what_is_no_mobile_number(client, sees, shown):
+    user = User.objects.create_user("nina", is_staff=True)
+    wanted = ["view_smsmessage", "add_smsmessage", "send_smsmessage"]
+    wanted += ["see_number_smsmessage"] if sees else []
+    user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
+    client.force_login(user)
+    response = client.post(PAGE, filled(numbers=f"{ONE}\n8 495 123-45-67"))
+    [words] = [one for one in response.context["warnings"] if "Russian mobile" in one]
+    assert words == (
+        f"1 number is not a Russian mobile number: {shown}. Not every provider sends to it."
+    )
+    assert "4567" not in repr(response.context["warnings"]) and words in response.content.decode()
+
+
+def test_of_many_that_are_no_mobile_numbers_it_names_ten(boss):
+    landlines = "\n".join(f"+7495123{number:04}" for number in range(11))
+    [words] = [
+        one
+        for one in boss.post(PAGE, filled(numbers=landlines)).context["warnings"]
+        if "Russian mobile" in one
+    ]
+    assert "+7 495 123-00-09, …. Not every" in words and "00-10" not in words
+
+
 def test_it_shows_the_balance_and_warns(boss, settings):
     settings.SMSKA_SEND_AT_ONCE = 1
     state = ProviderState.objects.create(alias="default", balance=3, balance_at=now())
@@ -279,7 +304,7 @@ def test_it_shows_the_balance_and_warns(boss, settings):
 
     assert "3 credits, as of " in page() and "may not be enough" not in page()
     assert "may not be enough" in page(body="я" * 71)
-    assert "1 number is not a Russian mobile number" in page()
+    assert "1 number is not a Russian mobile number: +491711234567. Not every" in page()
     assert "No worker has been seen" in page() and "is paused" not in page()
     settings.SMSKA_ENQUEUE = "tests.backends.Minimal"
     assert "No worker has been seen" not in page()

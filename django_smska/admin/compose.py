@@ -20,10 +20,11 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 
 from .. import circuit_breaker, conf, handover
 from ..models import rows
-from ..numbers import is_russian_mobile
+from ..numbers import is_russian_mobile, mask
 from ..states import Status
 from . import clients, compose_previews, compose_store, copying, template_choice, text_words, trial
 from .action_views import ActionAdmin
+from .actions import MAX_ITEMS_SHOWN
 from .compose_form import ComposeForm
 from .forms import focus_on_error
 from .money import cost_of
@@ -196,14 +197,23 @@ def _warnings(
         yield gettext(
             "This text went to some of these numbers within the last hour. They would get it twice."
         )
-    abroad = sum(not is_russian_mobile(number) for number in numbers)
-    if abroad:
-        words = ngettext(
-            "%s number is not a Russian mobile number: not every provider sends to it.",
-            "%s numbers are not Russian mobile numbers: not every provider sends to them.",
-            abroad,
-        )
-        yield words % abroad
+    if others := [number for number in numbers if not is_russian_mobile(number)]:
+        yield _others_words(others, user)
+
+
+def _others_words(numbers: list[str], user: Any) -> str:
+    """Return a warning that names what is not a Russian mobile number: a landline, or abroad."""
+    shown = grouped if may_see_number(user) else mask
+    more = ["…"] if len(numbers) > MAX_ITEMS_SHOWN else []
+    words = ngettext(
+        "%(number)s number is not a Russian mobile number: %(numbers)s. Not every provider sends "
+        "to it.",
+        "%(number)s numbers are not Russian mobile numbers: %(numbers)s. Not every provider sends "
+        "to them.",
+        len(numbers),
+    )
+    named = ", ".join([*map(shown, numbers[:MAX_ITEMS_SHOWN]), *more])
+    return Unlogged(words % {"number": len(numbers), "numbers": named})
 
 
 def _just_sent(form: ComposeForm, user: Any) -> bool:
