@@ -13,6 +13,7 @@ import trustme
 from django.contrib import admin
 from django.db import connection
 
+from django_smska import monotonic
 from django_smska.testing.gateway import StandInGateway
 
 #: Sites of their own, which test_adapters.py and test_contacts.py run.
@@ -63,6 +64,42 @@ def options(gateway, **more):
         "deadline": 5,
         **more,
     }
+
+
+#: To pass in 0.3 s by ``hurried``, while no socket's own timeout is shorter than a machine is busy.
+HURRIED_SECONDS = 30
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """Let the package's clock stand until ``hurried(has_begun)`` has begun, and then run a hundred
+    times as fast as the real one: however busy the machine is, a deadline passes neither earlier,
+    nor much later."""
+    clock = monotonic.now
+
+    def hurry(has_begun):
+        stood, begun = clock(), []
+
+        def now():
+            if not begun and has_begun():
+                begun.append(clock())
+            return stood + (100 * (clock() - begun[0]) if begun else 0)
+
+        monkeypatch.setattr(monotonic, "now", now)
+
+    return hurry
+
+
+@pytest.fixture
+def let_deadlines_pass(monkeypatch):
+    """Return a function that lets the deadlines of all requests pass at once."""
+    clock, late = monotonic.now, [0]
+    monkeypatch.setattr(monotonic, "now", lambda: clock() + late[0])
+
+    def jump():
+        late[0] += 1000
+
+    return jump
 
 
 @pytest.fixture
