@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import threading
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -100,6 +102,21 @@ def let_deadlines_pass(monkeypatch):
         late[0] += 1000
 
     return jump
+
+
+@pytest.fixture
+def sleeps_pass(monkeypatch):
+    """Let each sleep of this thread pass at once, by the package's clock too."""
+    mine, clock, sleep, slept = threading.get_ident(), monotonic.now, time.sleep, [0]
+
+    def skip(seconds):
+        if threading.get_ident() == mine:
+            slept[0] += seconds
+        else:
+            sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", skip)
+    monkeypatch.setattr(monotonic, "now", lambda: clock() + slept[0])
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from django.db import OperationalError, connection
 
-from django_smska import checked_backend, dispatcher, sending
+from django_smska import checked_backend, clock, dispatcher, sending
 from django_smska.models import SmsMessage
 from django_smska.sms import queue_sms
 from django_smska.testing.gateway import Fault
@@ -187,15 +187,15 @@ def test_a_thread_that_dies_after_its_request_queues_nothing(provider, monkeypat
     assert statuses() == {"unknown": 1} and provider.sends == 1
 
 
-def test_outcomes_outlast_an_outage_that_is_longer_than_a_lease(provider, settings, monkeypatch):
+def test_outcomes_outlast_an_outage_that_is_longer_than_a_lease(provider, sleeps_pass):
     """The worker knows them: they are no unknown ones, and nothing is sent again."""
-    monkeypatch.setattr(sending, "MAX_PAUSE_SECONDS", 0.01)
     queue_sms(NUMBER, "text")
-    worker, settings.SMSKA_LEASE = Worker(concurrency=2), 0.5
+    worker = Worker(concurrency=2)
     outage = Outage(10**6, begins=lambda: len(provider.accepted) == 1)
     with connection.execute_wrapper(outage), pytest.raises(OperationalError):
         worker.run_once()
     assert statuses() == {"sending": 1} and threads() == []
+    SmsMessage.objects.update(lease_until=clock.now())
     worker.run_once()
     message = SmsMessage.objects.get()
     assert (message.status, message.gateway_id != "") == ("sent", True)

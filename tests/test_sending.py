@@ -23,7 +23,7 @@ from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext_lazy
 
-from django_smska import circuit_breaker, opt_out, sending, sms
+from django_smska import circuit_breaker, clock, monotonic, opt_out, sending, sms
 from django_smska.exceptions import (
     AuthenticationFailed,
     GatewayBusy,
@@ -781,11 +781,7 @@ class TestNow:
         assert stored(message.pk).status == "queued"
 
     @pytest.mark.slow
-    def test_a_database_that_fails_between_request_and_record(
-        self, provider, settings, monkeypatch, caplog
-    ):
-        settings.SMSKA_LEASE = 0.5
-        monkeypatch.setattr(sending.time, "sleep", lambda seconds: None)
+    def test_a_database_that_fails_between_request_and_record(self, provider, sleeps_pass, caplog):
         marked = Away("UPDATE", first=2)  # the mark passes
         with connection.execute_wrapper(marked), pytest.raises(SmsOutcomeUnknown) as lost:
             send_sms(NUMBER, "text")
@@ -841,22 +837,25 @@ class TestNow:
         assert (refused.value.code, row.status, provider.sends) == ("lease", "unknown", 0)
         assert row.error_text.startswith(sending.LATE + sending.LEASE_PASSED)
 
-    def test_the_permission_ends_with_the_lease(self, provider, settings):
+    def test_the_permission_ends_with_the_lease(self, provider, settings, monkeypatch):
         settings.SMSKA_LEASE = 20
         queue_sms(NUMBER, "text")
         (claimed,) = sending.claim(SmsMessage.objects.all(), timezone.now())
-        begun = time.monotonic()
+        moment = clock.now()
+        monkeypatch.setattr(clock, "now", lambda: moment)
+        monkeypatch.setattr(monotonic, "now", lambda: 1000.0)
         sending.mark_sending([claimed])
-        assert begun + 19 < claimed.leave_until < time.monotonic() + 20.1
+        assert claimed.leave_until == 1020
 
     @pytest.mark.slow
-    def test_the_answer_to_a_refusals_record_is_lost(self, provider, others, monkeypatch):
+    def test_the_answer_to_a_refusals_record_is_lost(
+        self, provider, others, sleeps_pass, monkeypatch
+    ):
         """The row is in the queue: who reads "not sent" would send the text a second time."""
         monkeypatch.setattr(sending, "MAX_PERSIST_SECONDS", 0)
         provider.script_all(Fault("sent_error"), on="send")
         back = Outage(1, after=True, only="UPDATE", begins=lambda: provider.sends)
         stays_away = Outage(10**6, begins=lambda: back.begun and not back.left)
-        monkeypatch.setattr(sending.conf, "lease", lambda: timedelta(seconds=0.3))
         with (
             connection.execute_wrapper(stays_away),
             connection.execute_wrapper(back),
