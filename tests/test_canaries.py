@@ -40,6 +40,7 @@ from django_smska.worker import Worker
 
 from . import canaries
 from .canaries import LOGIN, NUMBER, PASSWORD, TEXT, found
+from .conftest import PATIENT
 from .outages import Outage
 
 START = "/admin/django_smska/"
@@ -239,7 +240,7 @@ COLUMNS = {
 def entry(url):
     return {"default": {"OPTIONS": {
         "api_key": LOGIN, "api_password": PASSWORD, "sender_id": "Test", "url": url,
-        "connect_timeout": 2, "deadline": 2,
+        **PATIENT,
     }}}  # fmt: skip
 
 

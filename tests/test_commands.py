@@ -35,6 +35,8 @@ from django_smska.states import FINAL, Status
 from django_smska.testing.gateway import Fault, StandInGateway, closed_port
 from django_smska.worker import Worker
 
+from .conftest import PATIENT
+
 ROOT = Path(__file__).resolve().parent.parent
 NUMBER = "+79041764995"
 CONSOLE = {"BACKEND": "django_smska.backends.console.SmsBackend"}
@@ -59,8 +61,8 @@ def gateway(settings):
 
 
 def through(url, **options):
-    login = {"api_key": "test", "api_password": "test", "sender_id": "T", "connect_timeout": 1}
-    return {"OPTIONS": {**login, "deadline": 2, "url": url, **options}}
+    login = {"api_key": "test", "api_password": "test", "sender_id": "T"}
+    return {"OPTIONS": {**login, **PATIENT, "url": url, **options}}
 
 
 def run(*args):
@@ -431,7 +433,7 @@ def start_worker(gateway):
     started = []
 
     def start(*args, stderr=None):
-        providers = json.dumps({"default": through(gateway.url, deadline=30)})
+        providers = json.dumps({"default": through(gateway.url)})
         name = str(connection.settings_dict["NAME"])
         worker = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", START, name, providers, *args],

@@ -14,6 +14,7 @@ from django_smska.sms import send_sms
 from django_smska.states import Status
 from django_smska.worker import Worker
 
+from .conftest import PATIENT
 from .counterparts import standin
 from .counterparts.infobip import Infobip
 from .counterparts.twilio import Twilio
@@ -29,7 +30,7 @@ def counterpart(request, settings, transactional_db):
         settings.SMS_PROVIDERS = {
             "default": {
                 "BACKEND": f"{counterpart.backend}.SmsBackend",
-                "OPTIONS": {"sender_id": SENDER, "deadline": 5, **counterpart.options()},
+                "OPTIONS": {"sender_id": SENDER, **PATIENT, **counterpart.options()},
             }
         }
         yield counterpart

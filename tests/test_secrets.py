@@ -52,9 +52,7 @@ def account(settings, transactional_db):
     settings.SMSKA_LOCMEM_IN_TESTS = False
     with StandInGateway(api_key=LOGIN, api_password=PASSWORD) as gateway:
         settings.SMS_PROVIDERS = {
-            "default": {
-                "OPTIONS": options(gateway, api_key=LOGIN, api_password=PASSWORD, deadline=2)
-            }
+            "default": {"OPTIONS": options(gateway, api_key=LOGIN, api_password=PASSWORD)}
         }
         yield gateway
 

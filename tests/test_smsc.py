@@ -28,6 +28,7 @@ from django_smska.references import new_reference
 from django_smska.sms import queue_sms
 from django_smska.worker import Worker
 
+from .conftest import PATIENT
 from .counterparts import standin
 from .counterparts.smsc import LOGIN, PASSWORD, SECRET, Smsc, error, md5, post
 from .counterparts.standin import reply
@@ -46,7 +47,7 @@ def provided(account, settings, transactional_db):
     settings.SMS_PROVIDERS = {
         "default": {
             "BACKEND": "django_smska.backends.smsc.SmsBackend",
-            "OPTIONS": {**account.options(), "deadline": 5},
+            "OPTIONS": {**account.options(), **PATIENT},
         }
     }
     return account

@@ -32,6 +32,7 @@ from django_smska.states import Status
 from django_smska.webhooks import webhook
 from django_smska.worker import Worker
 
+from .conftest import PATIENT
 from .counterparts import standin
 from .test_contract import COUNTERPARTS, able_to
 from .test_doubts import let_pass
@@ -51,7 +52,7 @@ def counterpart(request, settings, transactional_db):
 
 
 def configure(counterpart, **changes):
-    options = {"sender_id": "Shop", "connect_timeout": 5, "deadline": 20}
+    options = {"sender_id": "Shop", **PATIENT}
     options |= {**counterpart.options(), **changes}
     site.SMS_PROVIDERS = {
         "default": {"BACKEND": f"{counterpart.backend}.SmsBackend", "OPTIONS": options}
