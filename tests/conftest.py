@@ -14,6 +14,7 @@ import pytest
 import trustme
 from django.contrib import admin
 from django.db import connection
+from django.utils import timezone
 
 from django_smska import monotonic
 from django_smska.testing.gateway import StandInGateway
@@ -106,6 +107,13 @@ def let_deadlines_pass(monkeypatch):
         late[0] += 1000
 
     return jump
+
+
+@pytest.fixture
+def one_moment(monkeypatch):
+    """Let the time stand, so that no day ends while a test runs."""
+    moment = timezone.now()
+    monkeypatch.setattr(timezone, "now", lambda: moment)
 
 
 @pytest.fixture

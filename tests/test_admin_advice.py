@@ -13,7 +13,7 @@ from django_smska.admin.advice import Rights, advice
 from django_smska.models import ProviderState, SmsMessage
 from django_smska.times import local
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("one_moment")]
 
 NUMBER = "+79161234567"
 NOTHING = "There is nothing to do."

@@ -54,6 +54,15 @@ def only(**values):
 
 
 @pytest.fixture
+def noon(monkeypatch):
+    """Let it be noon of the next day, so that no day ends while a test runs, and what is stored for
+    "now" is no later."""
+    noon = limits.day_ends(django_timezone.now()) + timedelta(hours=12)
+    monkeypatch.setattr(limits, "clock", SimpleNamespace(now=lambda: noon))
+    return noon
+
+
+@pytest.fixture
 def at(monkeypatch):
     """Set the time by a function call: seconds after the first one."""
     start = datetime(2031, 5, 5, 9, 0, tzinfo=timezone.utc)
@@ -287,7 +296,7 @@ class TestOneAfterTheOther:
         assert send_sms(NUMBER, "text", idempotency_key="k") == first
         assert passes(send_sms, NUMBER, "more", idempotency_key="m")
 
-    def test_a_rollback_takes_the_count_back(self, settings):
+    def test_a_rollback_takes_the_count_back(self, settings, noon):
         settings.SMSKA_LIMITS = only(number="1/h", segments=1)
         with transaction.atomic():
             queue_sms(NUMBER, "text")
@@ -343,7 +352,7 @@ class TestOneAfterTheOther:
         at(7199)
         assert passes(queue_sms, NUMBER, "2").retry_at == at(7200)
 
-    def test_a_copy_of_what_was_counted_is_counted(self, settings):
+    def test_a_copy_of_what_was_counted_is_counted(self, settings, noon):
         settings.SMSKA_LIMITS = only(segments=3)
         message = send_sms(NUMBER, "text")
         for _ in range(2):
@@ -368,6 +377,7 @@ class TestOneAfterTheOther:
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("noon")
 class TestMassSending:
     def test_each_row_that_is_refused_is_listed(self, settings):
         settings.SMSKA_LIMITS = only(number="2/h", same_text=60)
@@ -454,6 +464,7 @@ class TestPrefixes:
 # --- the segments of a day ------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("noon")
 class TestSegments:
     def test_a_day_ends_at_the_sites_midnight(self, settings, db, at):
         settings.SMSKA_LIMITS = only(segments=2)
@@ -581,12 +592,8 @@ class TestSegments:
         assert rows().count() == 3
 
     @pytest.fixture
-    def midnight(self, monkeypatch):
-        """Return when the day ends that begins after this one, and make its noon the time."""
-        midnight = limits.day_ends(limits.day_ends(clock.now()))
-        noon = SimpleNamespace(now=lambda: midnight - timedelta(hours=12))
-        monkeypatch.setattr(limits, "clock", noon)
-        return midnight
+    def midnight(self, noon):
+        return limits.day_ends(noon)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("open_transaction", [False, True])
@@ -661,6 +668,7 @@ def at_once(number, work):
         return list(pool.map(one, range(number)))
 
 
+@pytest.mark.usefixtures("noon")
 class TestAtOnce:
     @pytest.mark.slow
     @pytest.mark.parametrize(

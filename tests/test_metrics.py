@@ -56,6 +56,7 @@ def test_each_falls_again_so_that_none_is_a_counter(families, db):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_moment")
 def test_they_say_what_is_stored(families, db, settings):
     settings.SMS_PROVIDERS = {"default": {}, "bulk": {}}
     settings.SMSKA_LIMITS = {"segments": {"bulk": 100}}
@@ -65,6 +66,7 @@ def test_they_say_what_is_stored(families, db, settings):
         changes = {"status": status, "send_after": now - timedelta(minutes=5)}
         SmsMessage.objects.filter(pk=message.pk).update(**changes)
     send_sms(NUMBER, TEXT, repeat=True)
+    SmsMessage.objects.update(created_at=now)
     ProviderState.objects.create(
         alias="bulk", paused_at=now, reason="funds", balance="12.5", balance_at=now,
         worker_seen_at=now, segments_on=timezone.localdate(), segments_used=7,
@@ -89,6 +91,7 @@ def test_they_say_what_is_stored(families, db, settings):
     }
 
 
+@pytest.mark.usefixtures("one_moment")
 def test_no_query_is_for_one_message(text, db):
     def queries():
         with CaptureQueriesContext(connection) as captured:

@@ -116,6 +116,7 @@ def test_a_pause_fails_and_what_a_person_decides_is_a_warning(db):
     assert codes(status()) == [("paused", True), ("attention", False)]
 
 
+@pytest.mark.usefixtures("one_moment")
 @pytest.mark.parametrize(("used", "fails"), [(9, []), (10, [("day-is-full", True)])])
 def test_a_day_that_is_full_fails(db, settings, used, fails):
     settings.SMSKA_LIMITS = {"segments": 10}
