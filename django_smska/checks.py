@@ -18,8 +18,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 from django.utils.timezone import get_default_timezone
 
-from . import conf, fields, handover, quiet_hours, webhook_urls
+from . import conf, fields, webhook_urls
 from .checked_backend import CheckedBackend
+from .dotted_paths import function_at
 from .exceptions import InvalidProvider
 from .exchange import LOOPBACK
 from .models import SmsMessage
@@ -452,7 +453,7 @@ def check_enqueue(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             )
         ]
     try:
-        handover.function_at(path)
+        function_at(path, 2)
     except ImproperlyConfigured as error:
         return [
             Error(
@@ -476,7 +477,7 @@ def check_quiet_hours(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if hours is None or not hours.zone_of:
         return []
     try:
-        quiet_hours.function_at(hours.zone_of)
+        function_at(hours.zone_of, 1)
     except ImproperlyConfigured as error:
         return [
             Error(
@@ -500,10 +501,9 @@ def check_recipients(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def _check_clients(path: str) -> CheckMessage | None:
-    from .admin import clients
 
     try:
-        clients.function_at(path)
+        function_at(path, 1)
     except ImproperlyConfigured as error:
         return Error(
             f"SMSKA_RECIPIENTS: {path!r} cannot be used: {error}",

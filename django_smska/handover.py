@@ -6,7 +6,6 @@ This module needs neither Django's Tasks framework nor any engine.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 from array import array
@@ -19,9 +18,9 @@ from functools import partial
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
-from django.utils.module_loading import import_string
 
 from . import circuit_breaker, clock, conf
+from .dotted_paths import function_at
 from .models import ProviderState, SmsMessage, write_db
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def engine() -> Enqueue | None:
     if alias is not None and path is not None:
         raise ImproperlyConfigured("SMSKA_TASKS and SMSKA_ENQUEUE are both set.")
     if path is not None:
-        return partial(_call, function_at(path))
+        return partial(_call, function_at(path, 2))
     if alias is not None:
         from .tasks import way_to
 
@@ -58,28 +57,6 @@ def _call(function: Enqueue, pks: list[int], not_before: datetime | None) -> Non
     """Let the function get a time in UTC: each engine reads naive ones in a zone of its own."""
     # Django sets the process's clock to TIME_ZONE, in which naive times are.
     function(pks, not_before and not_before.astimezone(time_zone.utc))
-
-
-def function_at(path: str) -> Enqueue:
-    """Import what ``SMSKA_ENQUEUE`` names.
-
-    :raises ImproperlyConfigured: where it is no function that takes two arguments
-    """
-    try:
-        found: Enqueue = import_string(path)
-    except ImportError as error:
-        raise ImproperlyConfigured(f"{error}.") from None
-    except Exception as error:  # of the project's module, whose text may hold anything
-        raise ImproperlyConfigured(f"its module raised {type(error).__name__}.") from None
-    if inspect.iscoroutinefunction(found):
-        raise ImproperlyConfigured(f"{path} is an 'async def', and is not awaited.")
-    try:
-        inspect.signature(found).bind([], None)
-    except TypeError as mismatch:
-        raise ImproperlyConfigured(f"{path} cannot be called with two: {mismatch}.") from None
-    except ValueError:  # it has no signature: a function in C
-        pass
-    return found
 
 
 def is_set() -> bool:

@@ -32,7 +32,7 @@ from .providers import DEFAULT_ALIAS
 from .query_errors import hides_values
 from .receipts import Receipt
 from .references import CHARACTERS, new_reference
-from .segments import count
+from .segments import count, with_plain_lines
 from .states import Status
 
 MAX_NEEDING_ATTENTION = 500  # the most messages of each status that are examined
@@ -566,8 +566,7 @@ class SmsMessage(models.Model):
             if isinstance(value, str):
                 setattr(self, name, str.__str__(value))  # no subclass with its own encode()
         if isinstance(self.body, str):
-            # Browsers and files end lines with CR LF, and CR would count as a GSM character.
-            self.body = self.body.replace("\r\n", "\n").replace("\r", "\n")
+            self.body = with_plain_lines(self.body)
         self.idempotency_key = self.idempotency_key or None
         self.sensitive = self.sensitive or bool(self.code)
 

@@ -25,7 +25,7 @@ MAX_ASKING_SECONDS = 2.0
 
 
 @dataclass
-class Sorted:
+class Quiet:
     """Claimed messages that do not leave now.
 
     :ivar ends: those in whose recipients' quiet hours it is, by the end of these
@@ -41,7 +41,7 @@ class Sorted:
         return {message.pk for one in (*self.ends.values(), self.unasked) for message in one}
 
 
-def sort(claimed: Sequence[SmsMessage], hours: QuietHours) -> Sorted:
+def find_quiet(claimed: Sequence[SmsMessage], hours: QuietHours) -> Quiet:
     """Find those of these claimed messages that do not leave now, and note on the others of
     mailings that heed quiet hours when the next ones begin.
 
@@ -50,7 +50,7 @@ def sort(claimed: Sequence[SmsMessage], hours: QuietHours) -> Sorted:
     heeding = _heeding(claimed)
     kept = [message for message in claimed if message.mailing_id in heeding]
     if not kept:
-        return Sorted()
+        return Quiet()
     zones = _zones(kept, hours)
     now = clock.now()
     ends = {zone: quiet_hours.end_of(now, zone, hours) for zone in set(zones.values())}
@@ -64,7 +64,7 @@ def sort(claimed: Sequence[SmsMessage], hours: QuietHours) -> Sorted:
             waiting[end].append(message)
         elif zone is not None:
             message.quiet_from = begins[zone]
-    return Sorted(waiting, [message for message in kept if message.pk not in zones])
+    return Quiet(waiting, [message for message in kept if message.pk not in zones])
 
 
 def _heeding(messages: Iterable[SmsMessage]) -> set[Any]:

@@ -15,10 +15,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 
 from . import conf, monotonic, times
 from .conf import QuietHours
+from .dotted_paths import function_at
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def zones(numbers: Iterable[str], hours: QuietHours, *, until: float = inf) -> d
     if not hours.zone_of:
         return dict.fromkeys(numbers, hours.time_zone)
     try:
-        function = function_at(hours.zone_of)
+        function = function_at(hours.zone_of, 1)
     except ImproperlyConfigured:
         _warn("cannot be used")
         return dict.fromkeys(numbers, hours.time_zone)
@@ -110,22 +110,6 @@ def _zone(function: ZoneOf, number: str, known: dict[Any, bool]) -> str:
     except Exception as error:  # of the project's, whose text may hold the number
         _warn(f"raised {type(error).__name__}")
         return ""
-
-
-def function_at(path: str) -> ZoneOf:
-    """Import the function that ``time_zone`` names.
-
-    :raises ImproperlyConfigured: where there is none
-    """
-    try:
-        found: ZoneOf = import_string(path)
-    except ImportError as error:
-        raise ImproperlyConfigured(f"{error}.") from None
-    except Exception as error:  # of the project's module, whose text may hold anything
-        raise ImproperlyConfigured(f"its module raised {type(error).__name__}.") from None
-    if not callable(found):
-        raise ImproperlyConfigured(f"{path} is no function.")
-    return found
 
 
 def _warn(what: str) -> None:

@@ -21,6 +21,12 @@ MOST_FEWER = 10  # the most characters by which a text is worth being made short
 _ONE, _EACH = {GSM7: 160, UCS2: 70}, {GSM7: 153, UCS2: 67}
 
 
+def with_plain_lines(text: str) -> str:
+    """Return a text with the line ends that are stored and sent. Browsers and files end lines with
+    CR LF, and CR would count as a character of GSM."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 class Segments(NamedTuple):
     """The size of a text.
 

@@ -562,7 +562,7 @@ def claim(
 def _outside_quiet_hours(claimed: Claimed, hours: conf.QuietHours) -> Claimed:
     """Put those of these claimed messages back into the queue that would leave in their recipients'
     quiet hours, for the end of these; return the others."""
-    found = night.sort(claimed, hours)
+    found = night.find_quiet(claimed, hours)
     if not found.keys:
         return claimed
     for end, messages in found.ends.items():

@@ -436,7 +436,7 @@ def test_each_recipient_has_a_clock(boss, settings):
 def test_the_page_asks_once_for_the_clock_of_each_recipient(boss, settings, monkeypatch):
     settings.SMSKA_QUIET_HOURS = HOURS | {"time_zone": "tests.test_admin_compose_times.zone_of"}
     asked = []
-    monkeypatch.setattr("django_smska.quiet_hours.function_at", lambda path: asked.append)
+    monkeypatch.setattr("django_smska.quiet_hours.function_at", lambda path, takes: asked.append)
     answer(boss, numbers=many(7))
     assert len(asked) == len(set(asked)) == 7
 

@@ -19,6 +19,7 @@ LAYERS = (
         "exceptions",
         "numbers",
         "placeholders",
+        "dotted_paths",
         "log_fields",
         "monotonic",
         "receipts",

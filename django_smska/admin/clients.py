@@ -6,7 +6,6 @@ anything, so that what they do is undone, and only the kind of the error is logg
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -20,19 +19,20 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import connections, transaction
 from django.db.models import Q, QuerySet
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.functional import cached_property
 from django.utils.html import format_html
-from django.utils.module_loading import import_string
 from django.utils.text import Truncator
 from django.utils.translation import gettext, gettext_noop, ngettext, pgettext
 
 from .. import conf, placeholders
+from ..dotted_paths import function_at
 from ..numbers import normalize
 from ..shapes import is_mapping, is_sequence
 from ..times import local
 from . import recipients, tables
 from .permissions import Unlogged, may_see_number
+from .wording import number_words
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +115,11 @@ class Recipients:
             "%(number)s recipients from “%(label)s”.",
             self.rows,
         )
-        said = words % {"number": _number(self.rows), "label": self.label}
+        said = words % {"number": number_words(self.rows), "label": self.label}
         if not self.blank:
             return said
         more = ngettext("%s of them has no number.", "%s of them have no number.", self.blank)
-        return f"{said} {more % _number(self.blank)}"
+        return f"{said} {more % number_words(self.blank)}"
 
 
 # --- the project's functions ----------------------------------------------------------------------
@@ -139,28 +139,6 @@ def is_offered(path: str) -> bool:
         return path in [one for _label, one in conf.recipients()]
     except ImproperlyConfigured:
         return False
-
-
-def function_at(path: str) -> Callable[[Any], Any]:
-    """Import a function of ``SMSKA_RECIPIENTS``.
-
-    :raises ImproperlyConfigured: where it is no function that takes one argument
-    """
-    try:
-        found: Callable[[Any], Any] = import_string(path)
-    except ImportError as error:
-        raise ImproperlyConfigured(f"{error}.") from None
-    except Exception as error:  # of the project's module, whose text may hold anything
-        raise ImproperlyConfigured(f"its module raised {type(error).__name__}.") from None
-    if inspect.iscoroutinefunction(found):
-        raise ImproperlyConfigured(f"{path} is an 'async def', and is not awaited.")
-    try:
-        inspect.signature(found).bind(None)
-    except TypeError as mismatch:
-        raise ImproperlyConfigured(f"{path} cannot be called with one: {mismatch}.") from None
-    except ValueError:  # it has no signature: a function in C
-        pass
-    return found
 
 
 def groups(user: Any) -> tuple[list[Group], list[Unreadable]]:
@@ -186,7 +164,7 @@ def groups(user: Any) -> tuple[list[Group], list[Unreadable]]:
 
 def _groups_of(label: str, path: str, user: Any) -> list[Group]:
     with _reading(label, path):
-        returned = function_at(path)(user)
+        returned = function_at(path, 1)(user)
         parts = list(returned.items()) if is_mapping(returned) else [("", returned)]
         parts = [(str(part), rows) for part, rows in parts]
     if not all(isinstance(rows, QuerySet) or is_sequence(rows) for _part, rows in parts):
@@ -275,7 +253,7 @@ def _rows(group: Group) -> list[Mapping[str, Any]]:
             "“%(label)s” has %(number)s recipients, and one mailing at most %(most)s. Choose a "
             "smaller group."
         )
-        parts = {"number": _number(number), "most": _number(most)}
+        parts = {"number": number_words(number), "most": number_words(most)}
         raise ValidationError(words % {"label": group.label, **parts})
     return rows
 
@@ -323,10 +301,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, date):
         return date_format(value, "SHORT_DATE_FORMAT")
     return str(value).replace("\0", " ").replace("\ufffd", "?")
-
-
-def _number(number: int) -> str:
-    return number_format(number, use_l10n=True, force_grouping=True)
 
 
 # --- names ----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import clock, conf, limits, opt_out, times
 from ..models import SmsMailing, SmsMessage
 from ..placeholders import Text
+from ..segments import with_plain_lines
 from . import clients, compose_times, recipients
 from .compose_times import NOW, OTHER, Plan, SendAtField, WhenField, time_words
 from .filling import Filling, whole_table
@@ -170,7 +171,7 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         """Find the columns of the placeholders, and keep these in ``numbers`` for the next page."""
         has_numbers = not {"numbers", "file"} & self.errors.keys()
         try:
-            text = Text(_with_plain_lines(self.cleaned_data.get("body", "")))
+            text = Text(with_plain_lines(self.cleaned_data.get("body", "")))
             if text.names and has_numbers:
                 self.filling = Filling(text, self.column)
         except ValidationError as error:
@@ -363,11 +364,6 @@ class ComposeForm(SmsMessageForm, NumbersForm):
         names = ("nonce", "body", "sender", "using")
         parts = [number, *(str(content[name]) for name in names)]
         return f"compose-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"
-
-
-def _with_plain_lines(text: str) -> str:
-    """Return the text as it is stored: browsers end lines with CR LF."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _is_too_large(table: str) -> bool:

@@ -17,7 +17,8 @@ from ..states import Status
 from ..times import local
 from .charts import Chart, Column, Layer, Table, round_top
 from .money import total_of
-from .statistics import Counts, failures, number_words, percent, within
+from .statistics import Counts, failures, percent, within
+from .wording import number_words
 
 #: The steps of the chart over time, in seconds: a minute to a day.
 STEPS_SECONDS = (60, 300, 900, 3600, 10_800, 86_400)

@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import SmsMessage, SmsTemplate
 from ..placeholders import Text
+from ..segments import with_plain_lines
 from . import permissions
 from .forms import CountedTextarea, UnloggedErrors
 from .guard import GuardedAdmin
@@ -53,7 +54,7 @@ class SmsTemplateForm(ModelForm):
             field.choices = list(_languages(self.instance.language))
 
     def clean_body(self) -> str:
-        body = str(self.cleaned_data["body"]).replace("\r\n", "\n").replace("\r", "\n")
+        body = with_plain_lines(str(self.cleaned_data["body"]))
         Text(body)
         return body
 

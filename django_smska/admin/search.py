@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.db.models.functions import Substr
-from django.utils.formats import number_format
 from django.utils.text import capfirst
 from django.utils.translation import gettext
 
@@ -20,6 +19,7 @@ from ..models import SmsMessage
 from ..numbers import find, normalize, plain
 from . import clients
 from .permissions import grouped, may_see_number, may_see_text
+from .wording import number_words
 
 NEWEST_ROWS = 50_000  # the number of newest rows searched for a part of a number or of a text
 MAX_ID_CHARACTERS = 64  # the longest gateway id
@@ -104,7 +104,7 @@ def _by_name(term: str, user: Any) -> Iterator[Way]:
         "More than %s clients have this name. Messages to some of them are not found. Write more "
         "of the name."
     )
-    most = number_format(clients.MAX_FOUND, use_l10n=True, force_grouping=True)
+    most = number_words(clients.MAX_FOUND)
     yield Way(Q(to__in=found.numbers), gettext("a name"), note=note % most if found.cut else "")
 
 
@@ -175,7 +175,7 @@ def found_nothing(term: str, found: list[Way], *, filtered: bool) -> str:
     if found:
         said.append(gettext("It was looked for as: %s.") % ", ".join(way.words for way in found))
     if any(way.in_part for way in found):
-        number = number_format(NEWEST_ROWS, use_l10n=True, force_grouping=True)
+        number = number_words(NEWEST_ROWS)
         said.append(
             gettext("Parts are searched for in the newest %s messages. Try the whole number.")
             % number

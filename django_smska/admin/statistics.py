@@ -22,7 +22,7 @@ from ..states import Status
 from .charts import Chart, Column, Layer, Table, round_top, stack
 from .forms import aliases, focus_on_error
 from .timeline import lasting
-from .wording import MARKS, money, undelivered
+from .wording import MARKS, money, number_words, undelivered
 
 COUNTING_BUDGET_SECONDS = 0.1  # the time for counting before a page is shown
 MAX_DAYS = 366  # the most days of a range that people choose: each has its bar
@@ -254,11 +254,6 @@ def _summary(whole: Counts) -> list[tuple[Any, str]]:
         (pgettext_lazy("SMS", "Segments"), number_words(whole.segments)),
         *([(_("Price"), whole.cost)] if whole.cost else []),
     ]
-
-
-def number_words(number: int) -> str:
-    """Return a number as this language writes it."""
-    return number_format(number, use_l10n=True, force_grouping=True)
 
 
 def percent(part: float | None) -> str:

@@ -38,6 +38,11 @@ MARKS = {
 }
 
 
+def number_words(number: int) -> str:
+    """Return a number as this language writes it."""
+    return number_format(number, use_l10n=True, force_grouping=True)
+
+
 # --- money ----------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ from typing import IO, Any
 from xml.sax.saxutils import escape
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from ..segments import with_plain_lines
+
 MAX_SHEET_ROWS = 1_048_576  # the most rows of a sheet in Excel, its heads among them
 MAX_SHEET_BYTES = 1_000_000_000  # the largest sheet: zip files differ from 2 GiB on
 # In a cell: Excel calls a file with more of them broken.
@@ -116,7 +118,7 @@ def _cell(value: Cell) -> str:
         return f"<c><v>{value:f}</v></c>"
     if not value:
         return "<c/>"
-    text = _NOT_IN_XML.sub("", value.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _NOT_IN_XML.sub("", with_plain_lines(value))
     text = escape(_ESCAPED.sub("_x005F_", text[:EXCEL_CELL_CHARACTERS]))
     return f'<c t="inlineStr"><is><t xml:space="preserve">{text}</t></is></c>'
 

@@ -17,6 +17,7 @@ from django.utils.functional import Promise
 
 from django_smska.backends.locmem import outbox
 from django_smska.numbers import normalize
+from django_smska.segments import with_plain_lines
 
 if TYPE_CHECKING:
     from django_smska.models import SmsMessage
@@ -143,17 +144,12 @@ class _Wanted:
 def _wanted(*, to: Any, contains: Any, body: Any, sender: Any, using: Any) -> _Wanted:
     made = (
         _to(to) if to is not None else None,
-        _contains(_one_text(contains)) if contains is not None else None,
-        _body(_one_text(body)) if body is not None else None,
+        _contains(with_plain_lines(str(contains))) if contains is not None else None,
+        _body(with_plain_lines(str(body))) if body is not None else None,
         _sender(str(sender)) if sender is not None else None,
         _using(using) if using is not None else None,
     )
     return _Wanted([one for one in made if one is not None])
-
-
-def _one_text(text: Any) -> str:
-    """Return a text with the line ends of a stored one."""
-    return str(text).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _to(value: Any) -> _Condition:
