@@ -183,7 +183,7 @@ class _Person:
 
     def in_free_texts(self) -> dict[Any, list[Any]]:
         """Return the keys of these rows, by their model."""
-        every = groupby(self.free_texts, key=lambda found: type(found[0]))
+        every = groupby(self.free_texts, key=lambda found: found[0]._meta.model)
         return {model: [row.pk for row, _hits in found] for model, found in every}
 
     def may_stand_in(self, *columns: str) -> Q:
@@ -401,7 +401,7 @@ def _message(message: SmsMessage) -> dict[str, Any]:
 
 def _free_text(row: Any, hits: list[str]) -> dict[str, Any]:
     """Return the texts of a row. One that may be about another person keeps all others."""
-    model = type(row)
+    model = row._meta.model
     whole = model in WHOLE
     record = WHOLE[model] if whole else f"text of {row._meta.model_name}"
     names = FREE_TEXTS[model] if whole else hits

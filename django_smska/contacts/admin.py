@@ -364,7 +364,8 @@ class ContactGroupAdmin(ContactsAdmin):
 
     def _url_to_write(self, request: HttpRequest, group: ContactGroup) -> str:
         """Return where this user writes to the group, or ""."""
-        site, user = self.admin_site, request.user
+        user: Any = request.user
+        site = self.admin_site
         sees = user.has_perm("smska_contacts.view_contact") and permissions.may_see_number(user)
         if not (sees and site.is_registered(SmsMessage)):
             return ""
